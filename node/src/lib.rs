@@ -1,0 +1,1 @@
+//! A Floe storage node, its client library and the floe command line.

@@ -1,0 +1,1 @@
+//! Many Floe nodes on one machine: real processes and simulations, faults and reports.
