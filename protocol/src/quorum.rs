@@ -22,8 +22,8 @@ pub fn is_quorum(weight: u16, n: u16) -> bool {
 
 /// True if shards worth `weight` contain at least one honest shard.
 #[must_use]
-pub fn is_validity(weight: u16, n: u16) -> bool {
-    3 * u32::from(weight) > u32::from(n)
+pub const fn is_validity(weight: u16, n: u16) -> bool {
+    weight > max_faulty(n)
 }
 
 /// The smallest weight that is a quorum of `n`.
