@@ -1,1 +1,196 @@
-//! (in the making)
+//! The genesis file: what a network starts from, and what a joiner trusts.
+//!
+//! It names the first committee and its shards. Its hash is the [`NetworkId`], which every signature and every
+//! protocol name carries, so two networks never understand each other by mistake, and a changed file is another
+//! network.
+//!
+//! ```toml
+//! version = 1
+//! name = "example"
+//! n_shards = 10
+//!
+//! [[members]]
+//! name = "node-0"
+//! peer = "<64 hexadecimal digits>"
+//! public_key = "<96 hexadecimal digits>"
+//! proof_of_possession = "<192 hexadecimal digits>"
+//! addresses = ["/dns/node-0.example/tcp/7000"]
+//! shards = [0, 1, 2]
+//! ```
+//!
+//! The ID is a hash of what the text means, not of the text: white space, comments and the order of members and of
+//! their shards do not matter; everything else does, the order of addresses included.
+
+use bincode::Encode;
+use serde::{Deserialize, Serialize};
+use toml::Spanned;
+
+use crate::{
+    codec,
+    committee::{self, Committee, CommitteeError, Member, NameError},
+    ids::{Epoch, NetworkId},
+};
+
+/// Version of the format, in the file and in the hash.
+pub const GENESIS_VERSION: u32 = 1;
+/// Most bytes of a genesis file: a thousand members with every text at its longest take 5 MB.
+pub const GENESIS_BYTES_MAX: usize = 8 << 20;
+
+/// Key derivation context of the network ID, in the form that BLAKE3 asks for: application, date, purpose.
+const NETWORK_ID_CONTEXT: &str = "floe 2025 v1 network ID of a genesis";
+
+/// Why a text is not a genesis.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GenesisError {
+    /// The text is longer than any genesis.
+    #[error("genesis of {got} bytes, at most {GENESIS_BYTES_MAX} allowed")]
+    TooLong {
+        /// Bytes given.
+        got: usize,
+    },
+    /// The file is of a version that this program does not know.
+    #[error("genesis of version {got}, this program reads version {GENESIS_VERSION}")]
+    Version {
+        /// Version of the file.
+        got: u32,
+    },
+    /// The text is not TOML, or a key is missing, unknown or of the wrong type. The text quotes the line.
+    #[error("genesis: {0}")]
+    Toml(#[from] toml::de::Error),
+    /// The network's name is unusable.
+    #[error("genesis name: {0}")]
+    Name(#[from] NameError),
+    /// The members are not a committee.
+    #[error("genesis{}: {source}", at(.line))]
+    Committee {
+        /// Line on which the member at fault begins, from 1, if a single one is.
+        line: Option<usize>,
+        /// What is wrong with it.
+        source: CommitteeError,
+    },
+}
+
+fn at(line: &Option<usize>) -> String {
+    line.map_or_else(String::new, |line| format!(", member at line {line}"))
+}
+
+/// The verified content of a genesis file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Genesis {
+    /// INV: passes [`committee::check_name`].
+    name: String,
+    /// INV: of epoch 0.
+    committee: Committee,
+}
+
+/// All that is read to tell the version: a later one may have any other keys.
+#[derive(Deserialize)]
+struct VersionOnly {
+    version: u32,
+}
+
+/// The file as it is read.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReadFile {
+    #[serde(rename = "version")]
+    _version: u32,
+    name: String,
+    n_shards: u16,
+    members: Vec<Spanned<Member>>,
+}
+
+/// The file as it is written and hashed.
+#[derive(Serialize, Encode)]
+struct File<'a> {
+    version: u32,
+    name: &'a str,
+    n_shards: u16,
+    members: &'a [Member],
+}
+
+impl Genesis {
+    /// Describes a network by its name and its first committee; members may come in any order.
+    ///
+    /// # Errors
+    ///
+    /// If the name is not printable or the members are not a committee of epoch 0.
+    pub fn new(name: String, n_shards: u16, members: Vec<Member>) -> Result<Self, GenesisError> {
+        committee::check_name(&name)?;
+        let committee = Committee::new(Epoch(0), n_shards, members)
+            .map_err(|source| GenesisError::Committee { line: None, source })?;
+        Ok(Self { name, committee })
+    }
+
+    /// Reads and verifies the text of a genesis file.
+    ///
+    /// # Errors
+    ///
+    /// If the text is too long, of another version, not TOML of the expected keys, or does not describe a network.
+    /// The error says on which line, where one line is at fault.
+    pub fn parse(text: &str) -> Result<Self, GenesisError> {
+        if text.len() > GENESIS_BYTES_MAX {
+            return Err(GenesisError::TooLong { got: text.len() });
+        }
+        let VersionOnly { version } = toml::from_str(text)?;
+        if version != GENESIS_VERSION {
+            return Err(GenesisError::Version { got: version });
+        }
+        let file: ReadFile = toml::from_str(text)?;
+        let starts: Vec<(String, usize)> =
+            file.members.iter().map(|member| (member.get_ref().name.clone(), member.span().start)).collect();
+        let members = file.members.into_iter().map(Spanned::into_inner).collect();
+        Self::new(file.name, file.n_shards, members).map_err(|error| match error {
+            GenesisError::Committee { source, .. } => {
+                // Of two members with one name, the later one is at fault.
+                let start = starts.iter().rfind(|(name, _)| source.member() == Some(name));
+                let line = start.map(|(_, start)| 1 + text[..*start].matches('\n').count());
+                GenesisError::Committee { line, source }
+            }
+            other => other,
+        })
+    }
+
+    /// The text of a file that parses to this genesis.
+    ///
+    /// # Panics
+    ///
+    /// Never: names, numbers and lists of them are TOML.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        toml::to_string(&self.file()).expect("names, numbers and lists of them are TOML")
+    }
+
+    /// The network's ID: a hash of everything that this genesis says.
+    #[must_use]
+    pub fn network_id(&self) -> NetworkId {
+        NetworkId(blake3::derive_key(NETWORK_ID_CONTEXT, &codec::encode(&self.file())))
+    }
+
+    /// What people call the network.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Number of shards.
+    #[must_use]
+    pub const fn n_shards(&self) -> u16 {
+        self.committee.n_shards()
+    }
+
+    /// The committee of epoch 0.
+    #[must_use]
+    pub const fn committee(&self) -> &Committee {
+        &self.committee
+    }
+
+    fn file(&self) -> File<'_> {
+        File {
+            version: GENESIS_VERSION,
+            name: &self.name,
+            n_shards: self.n_shards(),
+            members: self.committee.members(),
+        }
+    }
+}
