@@ -1,1 +1,501 @@
-//! (in the making)
+//! A segment to its slivers and their hashes.
+
+use super::{Axis, SegmentShape, Workspace, code::Code};
+use crate::{
+    commitment::{PairRoots, SegmentCommitment},
+    hash::{Hash, LEAF},
+    ids::SliverPairIndex,
+    merkle,
+};
+
+/// The two halves of a sliver's tree. A holder keeps `parity` beside the sliver, so that a reader checks the
+/// sliver by hashing what it received and joining this one hash.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SliverHashes {
+    /// Root over the leaves of the source symbols, those that are stored.
+    pub source: Hash,
+    /// Root over the leaves of the parity symbols, those that are computed.
+    pub parity: Hash,
+}
+
+impl SliverHashes {
+    /// The sliver root.
+    #[must_use]
+    pub fn root(&self) -> Hash {
+        merkle::parent(&self.source, &self.parity)
+    }
+}
+
+/// All slivers of one segment. The buffers are reused from segment to segment.
+#[derive(Debug)]
+pub struct EncodedSegment {
+    shape: SegmentShape,
+    /// `[n][s]` symbols: primary slivers one after the other.
+    primary: Vec<u8>,
+    /// `[n][p]` symbols: secondary slivers one after the other.
+    secondary: Vec<u8>,
+    primary_hashes: Vec<SliverHashes>,
+    secondary_hashes: Vec<SliverHashes>,
+}
+
+impl EncodedSegment {
+    /// The shape of the segment.
+    #[must_use]
+    pub const fn shape(&self) -> SegmentShape {
+        self.shape
+    }
+
+    /// The sliver with this index along `axis`: `s` symbols for primary, `p` for secondary slivers.
+    ///
+    /// # Panics
+    ///
+    /// If the index is not below `n`.
+    #[must_use]
+    pub fn sliver(&self, axis: Axis, index: u16) -> &[u8] {
+        let bytes = self.shape.sliver_bytes(axis);
+        let slivers = match axis {
+            Axis::Primary => &self.primary,
+            Axis::Secondary => &self.secondary,
+        };
+        &slivers[usize::from(index) * bytes..][..bytes]
+    }
+
+    /// The sliver of `pair` along `axis`.
+    ///
+    /// # Panics
+    ///
+    /// If the index is not below `n`.
+    #[must_use]
+    pub fn sliver_of_pair(&self, axis: Axis, pair: SliverPairIndex) -> &[u8] {
+        self.sliver(axis, sliver_index(axis, pair, self.shape.n()))
+    }
+
+    /// The hashes of the sliver with this index along `axis`.
+    ///
+    /// # Panics
+    ///
+    /// If the index is not below `n`.
+    #[must_use]
+    pub fn hashes(&self, axis: Axis, index: u16) -> SliverHashes {
+        match axis {
+            Axis::Primary => self.primary_hashes[usize::from(index)],
+            Axis::Secondary => self.secondary_hashes[usize::from(index)],
+        }
+    }
+
+    /// What binds the slivers to the blob ID.
+    #[must_use]
+    pub fn commitment(&self) -> SegmentCommitment {
+        let n = self.shape.n();
+        let pairs = (0..n).map(SliverPairIndex).map(|pair| PairRoots {
+            primary: self.hashes(Axis::Primary, pair.primary()).root(),
+            secondary: self.hashes(Axis::Secondary, pair.secondary(n)).root(),
+        });
+        SegmentCommitment::new(pairs.collect())
+    }
+}
+
+/// Index along `axis` of the sliver that belongs to `pair`.
+#[must_use]
+pub const fn sliver_index(axis: Axis, pair: SliverPairIndex, n: u16) -> u16 {
+    match axis {
+        Axis::Primary => pair.primary(),
+        Axis::Secondary => pair.secondary(n),
+    }
+}
+
+/// Encodes segments, one at a time, and extends single slivers.
+#[derive(Debug)]
+pub struct SegmentEncoder {
+    n: u16,
+    /// Extends a row: `s` of `n`.
+    row_code: Code,
+    /// Extends a column: `p` of `n`.
+    column_code: Code,
+    workspace: Workspace,
+    scratch: Scratch,
+}
+
+/// Buffers of the encoder, reused.
+#[derive(Debug, Default)]
+struct Scratch {
+    /// Parity symbols of the rows in hand: `[rows][n - s]` symbols.
+    row_parity: Vec<u8>,
+    /// Leaves of the whole grid, `[n][n]`, when a leaf is one symbol.
+    grid: Vec<Hash>,
+    /// Leaves of one sliver.
+    leaves: Vec<Hash>,
+    /// One column of parity symbols, when symbols are grouped.
+    column: Vec<u8>,
+}
+
+impl SegmentEncoder {
+    /// Returns an encoder for `n` shards.
+    ///
+    /// # Panics
+    ///
+    /// Unless `4 <= n <= 1000`.
+    #[must_use]
+    pub fn new(n: u16) -> Self {
+        assert!((crate::quorum::N_SHARDS_MIN..=crate::quorum::N_SHARDS_MAX).contains(&n), "n={n}");
+        let slivers = usize::from(n);
+        Self {
+            n,
+            row_code: Code::new(super::n_source_columns(n), slivers),
+            column_code: Code::new(super::n_source_rows(n), slivers),
+            workspace: Workspace::default(),
+            scratch: Scratch::default(),
+        }
+    }
+
+    /// The number of shards that this encoder is for.
+    #[must_use]
+    pub const fn n(&self) -> u16 {
+        self.n
+    }
+
+    /// The code along which slivers of `axis` are extended.
+    pub(crate) const fn code(&self, axis: Axis) -> Code {
+        match axis {
+            Axis::Primary => self.row_code,
+            Axis::Secondary => self.column_code,
+        }
+    }
+
+    pub(crate) const fn workspace(&mut self) -> &mut Workspace {
+        &mut self.workspace
+    }
+
+    /// Encodes one segment: `data` fills its source grid, zeros the rest.
+    ///
+    /// # Panics
+    ///
+    /// If `data` is longer than the shape's source grid, or the shape is for another number of shards.
+    pub fn encode(&mut self, shape: SegmentShape, data: &[u8]) -> EncodedSegment {
+        let mut segment = EncodedSegment {
+            shape,
+            primary: Vec::new(),
+            secondary: Vec::new(),
+            primary_hashes: Vec::new(),
+            secondary_hashes: Vec::new(),
+        };
+        self.encode_into(shape, data, &mut segment);
+        segment
+    }
+
+    /// Like [`Self::encode`], into the buffers of a segment that is no longer needed.
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::encode`].
+    pub fn encode_into(&mut self, shape: SegmentShape, data: &[u8], segment: &mut EncodedSegment) {
+        assert_eq!(shape.n(), self.n, "the encoder is for this number of shards");
+        assert!(data.len() <= shape.source_bytes(), "the data fits the grid");
+        let n = shape.n_slivers();
+        segment.shape = shape;
+        segment.primary.resize(n * shape.sliver_bytes(Axis::Primary), 0);
+        segment.secondary.resize(n * shape.sliver_bytes(Axis::Secondary), 0);
+        segment.primary_hashes.resize(n, SliverHashes::default());
+        segment.secondary_hashes.resize(n, SliverHashes::default());
+        segment.primary[..data.len()].copy_from_slice(data);
+        segment.primary[data.len()..shape.source_bytes()].fill(0);
+        self.extend_columns(segment);
+        transpose_source(segment);
+        self.extend_rows(segment);
+        if shape.symbols_per_leaf() == 1 {
+            self.hash_columns_of_grid(segment);
+        } else {
+            self.hash_columns_in_groups(segment);
+        }
+    }
+
+    /// Parity rows: every row of source symbols is one shard, all its columns side by side.
+    fn extend_columns(&mut self, segment: &mut EncodedSegment) {
+        let row_bytes = segment.shape.sliver_bytes(Axis::Primary);
+        let (source, parity) = segment.primary.split_at_mut(segment.shape.source_bytes());
+        let tile_bytes = self.column_code.encode_tile_bytes();
+        for start in (0..row_bytes).step_by(tile_bytes) {
+            let len = tile_bytes.min(row_bytes - start);
+            self.column_code.encode_tile(
+                &mut self.workspace,
+                len,
+                |row, tile| tile.copy_from_slice(&source[row * row_bytes + start..][..len]),
+                |row, tile| parity[row * row_bytes + start..][..len].copy_from_slice(tile),
+            );
+        }
+    }
+
+    /// Parity columns, and the leaves of every row: rows in batches as wide as a tile.
+    fn extend_rows(&mut self, segment: &mut EncodedSegment) {
+        let shape = segment.shape;
+        let (w, n, s) = (shape.symbol_bytes(), shape.n_slivers(), shape.n_source(Axis::Primary));
+        let p = shape.n_source(Axis::Secondary);
+        let grouped = shape.symbols_per_leaf() > 1;
+        let parity_bytes = (n - s) * w;
+        let column_bytes = shape.sliver_bytes(Axis::Secondary);
+        // Grouped leaves of columns are made later, from the parity of all rows.
+        let batch = (self.row_code.encode_tile_bytes() / w).max(1);
+        self.scratch.row_parity.resize(if grouped { n } else { batch } * parity_bytes, 0);
+        self.scratch.grid.resize(if grouped { 0 } else { n * n }, Hash::default());
+        for first in (0..n).step_by(batch) {
+            let rows = first..n.min(first + batch);
+            let slot = if grouped { first } else { 0 };
+            let row_parity = &mut self.scratch.row_parity[slot * parity_bytes..][..rows.len() * parity_bytes];
+            extend_row_batch(&self.row_code, &mut self.workspace, w, &segment.primary[first * s * w..], row_parity);
+            for (row, parity) in rows.zip(row_parity.chunks_exact(parity_bytes)) {
+                if row < p {
+                    for (column, symbol) in parity.chunks_exact(w).enumerate() {
+                        segment.secondary[(s + column) * column_bytes + row * w..][..w].copy_from_slice(symbol);
+                    }
+                }
+                let source = &segment.primary[row * s * w..][..s * w];
+                segment.primary_hashes[row] = if grouped {
+                    sliver_hashes(shape, source, parity, &mut self.scratch.leaves)
+                } else {
+                    let leaves = &mut self.scratch.grid[row * n..][..n];
+                    let (source_leaves, parity_leaves) = leaves.split_at_mut(s);
+                    LEAF.hash_many(source, w, source_leaves);
+                    LEAF.hash_many(parity, w, parity_leaves);
+                    SliverHashes { source: merkle::root(source_leaves), parity: merkle::root(parity_leaves) }
+                };
+            }
+        }
+    }
+
+    /// Hashes of the columns from the leaves that the rows made: each leaf is computed once, for both trees.
+    fn hash_columns_of_grid(&mut self, segment: &mut EncodedSegment) {
+        let (n, p) = (segment.shape.n_slivers(), segment.shape.n_source(Axis::Secondary));
+        let Scratch { grid, leaves, .. } = &mut self.scratch;
+        for (column, hashes) in segment.secondary_hashes.iter_mut().enumerate() {
+            leaves.clear();
+            leaves.extend(grid.iter().skip(column).step_by(n));
+            let (source, parity) = leaves.split_at_mut(p);
+            *hashes =
+                SliverHashes { source: merkle::root_in_place(source), parity: merkle::root_in_place(parity) };
+        }
+    }
+
+    /// Hashes of the columns when small symbols share leaves: groups run down the columns.
+    fn hash_columns_in_groups(&mut self, segment: &mut EncodedSegment) {
+        let shape = segment.shape;
+        let (w, n) = (shape.symbol_bytes(), shape.n_slivers());
+        let (s, p) = (shape.n_source(Axis::Primary), shape.n_source(Axis::Secondary));
+        let Scratch { row_parity, leaves, column: parity, .. } = &mut self.scratch;
+        for column in 0..n {
+            parity.clear();
+            for row in p..n {
+                let symbol = if column < s {
+                    &segment.primary[(row * s + column) * w..][..w]
+                } else {
+                    &row_parity[(row * (n - s) + column - s) * w..][..w]
+                };
+                parity.extend_from_slice(symbol);
+            }
+            let source = &segment.secondary[column * p * w..][..p * w];
+            segment.secondary_hashes[column] = sliver_hashes(shape, source, parity, leaves);
+        }
+    }
+
+    /// Returns the hashes of one sliver, extending it: what a node does with a sliver before it vouches for it.
+    ///
+    /// # Panics
+    ///
+    /// If `sliver` does not have the shape's size, or the shape is for another number of shards.
+    pub fn hash_sliver(&mut self, shape: SegmentShape, axis: Axis, sliver: &[u8]) -> SliverHashes {
+        let parity = self.extend_sliver(shape, axis, sliver);
+        sliver_hashes(shape, sliver, &parity, &mut self.scratch.leaves)
+    }
+
+    /// Returns the parity symbols of one sliver.
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::hash_sliver`].
+    pub fn extend_sliver(&mut self, shape: SegmentShape, axis: Axis, sliver: &[u8]) -> Vec<u8> {
+        assert_eq!(shape.n(), self.n, "the encoder is for this number of shards");
+        assert_eq!(sliver.len(), shape.sliver_bytes(axis), "a whole sliver");
+        let mut parity = vec![0; shape.n_parity(axis) * shape.symbol_bytes()];
+        let code = self.code(axis);
+        extend_row_batch(&code, &mut self.workspace, shape.symbol_bytes(), sliver, &mut parity);
+        parity
+    }
+}
+
+/// Extends as many slivers as `parity` has room for: `source` is `[slivers][k]`, `parity` `[slivers][n - k]`
+/// symbols of `w` bytes.
+fn extend_row_batch(code: &Code, workspace: &mut Workspace, w: usize, source: &[u8], parity: &mut [u8]) {
+    let (source_bytes, parity_bytes) = (code.k() * w, code.n_parity() * w);
+    let n_slivers = parity.len() / parity_bytes;
+    let tile_bytes = code.encode_tile_bytes();
+    if n_slivers > 1 || w <= tile_bytes {
+        // Whole symbols of several slivers share a tile.
+        let per_tile = (tile_bytes / w).max(1);
+        for first in (0..n_slivers).step_by(per_tile) {
+            let slivers = per_tile.min(n_slivers - first);
+            code.encode_tile(
+                workspace,
+                slivers * w,
+                |i, tile| {
+                    for (sliver, symbol) in tile.chunks_exact_mut(w).enumerate() {
+                        symbol.copy_from_slice(&source[(first + sliver) * source_bytes + i * w..][..w]);
+                    }
+                },
+                |j, tile| {
+                    for (sliver, symbol) in tile.chunks_exact(w).enumerate() {
+                        parity[(first + sliver) * parity_bytes + j * w..][..w].copy_from_slice(symbol);
+                    }
+                },
+            );
+        }
+    } else {
+        for start in (0..w).step_by(tile_bytes) {
+            let len = tile_bytes.min(w - start);
+            code.encode_tile(
+                workspace,
+                len,
+                |i, tile| tile.copy_from_slice(&source[i * w + start..][..len]),
+                |j, tile| parity[j * w + start..][..len].copy_from_slice(tile),
+            );
+        }
+    }
+}
+
+/// Secondary slivers of source columns: the transpose of the source grid.
+fn transpose_source(segment: &mut EncodedSegment) {
+    let shape = segment.shape;
+    let (w, s, p) = (shape.symbol_bytes(), shape.n_source(Axis::Primary), shape.n_source(Axis::Secondary));
+    let EncodedSegment { primary, secondary, .. } = segment;
+    for (row, symbols) in primary.chunks_exact(s * w).take(p).enumerate() {
+        for (column, symbol) in symbols.chunks_exact(w).enumerate() {
+            secondary[(column * p + row) * w..][..w].copy_from_slice(symbol);
+        }
+    }
+}
+
+/// Hashes of a sliver whose source and parity symbols are at hand.
+fn sliver_hashes(shape: SegmentShape, source: &[u8], parity: &[u8], leaves: &mut Vec<Hash>) -> SliverHashes {
+    SliverHashes { source: part_root(shape, source, leaves), parity: part_root(shape, parity, leaves) }
+}
+
+/// Root over the leaves of one part of a sliver, its source or its parity symbols.
+fn part_root(shape: SegmentShape, symbols: &[u8], leaves: &mut Vec<Hash>) -> Hash {
+    hash_leaves(shape, symbols, leaves);
+    merkle::root_in_place(leaves)
+}
+
+/// Leaves of one part of a sliver, into `leaves`.
+pub(crate) fn hash_leaves(shape: SegmentShape, symbols: &[u8], leaves: &mut Vec<Hash>) {
+    leaves.clear();
+    leaves.resize(symbols.len().div_ceil(shape.leaf_bytes()), Hash::default());
+    LEAF.hash_many(symbols, shape.leaf_bytes(), leaves);
+}
+
+/// Root over the source symbols of a sliver: what a reader computes, without any coding.
+#[must_use]
+pub fn source_root(shape: SegmentShape, sliver: &[u8]) -> Hash {
+    part_root(shape, sliver, &mut Vec::new())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::encoding::BlobShape;
+
+    pub(crate) fn data(len: usize, seed: u64) -> Vec<u8> {
+        use rand::{RngCore as _, SeedableRng as _};
+        let mut data = vec![0; len];
+        rand_chacha::ChaCha8Rng::seed_from_u64(seed).fill_bytes(&mut data);
+        data
+    }
+
+    fn shape(n: u16, len: usize) -> SegmentShape {
+        let blob = BlobShape::new(n, u64::try_from(len).unwrap()).unwrap();
+        blob.segment(crate::SegmentIndex(0)).unwrap()
+    }
+
+    /// The grid by its definition: each row and each column extended by itself, one symbol at a time.
+    fn check_against_definition(n: u16, len: usize) {
+        let shape = shape(n, len);
+        let mut encoder = SegmentEncoder::new(n);
+        let data = data(len, 1);
+        let segment = encoder.encode(shape, &data);
+        let w = shape.symbol_bytes();
+        let (s, p) = (shape.n_source(Axis::Primary), shape.n_source(Axis::Secondary));
+        let mut padded = data;
+        padded.resize(shape.source_bytes(), 0);
+        assert_eq!(segment.primary[..padded.len()], padded);
+        let symbol = |row: usize, column: usize| &padded[(row * s + column) * w..][..w];
+        let mut leaves = Vec::new();
+        for axis in [Axis::Primary, Axis::Secondary] {
+            for index in 0..n {
+                let sliver = segment.sliver(axis, index);
+                let at = usize::from(index);
+                // Systematic slivers are the grid; the others extend it across.
+                let (systematic, across) = match axis {
+                    Axis::Primary => (at < p, s),
+                    Axis::Secondary => (at < s, p),
+                };
+                for i in 0..across {
+                    let own = &sliver[i * w..][..w];
+                    if systematic {
+                        let (row, column) = if axis == Axis::Primary { (at, i) } else { (i, at) };
+                        assert_eq!(own, symbol(row, column));
+                    } else {
+                        let crossing = segment.sliver(axis.crossing(), u16::try_from(i).unwrap()).to_vec();
+                        let extended = encoder.extend_sliver(shape, axis.crossing(), &crossing);
+                        let k = shape.n_source(axis.crossing());
+                        assert_eq!(own, &extended[(at - k) * w..][..w], "{axis:?} {index} symbol {i}");
+                    }
+                }
+                let parity = encoder.extend_sliver(shape, axis, sliver);
+                let expected = sliver_hashes(shape, sliver, &parity, &mut leaves);
+                assert_eq!(segment.hashes(axis, index), expected, "{axis:?} {index}");
+                assert_eq!(source_root(shape, sliver), expected.source);
+            }
+        }
+    }
+
+    #[test]
+    fn the_grid_is_what_its_definition_says() {
+        for n in [4, 5, 6, 7, 10, 13, 31] {
+            for len in [0, 1, 2, 57, 1000, 4096, 100_000] {
+                check_against_definition(n, len);
+            }
+        }
+        check_against_definition(4, 300_000);
+        check_against_definition(100, 5000);
+        check_against_definition(100, 200_000);
+    }
+
+    #[test]
+    fn crossing_slivers_share_their_symbol_beyond_the_source() {
+        // Parity row and parity column meet in the corner: extended from either side, it is one symbol.
+        let (n, len) = (13, 20_000);
+        let shape = shape(n, len);
+        let mut encoder = SegmentEncoder::new(n);
+        let segment = encoder.encode(shape, &data(len, 2));
+        let w = shape.symbol_bytes();
+        let (s, p) = (shape.n_source(Axis::Primary), shape.n_source(Axis::Secondary));
+        for row in p..usize::from(n) {
+            let primary = segment.sliver(Axis::Primary, u16::try_from(row).unwrap()).to_vec();
+            let row_parity = encoder.extend_sliver(shape, Axis::Primary, &primary);
+            for column in s..usize::from(n) {
+                let secondary = segment.sliver(Axis::Secondary, u16::try_from(column).unwrap()).to_vec();
+                let column_parity = encoder.extend_sliver(shape, Axis::Secondary, &secondary);
+                assert_eq!(row_parity[(column - s) * w..][..w], column_parity[(row - p) * w..][..w]);
+            }
+        }
+    }
+
+    #[test]
+    fn buffers_of_an_earlier_segment_leave_no_trace() {
+        let mut encoder = SegmentEncoder::new(7);
+        let (large, small) = (shape(7, 50_000), shape(7, 10));
+        let fresh = SegmentEncoder::new(7).encode(small, &[9; 10]);
+        let mut segment = encoder.encode(large, &data(50_000, 3));
+        encoder.encode_into(small, &[9; 10], &mut segment);
+        assert_eq!(segment.primary, fresh.primary);
+        assert_eq!(segment.secondary, fresh.secondary);
+        assert_eq!(segment.commitment(), fresh.commitment());
+    }
+}

@@ -33,6 +33,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     code::Workspace,
+    encode::{EncodedSegment, SegmentEncoder, SliverHashes},
     shape::{BlobShape, SegmentShape, ShapeError},
 };
 
