@@ -126,11 +126,12 @@ pub enum CommitteeError {
         n_shards: u16,
     },
     /// A member's name is unusable.
-    #[error("member with peer ID {peer}: {source}")]
+    #[error("the member with peer ID {peer} cannot be shown by its name")]
     Name {
         /// The member; its name is not fit to be shown.
         peer: PeerId,
         /// What is wrong with the name.
+        #[source]
         source: NameError,
     },
     /// Two members have the same name.

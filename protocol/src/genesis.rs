@@ -55,23 +55,24 @@ pub enum GenesisError {
         got: u32,
     },
     /// The text is not TOML, or a key is missing, unknown or of the wrong type. The text quotes the line.
-    #[error("genesis: {0}")]
+    #[error(transparent)]
     Toml(#[from] toml::de::Error),
     /// The network's name is unusable.
-    #[error("genesis name: {0}")]
+    #[error("the network's name cannot be used")]
     Name(#[from] NameError),
     /// The members are not a committee.
-    #[error("genesis{}: {source}", at(.line))]
+    #[error("the genesis describes no committee{}", at(.line))]
     Committee {
         /// Line on which the member at fault begins, from 1, if a single one is.
         line: Option<usize>,
         /// What is wrong with it.
+        #[source]
         source: CommitteeError,
     },
 }
 
 fn at(line: &Option<usize>) -> String {
-    line.map_or_else(String::new, |line| format!(", member at line {line}"))
+    line.map_or_else(String::new, |line| format!(": see the member at line {line}"))
 }
 
 /// The verified content of a genesis file.
