@@ -33,7 +33,9 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     code::Workspace,
+    decode::{DecodeError, SegmentDecoder, SliverError, verify_sliver},
     encode::{EncodedSegment, SegmentEncoder, SliverHashes},
+    recover::{RecoverError, RecoveryCoefficients, SliverRecovery},
     shape::{BlobShape, SegmentShape, ShapeError},
 };
 
