@@ -166,7 +166,8 @@ impl fmt::Debug for SecretKey {
 
 /// A verified public key: a point of the subgroup, not infinity.
 ///
-/// It is verified wherever it comes from, decoding included.
+/// It is verified wherever it comes from, decoding included: that costs some 40 microseconds (60 for a signature),
+/// against 800 for verifying a signature with it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct PublicKey(min_pk::PublicKey);
 

@@ -98,6 +98,7 @@ pub fn decode_exact<T: Decode<()>, const LIMIT: usize>(bytes: &[u8]) -> Result<T
                 DecodeError::Truncated { got, missing: additional }
             }
             bincode::error::DecodeError::LimitExceeded => DecodeError::ClaimsTooMuch { limit: LIMIT },
+            bincode::error::DecodeError::Other(reason) => DecodeError::Malformed { reason: shorten(reason) },
             bincode::error::DecodeError::OtherString(reason) => {
                 DecodeError::Malformed { reason: shorten(&reason) }
             }

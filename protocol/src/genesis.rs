@@ -36,8 +36,8 @@ pub const GENESIS_VERSION: u32 = 1;
 /// Most bytes of a genesis file: a thousand members with every text at its longest take 5 MB.
 pub const GENESIS_BYTES_MAX: usize = 8 << 20;
 
-/// Key derivation context of the network ID, in the form that BLAKE3 asks for: application, date, purpose.
-const NETWORK_ID_CONTEXT: &str = "floe 2025 v1 network ID of a genesis";
+/// Key derivation context of the network ID: sets this hash apart from every other.
+const NETWORK_ID_CONTEXT: &str = "floe/v1/genesis";
 
 /// Why a text is not a genesis.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
