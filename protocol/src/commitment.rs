@@ -113,8 +113,12 @@ impl SegmentCommitment {
         if pairs.len() != usize::from(n) || pairs.is_empty() || !rest.is_empty() {
             return None;
         }
-        let hash = |bytes: &[u8]| Hash(bytes.try_into().expect("half of 64 bytes"));
-        let pairs = pairs.iter().map(|pair| PairRoots { primary: hash(&pair[..32]), secondary: hash(&pair[32..]) });
+        let pairs = pairs.iter().map(|pair| {
+            let mut roots = PairRoots::default();
+            roots.primary.0.copy_from_slice(&pair[..32]);
+            roots.secondary.0.copy_from_slice(&pair[32..]);
+            roots
+        });
         Some(Self { pairs: pairs.collect() })
     }
 }
@@ -259,7 +263,7 @@ impl VerifiedHeader {
         let n = self.shape.n();
         let commitment =
             SegmentCommitment::from_bytes(n, bytes).ok_or(CommitmentError::Size { n, got: bytes.len() })?;
-        let n_segments = usize::try_from(self.shape.n_segments()).expect("an address has 32 bits");
+        let n_segments = SegmentIndex(self.shape.n_segments()).as_usize();
         let root = merkle::root_of_path(&commitment.root(), index.as_usize(), n_segments, path);
         if root == Some(self.header.root) { Ok(commitment) } else { Err(CommitmentError::Path(index)) }
     }

@@ -208,7 +208,11 @@ mod tests {
                     let data = &data[..len];
                     let mut out = vec![Hash::default(); len.div_ceil(input_bytes)];
                     LEAF.hash_many(data, input_bytes, &mut out);
-                    assert_eq!(out, reference(&LEAF, data, input_bytes), "{n} of {input_bytes}, less {short}");
+                    assert_eq!(
+                        out,
+                        reference(&LEAF, data, input_bytes),
+                        "{n} of {input_bytes}, less {short}"
+                    );
                 }
             }
         }

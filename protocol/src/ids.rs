@@ -209,7 +209,7 @@ mod tests {
         assert_eq!("+".repeat(43).parse::<BlobId>(), Err(alphabet.clone()));
         // The last of 43 characters carries four bits; the two spare ones must be zero, or one ID had two texts.
         assert_eq!(format!("{}B", "A".repeat(42)).parse::<BlobId>(), Err(alphabet));
-        assert_eq!("é".repeat(43).parse::<BlobId>().is_err(), true);
+        assert!("é".repeat(43).parse::<BlobId>().is_err());
     }
 
     #[test]

@@ -24,7 +24,8 @@ pub fn root_in_place(leaves: &mut [Hash]) -> Hash {
         let mut done = 0;
         while done < n_pairs {
             let batch = (n_pairs - done).min(pairs.len());
-            for (pair, children) in pairs.iter_mut().zip(leaves[2 * done..2 * (done + batch)].chunks_exact(2)) {
+            for (pair, children) in pairs.iter_mut().zip(leaves[2 * done..2 * (done + batch)].chunks_exact(2))
+            {
                 pair[..32].copy_from_slice(&children[0].0);
                 pair[32..].copy_from_slice(&children[1].0);
             }

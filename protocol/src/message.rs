@@ -1,1 +1,439 @@
-//! (in the making)
+//! What nodes and clients ask each other.
+//!
+//! A message is the header of a frame; slivers, symbols and commitments travel beside it as the frame's payload, so
+//! that no message is ever decoded around a large value. Requests and responses are append-only enums: the position of
+//! a variant is its number on the wire.
+//!
+//! Everything here is a claim until it is verified by the types of [`crate::commitment`] and [`crate::certificate`].
+
+use bincode::{Decode, Encode};
+
+use crate::{
+    certificate::{CertificateOfAvailability, InvalidityCertificate, MemberSignature, Persistence},
+    codec::{self, DecodeError},
+    commitment::BlobHeader,
+    encoding::Axis,
+    hash::Hash,
+    ids::{BlobId, SegmentIndex, SliverPairIndex},
+};
+
+/// Most bytes of a sliver, symbol or proof in one message.
+///
+/// A stream starts with a window of 256 KiB: a message that fits in it crosses the network in one round trip, and
+/// many of them in flight fill a long link (measured: seven times one long message at 20 ms).
+pub const RANGE_BYTES_MAX: usize = 240 << 10;
+/// Most symbols asked for in one message: their list must fit in a frame's header.
+pub const SYMBOLS_MAX: usize = 1024;
+/// Bytes claimed by a message, at most: a header of 16 KiB whose lists take a few times that in memory.
+const MESSAGE_LIMIT: usize = 64 << 10;
+/// Bytes claimed by a page of records, at most.
+const PAGE_LIMIT: usize = 1 << 20;
+
+/// Names a sliver of a blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub struct SliverAt {
+    /// The blob.
+    pub blob_id: BlobId,
+    /// The segment.
+    pub segment: SegmentIndex,
+    /// The sliver pair.
+    pub pair: SliverPairIndex,
+    /// Which of the pair's two slivers.
+    pub axis: Axis,
+}
+
+/// Names a recovery symbol within a segment: where a helper's sliver crosses a lost one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub struct SymbolAt {
+    /// Direction of the lost sliver.
+    pub axis: Axis,
+    /// Index of the lost sliver.
+    pub index: u16,
+    /// Index of the helper's sliver, along the other axis.
+    pub crossing: u16,
+}
+
+/// What is asked.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Request {
+    /// Keep this commitment (the payload, 64 `n` bytes) for an upload. Answered by [`Response::Done`].
+    StoreCommitment {
+        /// Header of the blob.
+        header: BlobHeader,
+        /// The segment committed to.
+        segment: SegmentIndex,
+        /// Path from the segment root to the blob root.
+        path: Vec<Hash>,
+    },
+    /// Keep this part of a sliver (the payload). Answered by [`Response::Done`], once durable if it is the last part.
+    StoreSliver {
+        /// The sliver.
+        at: SliverAt,
+        /// Where in the sliver the payload begins.
+        offset: u32,
+    },
+    /// Vouch for the slivers of a blob. Answered by [`Response::Confirmed`] or [`Response::Missing`].
+    Confirm {
+        /// Header of the blob.
+        header: BlobHeader,
+        /// On which terms.
+        persistence: Persistence,
+    },
+    /// Record that a blob is certified. Answered by [`Response::Done`] once durable.
+    Certify(BlobRecord),
+    /// Record that a blob is invalid. Answered by [`Response::Done`] once durable.
+    Invalidate(InvalidityCertificate),
+    /// What is known of a blob? Answered by [`Response::Status`].
+    Status(BlobId),
+    /// The commitment of a segment. Answered by [`Response::Commitment`], the commitment as payload.
+    FetchCommitment {
+        /// The blob.
+        blob_id: BlobId,
+        /// The segment.
+        segment: SegmentIndex,
+    },
+    /// Part of a sliver. Answered by [`Response::Sliver`], the bytes as payload.
+    FetchSliver {
+        /// The sliver.
+        at: SliverAt,
+        /// Where in the sliver to begin.
+        offset: u32,
+        /// Bytes wanted, at most [`RANGE_BYTES_MAX`].
+        len: u32,
+    },
+    /// The same range of several recovery symbols. Answered by [`Response::Symbols`], the ranges one after the other
+    /// as payload, at most [`RANGE_BYTES_MAX`] together.
+    FetchSymbols {
+        /// The blob.
+        blob_id: BlobId,
+        /// The segment.
+        segment: SegmentIndex,
+        /// The symbols, at most [`SYMBOLS_MAX`].
+        symbols: Vec<SymbolAt>,
+        /// Where in each symbol to begin; even.
+        offset: u32,
+        /// Bytes wanted of each symbol; even.
+        len: u32,
+    },
+    /// The proof of a recovery symbol. Answered by [`Response::SymbolProof`].
+    FetchSymbolProof {
+        /// The blob.
+        blob_id: BlobId,
+        /// The segment.
+        segment: SegmentIndex,
+        /// The symbol.
+        symbol: SymbolAt,
+    },
+    /// Certified and invalid blobs, in the order of their IDs. Answered by [`Response::Records`].
+    ListRecords {
+        /// Where to go on: the last ID of the page before.
+        after: Option<BlobId>,
+    },
+    /// A summary of all records, to see whether two nodes know the same. Answered by [`Response::Digest`].
+    Digest,
+    /// Verify this inconsistency evidence, fetched from the asker, and vouch that the blob is invalid. Answered by
+    /// [`Response::Attested`].
+    Attest {
+        /// The blob.
+        blob_id: BlobId,
+        /// Bytes of the evidence.
+        evidence_bytes: u32,
+    },
+    /// Part of the inconsistency evidence against a blob. Answered by [`Response::Evidence`], the bytes as payload.
+    FetchEvidence {
+        /// The blob.
+        blob_id: BlobId,
+        /// Where to begin.
+        offset: u32,
+        /// Bytes wanted, at most [`RANGE_BYTES_MAX`].
+        len: u32,
+    },
+    /// How is the node? Answered by [`Response::Health`].
+    Health,
+}
+
+/// What is answered.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Response {
+    /// Done, durably where the request says so.
+    Done,
+    /// The node vouches for its slivers of the blob.
+    Confirmed(MemberSignature),
+    /// The node lacks this many slivers of the blob.
+    Missing {
+        /// Slivers that the node should hold and does not.
+        slivers: u32,
+    },
+    /// What the node knows of the blob.
+    Status(BlobStatus),
+    /// The commitment of a segment is the payload.
+    Commitment {
+        /// Header of the blob.
+        header: BlobHeader,
+        /// Path from the segment root to the blob root.
+        path: Vec<Hash>,
+    },
+    /// The range of the sliver is the payload.
+    Sliver {
+        /// Root over the sliver's parity symbols.
+        parity: Hash,
+    },
+    /// The ranges of the symbols are the payload.
+    Symbols,
+    /// The proof of a symbol; the leaf is the payload if it is a group of symbols, else it is the symbol itself.
+    SymbolProof {
+        /// Path of the leaf within its part of the sliver.
+        path: Vec<Hash>,
+        /// Root of the other part.
+        other_part: Hash,
+    },
+    /// A page of records is the payload: [`encode_page`].
+    Records,
+    /// Summary of all records.
+    Digest(RecordDigest),
+    /// The node verified the evidence and vouches that the blob is invalid.
+    Attested(MemberSignature),
+    /// The range of the evidence is the payload.
+    Evidence,
+    /// How the node is.
+    Health(NodeHealth),
+    /// The node did not do what was asked.
+    Refused(Refusal),
+}
+
+/// Why a node did not do what it was asked.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, thiserror::Error)]
+pub enum Refusal {
+    /// The node knows or holds no such thing.
+    #[error("not found")]
+    NotFound,
+    /// The node does not answer for that shard.
+    #[error("the node does not answer for that shard")]
+    NotMine,
+    /// The node has too much in hand; ask again later.
+    #[error("the node is busy")]
+    Busy,
+    /// The node's disk is full.
+    #[error("the node's disk is full")]
+    Full,
+    /// The request contradicts itself or its payload.
+    #[error("the request is malformed")]
+    Malformed,
+    /// What was sent does not verify against the blob ID.
+    #[error("what was sent does not match its blob ID")]
+    Unverifiable,
+    /// The asker is not on the committee.
+    #[error("only members of the committee may ask this")]
+    NotMember,
+    /// The blob is of another number of shards than this network has.
+    #[error("the blob was encoded for another network")]
+    OtherNetwork,
+    /// The blob was proved to be encoded wrongly.
+    #[error("the blob was encoded wrongly by its writer")]
+    Invalid,
+    /// The node failed at it; its operator can tell why.
+    #[error("the node failed internally")]
+    Internal,
+}
+
+/// The record that a blob exists: its header, and the certificate of availability that a quorum signed.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct BlobRecord {
+    /// What the blob ID is a hash of.
+    pub header: BlobHeader,
+    /// Who vouched for it.
+    pub certificate: CertificateOfAvailability,
+}
+
+/// What a node knows of a blob.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+// One of these is in flight at a time; boxing would only hide the shape.
+#[allow(clippy::large_enum_variant, reason = "a message, decoded and matched once")]
+pub enum BlobStatus {
+    /// Nothing.
+    Unknown,
+    /// The blob is certified: the committee answers for it.
+    Certified(BlobRecord),
+    /// The blob was proved to be encoded wrongly; nobody can read it.
+    Invalid(InvalidityCertificate),
+}
+
+/// A summary of all records of a node: equal summaries mean equal records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct RecordDigest {
+    /// Number of records.
+    pub count: u64,
+    /// Exclusive or over a hash of each record, so that it is kept up to date record by record.
+    pub xor: Hash,
+}
+
+impl RecordDigest {
+    /// Adds the record of a blob, or takes it out again: the operation is its own inverse.
+    pub fn toggle(&mut self, blob_id: &BlobId, is_invalid: bool, present: bool) {
+        let hash = crate::hash::BLOB.hash_parts(&[b"record", blob_id.as_bytes(), &[u8::from(is_invalid)]]);
+        for (a, b) in self.xor.0.iter_mut().zip(hash.0) {
+            *a ^= b;
+        }
+        if present {
+            self.count += 1;
+        } else {
+            self.count -= 1;
+        }
+    }
+}
+
+/// How a node is.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct NodeHealth {
+    /// The name that its operator gave it.
+    pub name: String,
+    /// Shards it answers for.
+    pub shards: u16,
+    /// Certified blobs it knows of.
+    pub blobs: u64,
+    /// Slivers it holds.
+    pub slivers_held: u64,
+    /// Slivers it should hold and does not, as of its last look.
+    pub slivers_missing: u64,
+    /// Bytes that repair received from peers since the node started.
+    pub repair_bytes_received: u64,
+    /// Bytes of slivers that repair regained since the node started.
+    pub repair_bytes_regained: u64,
+    /// Slivers found corrupt since the node started.
+    pub slivers_corrupt: u64,
+    /// Peers connected.
+    pub peers: u16,
+    /// Seconds since the node started.
+    pub uptime_seconds: u64,
+}
+
+impl Request {
+    /// The request as the header of a frame.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        codec::encode(self)
+    }
+
+    /// Reads a request.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError`]; whoever sent the bytes is at fault.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
+        codec::decode_exact::<_, MESSAGE_LIMIT>(bytes)
+    }
+}
+
+impl Response {
+    /// The response as the header of a frame.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        codec::encode(self)
+    }
+
+    /// Reads a response.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError`]; whoever sent the bytes is at fault.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
+        codec::decode_exact::<_, MESSAGE_LIMIT>(bytes)
+    }
+}
+
+/// What nodes tell each other by gossip.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[allow(clippy::large_enum_variant, reason = "a message, decoded and matched once")]
+pub enum Announcement {
+    /// A blob was certified.
+    Certified(BlobRecord),
+    /// A blob was proved to be encoded wrongly.
+    Invalid(InvalidityCertificate),
+}
+
+impl Announcement {
+    /// The announcement as a gossip message.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        codec::encode(self)
+    }
+
+    /// Reads an announcement.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError`]; whoever signed the message is at fault.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
+        codec::decode_exact::<_, MESSAGE_LIMIT>(bytes)
+    }
+}
+
+/// One page of records, in the order of their blob IDs. An empty page is the last.
+#[must_use]
+pub fn encode_page(records: &[Announcement]) -> Vec<u8> {
+    codec::encode(records)
+}
+
+/// Reads a page of records.
+///
+/// # Errors
+///
+/// [`DecodeError`]; whoever sent the bytes is at fault.
+pub fn decode_page(bytes: &[u8]) -> Result<Vec<Announcement>, DecodeError> {
+    codec::decode_exact::<_, PAGE_LIMIT>(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_longest_list_of_symbols_fits_in_a_header() {
+        let symbol = SymbolAt { axis: Axis::Primary, index: 999, crossing: 999 };
+        let request = Request::FetchSymbols {
+            blob_id: BlobId([1; 32]),
+            segment: SegmentIndex(u32::MAX),
+            symbols: vec![symbol; SYMBOLS_MAX],
+            offset: 0,
+            len: 2,
+        };
+        let bytes = request.to_bytes();
+        assert!(bytes.len() <= 16 << 10, "{} bytes", bytes.len());
+        assert_eq!(Request::from_bytes(&bytes), Ok(request));
+    }
+
+    #[test]
+    fn a_digest_forgets_what_is_taken_out() {
+        let (a, b) = (BlobId([1; 32]), BlobId([2; 32]));
+        let mut digest = RecordDigest::default();
+        digest.toggle(&a, false, true);
+        let only_a = digest;
+        digest.toggle(&b, false, true);
+        assert_ne!(digest, only_a);
+        digest.toggle(&b, false, false);
+        assert_eq!(digest, only_a);
+        digest.toggle(&a, false, false);
+        digest.toggle(&a, true, true);
+        assert_ne!(digest, only_a, "a certified blob is not an invalid one");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_decode_or_are_refused(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            if let Ok(request) = Request::from_bytes(&bytes) {
+                prop_assert_eq!(request.to_bytes(), bytes.clone());
+            }
+            if let Ok(response) = Response::from_bytes(&bytes) {
+                prop_assert_eq!(response.to_bytes(), bytes.clone());
+            }
+            if let Ok(announcement) = Announcement::from_bytes(&bytes) {
+                prop_assert_eq!(announcement.to_bytes(), bytes.clone());
+            }
+            if let Ok(page) = decode_page(&bytes) {
+                prop_assert_eq!(encode_page(&page), bytes);
+            }
+        }
+    }
+}

@@ -11,7 +11,9 @@
 
 use std::cmp::Ordering;
 
-use reed_solomon_simd::engine::{DefaultEngine, Engine, GF_MODULUS, GF_ORDER, GfElement, ShardsRefMut, tables};
+use reed_solomon_simd::engine::{
+    DefaultEngine, Engine, GF_MODULUS, GF_ORDER, GfElement, ShardsRefMut, tables,
+};
 
 /// One block of a shard in the engine's layout.
 pub(crate) type Block = [u8; BLOCK_BYTES];

@@ -216,7 +216,8 @@ pub(crate) fn decode_along<B: AsRef<[u8]>>(
     }
     let workspace = encoder.workspace();
     code.set_present(workspace, &present);
-    let shards: Vec<Option<&[u8]>> = (0..encoder.n()).map(|index| shards.get(&index).map(AsRef::as_ref)).collect();
+    let shards: Vec<Option<&[u8]>> =
+        (0..encoder.n()).map(|index| shards.get(&index).map(AsRef::as_ref)).collect();
     let tile_bytes = code.decode_tile_bytes();
     for start in (0..shard_bytes).step_by(tile_bytes) {
         let len = tile_bytes.min(shard_bytes - start);

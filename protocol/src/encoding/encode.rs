@@ -241,11 +241,18 @@ impl SegmentEncoder {
             let rows = first..n.min(first + batch);
             let slot = if grouped { first } else { 0 };
             let row_parity = &mut self.scratch.row_parity[slot * parity_bytes..][..rows.len() * parity_bytes];
-            extend_row_batch(&self.row_code, &mut self.workspace, w, &segment.primary[first * s * w..], row_parity);
+            extend_row_batch(
+                &self.row_code,
+                &mut self.workspace,
+                w,
+                &segment.primary[first * s * w..],
+                row_parity,
+            );
             for (row, parity) in rows.zip(row_parity.chunks_exact(parity_bytes)) {
                 if row < p {
                     for (column, symbol) in parity.chunks_exact(w).enumerate() {
-                        segment.secondary[(s + column) * column_bytes + row * w..][..w].copy_from_slice(symbol);
+                        segment.secondary[(s + column) * column_bytes + row * w..][..w]
+                            .copy_from_slice(symbol);
                     }
                 }
                 let source = &segment.primary[row * s * w..][..s * w];

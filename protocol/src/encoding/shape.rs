@@ -60,13 +60,11 @@ impl BlobShape {
             return Err(ShapeError::Shards(n));
         }
         let full = SegmentShape::full(n);
-        let full_segment_bytes = u64::try_from(full.source_bytes()).expect("segments are far below 2^64 bytes");
+        let full_segment_bytes = widen(full.source_bytes());
         // The empty blob has one segment, all padding, so that it is stored and lost like any other.
         let n_segments = length.div_ceil(full_segment_bytes).max(1);
-        let n_segments = u32::try_from(n_segments).map_err(|_| ShapeError::TooLong {
-            length,
-            max: full_segment_bytes * u64::from(u32::MAX),
-        })?;
+        let n_segments = u32::try_from(n_segments)
+            .map_err(|_| ShapeError::TooLong { length, max: full_segment_bytes * u64::from(u32::MAX) })?;
         Ok(Self { n, length, full_segment_bytes, n_segments })
     }
 
@@ -120,20 +118,22 @@ impl BlobShape {
     /// [`ShapeError::NoSuchSegment`].
     pub fn segment(&self, index: SegmentIndex) -> Result<SegmentShape, ShapeError> {
         let range = self.range(index)?;
-        let len = usize::try_from(range.end - range.start).expect("a segment fits in memory");
+        let len = narrow(range.end - range.start);
+        Ok(self.shape_of(len))
+    }
+
+    fn shape_of(&self, len: usize) -> SegmentShape {
         let full = SegmentShape::full(self.n);
-        Ok(if len == full.source_bytes() { full } else { SegmentShape::fitting(self.n, len) })
+        if len == full.source_bytes() { full } else { SegmentShape::fitting(self.n, len) }
     }
 
     /// Bytes of all slivers of the blob, over all shards.
     #[must_use]
     pub fn encoded_bytes(&self) -> u64 {
-        let bytes = |index| {
-            let shape = self.segment(SegmentIndex(index)).expect("the index is below the number of segments");
-            u64::from(self.n)
-                * u64::try_from(shape.pair_bytes()).expect("slivers are far below 2^64 bytes")
-        };
-        u64::from(self.n_segments - 1) * bytes(0) + bytes(self.n_segments - 1)
+        let bytes = |shape: SegmentShape| u64::from(self.n) * widen(shape.pair_bytes());
+        let last_len = self.length - u64::from(self.n_segments - 1) * self.full_segment_bytes;
+        let last = self.shape_of(narrow(last_len));
+        u64::from(self.n_segments - 1) * bytes(SegmentShape::full(self.n)) + bytes(last)
     }
 }
 
@@ -220,6 +220,14 @@ impl SegmentShape {
     pub fn leaf_bytes(&self) -> usize {
         self.symbols_per_leaf() * self.symbol_bytes
     }
+}
+
+fn widen(bytes: usize) -> u64 {
+    u64::try_from(bytes).expect("addresses have at most 64 bits")
+}
+
+fn narrow(segment_bytes: u64) -> usize {
+    usize::try_from(segment_bytes).expect("a segment fits in memory")
 }
 
 #[cfg(test)]
