@@ -1,0 +1,1 @@
+//! The network over libp2p. (in the making)
