@@ -1,1 +1,27 @@
-//! A Floe storage node, its client library and the floe command line.
+//! A Floe storage node, its client library and the `floe` command line.
+//!
+//! ```text
+//!   cli -> client ---------------------------+
+//!            server (what peers ask)         |
+//!               |        \                   v
+//!            repair       upload          [swarm]
+//!           /   |   \        |               ^
+//!  registry  encoder  sliver_store <---------+-- node (wires them, bottom up)
+//! ```
+//!
+//! Each actor is a folder: a pure state that decides, a thin shell that carries out, a mailbox. Calls go down, news
+//! goes up. Read [`node`] first: it wires the actors, and says in which order they start and stop.
+
+pub mod cli;
+pub mod client;
+pub mod config;
+pub mod encoder;
+pub mod keys;
+pub mod node;
+pub mod registry;
+pub mod repair;
+pub mod server;
+pub mod sliver_store;
+pub mod supervisor;
+pub mod telemetry;
+pub mod upload;

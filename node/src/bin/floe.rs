@@ -1,0 +1,7 @@
+//! The `floe` command: one storage node, or a client of a network.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,123 @@
+//! The client library: stores blobs on a network and reads them back.
+//!
+//! A client trusts nobody. What it stores is confirmed by members' signatures, what it reads is checked against the
+//! blob ID, and a progress needs quorums, not everyone: nodes that are slow or gone are left behind.
+
+mod health;
+mod read;
+mod source;
+mod status;
+mod store;
+
+use std::{sync::Arc, time::Duration};
+
+use protocol::{BlobId, certificate::Persistence, genesis::Genesis};
+use swarm::Network;
+
+pub use self::{
+    health::MemberHealth,
+    read::{ReadError, ReadSummary},
+    source::{BlobSink, BlobSource, FileSource},
+    status::{StatusError, StatusReport},
+    store::{StoreError, Stored, blob_id},
+};
+use crate::encoder::Encoder;
+
+/// How a client goes about its work.
+#[derive(Clone, Debug)]
+pub struct ClientConfig {
+    /// How long to wait for the answer to one request.
+    pub request_timeout: Duration,
+    /// How long to wait for nodes to become reachable, at the start.
+    pub connect_timeout: Duration,
+    /// Segments in hand at the same time; each takes about six times its size in memory.
+    pub segments_in_flight: usize,
+    /// How long, at least, uploads to slower nodes go on once a quorum has confirmed.
+    pub tail: Duration,
+}
+
+impl Default for ClientConfig {
+    fn default() -> Self {
+        Self {
+            request_timeout: Duration::from_secs(20),
+            connect_timeout: Duration::from_secs(10),
+            segments_in_flight: 2,
+            tail: Duration::from_millis(500),
+        }
+    }
+}
+
+/// How a blob is stored.
+#[derive(Clone, Copy, Debug)]
+pub struct StoreOptions {
+    /// Whether the blob may be deleted before it expires.
+    pub persistence: Persistence,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self { persistence: Persistence::Deletable }
+    }
+}
+
+/// What a long operation is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// The blob is being encoded to find its ID.
+    Encoding {
+        /// Bytes of the blob done.
+        done: u64,
+        /// Bytes of the blob.
+        total: u64,
+    },
+    /// The blob ID is known.
+    Identified(BlobId),
+    /// Slivers are being sent.
+    Uploading {
+        /// Bytes of the blob whose slivers a quorum holds.
+        done: u64,
+        /// Bytes of the blob.
+        total: u64,
+    },
+    /// The blob is certified.
+    Certified,
+    /// The blob is being read.
+    Reading {
+        /// Bytes read and checked.
+        done: u64,
+        /// Bytes of the blob.
+        total: u64,
+    },
+}
+
+/// Takes progress reports.
+pub type OnProgress = Arc<dyn Fn(Progress) + Send + Sync>;
+
+/// A client of one network.
+#[derive(Clone)]
+pub struct Client<N> {
+    network: N,
+    genesis: Arc<Genesis>,
+    encoder: Encoder,
+    config: ClientConfig,
+}
+
+impl<N> std::fmt::Debug for Client<N> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("network", &self.genesis.name()).finish_non_exhaustive()
+    }
+}
+
+impl<N: Network> Client<N> {
+    /// Returns a client over a network that is already running, and makes the members' addresses known to it.
+    pub fn new(network: N, genesis: Arc<Genesis>, encoder: Encoder, config: ClientConfig) -> Self {
+        crate::node::introduce_members(&network, &genesis);
+        Self { network, genesis, encoder, config }
+    }
+
+    /// The genesis of the network.
+    #[must_use]
+    pub fn genesis(&self) -> &Arc<Genesis> {
+        &self.genesis
+    }
+}
