@@ -3,8 +3,8 @@
 
 mod harness;
 
-use harness::{Contents, Step, crash_at, open, recover, run, workload};
-use storage::{Write, WriteError, disk::SimulatedDisk};
+use harness::{Contents, Machine, Step, crash_at, open, recover, run, workload};
+use storage::{Write, WriteError};
 
 /// Crashes at every operation of one workload. Returns how many there are.
 fn crash_everywhere(seed: u64, steps: &[Step]) -> u64 {
@@ -19,17 +19,17 @@ fn crash_everywhere(seed: u64, steps: &[Step]) -> u64 {
 
 #[test]
 fn nothing_acknowledged_is_lost_by_a_crash_at_any_operation() {
-    let n_points: u64 = (0..24).map(|seed| crash_everywhere(seed, &workload(seed, 40))).sum();
+    let n_points: u64 = (0..60).map(|seed| crash_everywhere(seed, &workload(seed, 40))).sum();
     println!("{n_points} crash points");
-    assert!(n_points > 1_500, "only {n_points} crash points");
+    assert!(n_points > 5_000, "only {n_points} crash points");
 }
 
 #[test]
 fn workloads_reach_rotation_compaction_and_removal() {
     let (mut n_logs_max, mut removed) = (0, 0);
     for seed in 0..24 {
-        let disk = SimulatedDisk::new(seed);
-        let (mut store, _) = open(&disk).unwrap();
+        let machine = Machine::new(seed);
+        let (mut store, _) = open(&machine).unwrap();
         for step in workload(seed, 40) {
             match step {
                 Step::Write(batch) => store.write(batch).unwrap(),
@@ -37,7 +37,7 @@ fn workloads_reach_rotation_compaction_and_removal() {
                 Step::Checkpoint => store.checkpoint().unwrap(),
                 Step::Reopen => {
                     drop(store);
-                    store = open(&disk).unwrap().0;
+                    store = open(&machine).unwrap().0;
                 }
             }
             n_logs_max = n_logs_max.max(store.stats().unwrap().n_logs);
@@ -61,12 +61,12 @@ fn a_sync_that_lies_is_caught() {
 #[test]
 fn a_failed_sync_closes_the_store_until_it_is_reopened() {
     for seed in 0..50 {
-        let mut disk = SimulatedDisk::new(seed);
+        let mut machine = Machine::new(seed);
         let mut model = Contents::new();
-        run(&disk, &workload(seed, 10), &mut model).unwrap();
-        let (store, _) = open(&disk).unwrap();
+        run(&machine, &workload(seed, 10), &mut model).unwrap();
+        let (store, _) = open(&machine).unwrap();
         let put = |i| vec![Write::Put { key: harness::key(i), payload: vec![7; 3_000].into() }];
-        disk.fail_next_sync();
+        machine.disk.fail_next_sync();
         assert!(matches!(store.write(put(0)), Err(WriteError::Failed { .. })));
         assert!(matches!(store.write(put(1)), Err(WriteError::Poisoned { .. })));
         assert!(matches!(store.compact(u64::MAX), Err(WriteError::Poisoned { .. }) | Ok(_)));
@@ -74,9 +74,9 @@ fn a_failed_sync_closes_the_store_until_it_is_reopened() {
         harness::check(&store, &model).unwrap();
         drop(store);
         // The system still shows the bytes that it failed to save. If recovery shows them too, it must save them.
-        disk = disk.kill();
-        drop(recover(&disk, &mut model, &put(0)).unwrap());
-        disk = disk.crash();
-        drop(recover(&disk, &mut model, &[]).unwrap());
+        machine = machine.kill();
+        drop(recover(&machine, &mut model, &put(0)).unwrap());
+        machine = machine.crash();
+        drop(recover(&machine, &mut model, &[]).unwrap());
     }
 }

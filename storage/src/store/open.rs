@@ -102,11 +102,9 @@ impl Logs {
         let (mut files, mut damage, mut unfinished) = (BTreeMap::new(), Vec::new(), None);
         for number in numbers {
             let file = disk.open(&number.file_name()).map_err(OpenError::io("opening a log file"))?;
+            let len = file.len().map_err(OpenError::io("reading a log file"))?;
             match LogFile::open(Arc::clone(&file)) {
-                Ok(log) if log.number() == number => {
-                    files.insert(number, Arc::new(log));
-                }
-                Ok(_) => return Err(OpenError::Foreign { log: number }),
+                Ok(log) if log.number() != number => return Err(OpenError::Foreign { log: number }),
                 Err(HeadError::Io(source)) => {
                     return Err(OpenError::Io { doing: "reading a log file", source });
                 }
@@ -117,13 +115,11 @@ impl Logs {
                         supported: FORMAT_VERSION,
                     });
                 }
-                Err(HeadError::Damaged) => {
-                    let len = file.len().map_err(OpenError::io("reading a log file"))?;
-                    if Some(number) == newest && len <= RECORDS_START {
-                        unfinished = Some(file);
-                    } else {
-                        damage.push(Damage { log: number, range: 0..len });
-                    }
+                // Without records there is nothing to lose, and a crash may have left half a header.
+                _ if Some(number) == newest && len <= RECORDS_START => unfinished = Some(file),
+                Err(HeadError::Damaged) => damage.push(Damage { log: number, range: 0..len }),
+                Ok(log) => {
+                    files.insert(number, Arc::new(log));
                 }
             }
         }
