@@ -19,7 +19,7 @@ pub type Reopen = Box<dyn FnMut() -> Parts>;
 /// # Panics
 /// If the store does not do what it must.
 pub fn run(mut fresh: impl FnMut() -> Reopen) {
-    let tests: [(&str, fn(&mut Bench)); 8] = [
+    let tests: [(&str, Test); 8] = [
         ("reads back what was written", reads_back),
         ("ranges", ranges),
         ("scans in key order", scans),
@@ -34,6 +34,9 @@ pub fn run(mut fresh: impl FnMut() -> Reopen) {
         test(&mut Bench { reopen: fresh() });
     }
 }
+
+/// One test of the suite.
+type Test = fn(&mut Bench);
 
 /// One directory and how to open it.
 struct Bench {

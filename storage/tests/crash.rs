@@ -32,7 +32,7 @@ fn workloads_reach_rotation_compaction_and_removal() {
         let (mut store, _) = open(&machine).unwrap();
         for step in workload(seed, 40) {
             match step {
-                Step::Write(batch) => store.write(batch).unwrap(),
+                Step::Write(batch) | Step::WriteOnFullDisk(batch) => store.write(batch).unwrap(),
                 Step::Compact(budget) => removed += store.compact(budget).unwrap().removed_logs,
                 Step::Checkpoint => store.checkpoint().unwrap(),
                 Step::Reopen => {

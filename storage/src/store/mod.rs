@@ -81,7 +81,6 @@ pub enum Write {
 }
 
 /// A durable store of records. Share it by reference or `Arc`; dropping it flushes the index.
-#[derive(Debug)]
 pub struct Store {
     disk: Arc<dyn Disk>,
     index: Box<dyn Index>,
@@ -187,6 +186,16 @@ impl Store {
     /// The readable log files.
     fn log_numbers(&self) -> Vec<LogNumber> {
         self.logs.read().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store")
+            .field("disk", &self.disk)
+            .field("logs", &self.log_numbers())
+            .field("failed", &self.failed())
+            .finish_non_exhaustive()
     }
 }
 

@@ -32,6 +32,20 @@ impl LaggingIndex {
         })))
     }
 
+    /// An independent copy.
+    pub(crate) fn fork(&self) -> Self {
+        let copy = Self::new(0);
+        {
+            let (state, mut other) = (self.0.lock().unwrap(), copy.0.lock().unwrap());
+            for (changes, summary) in &state.history {
+                other.current.apply(changes, summary).unwrap();
+            }
+            other.history.clone_from(&state.history);
+            other.n_flushed = state.n_flushed;
+        }
+        copy
+    }
+
     /// Goes back to some moment since the last flush, or rarely to any earlier one.
     pub(crate) fn crash(&self) {
         let mut state = self.0.lock().unwrap();

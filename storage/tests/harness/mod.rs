@@ -9,7 +9,7 @@ use bytes::Bytes;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use storage::{
-    Config, Key, OpenReport, Store, Write,
+    Config, Key, OpenReport, Store, Write, WriteError,
     disk::SimulatedDisk,
     index::{Index, MemoryIndex},
 };
@@ -27,6 +27,8 @@ pub(crate) const CONFIG: Config =
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
     Write(Vec<Write>),
+    /// The same, but the disk runs full in the middle of it.
+    WriteOnFullDisk(Vec<Write>),
     Compact(u64),
     Checkpoint,
     /// Close the store in order and open it again.
@@ -66,6 +68,7 @@ pub(crate) fn workload(seed: u64, n_steps: usize) -> Vec<Step> {
         0 => Step::Compact(if rng.random() { u64::MAX } else { rng.random_range(0..100_000) }),
         1 => Step::Checkpoint,
         2 => Step::Reopen,
+        3 => Step::WriteOnFullDisk((0..rng.random_range(1..5)).map(|_| write(&mut rng, 12)).collect()),
         _ => Step::Write((0..rng.random_range(1..5)).map(|_| write(&mut rng, 12)).collect()),
     };
     (0..n_steps).map(step).collect()
@@ -134,6 +137,15 @@ pub(crate) fn run(
     for (i, step) in steps.iter().enumerate() {
         let (result, in_flight) = match step {
             Step::Write(batch) => (store.write(batch.clone()), batch.clone()),
+            Step::WriteOnFullDisk(batch) => {
+                machine.disk.fill_during_next_write(true);
+                let result = store.write(batch.clone());
+                machine.disk.fill_during_next_write(false);
+                match result {
+                    Err(WriteError::Full { .. }) if !machine.disk.is_dead() => continue,
+                    result => (result, batch.clone()),
+                }
+            }
             Step::Compact(budget) => (store.compact(*budget).map(|_| ()), Vec::new()),
             Step::Checkpoint => (store.checkpoint(), Vec::new()),
             Step::Reopen => {

@@ -85,7 +85,7 @@ fn sectors(offset: usize, len: usize) -> impl Iterator<Item = Range<usize>> {
 }
 
 /// One file.
-#[derive(Debug, Default)]
+#[derive(Clone, Default)]
 pub(super) struct Inode {
     /// What a read sees.
     current: Vec<u8>,
@@ -95,6 +95,14 @@ pub(super) struct Inode {
     pending: Vec<Change>,
     /// Bytes given back by punching holes.
     punched: usize,
+}
+
+/// Lengths only: a test that fails prints its disk.
+impl std::fmt::Debug for Inode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (current, durable) = (self.current.len(), self.durable.len());
+        write!(f, "{current} bytes ({durable} durable), {} changes pending", self.pending.len())
+    }
 }
 
 impl Inode {

@@ -84,6 +84,18 @@ impl SimulatedDisk {
         self.lock().failing_sync = true;
     }
 
+    /// The next write that extends a file writes only part and finds the disk full, whatever
+    /// [`Disk::free_bytes`] said; `false` takes that back.
+    pub fn fill_during_next_write(&self, full: bool) {
+        self.lock().full_next = full;
+    }
+
+    /// An independent copy of the directory as it is now, with its own future.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        Self { state: Arc::new(Mutex::new(self.lock().clone())), generation: self.generation }
+    }
+
     /// Flips the bits of `mask` in one stored byte. Returns whether there is such a byte.
     pub fn flip(&self, name: &str, offset: u64, mask: u8) -> bool {
         let mut state = self.lock();
@@ -183,7 +195,10 @@ impl DiskFile for SimulatedFile {
         let mut state = self.disk.lock();
         let fate = state.step(self.disk.generation)?;
         let growth = (offset + to_u64(data.len())).saturating_sub(state.inode(self.inode).len());
-        let excess = to_usize(growth.saturating_sub(state.free_bytes()))?;
+        let mut excess = to_usize(growth.saturating_sub(state.free_bytes()))?;
+        if growth > 0 && std::mem::take(&mut state.full_next) {
+            excess = data.len() - state.part_of(data.len() - 1);
+        }
         let kept = match fate {
             Fate::Lives => data.len().saturating_sub(excess),
             _ => state.part_of(data.len()).min(data.len().saturating_sub(excess)),

@@ -39,14 +39,14 @@ pub(super) fn died() -> io::Error {
 }
 
 /// A name given or taken, not yet durable.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Rename {
     Created(String, u64),
     Removed(String),
 }
 
 /// The directory.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct State {
     pub(super) rng: ChaCha8Rng,
     pub(super) n_operations: u64,
@@ -55,6 +55,7 @@ pub(super) struct State {
     pub(super) capacity: Option<u64>,
     pub(super) lying_sync: bool,
     pub(super) failing_sync: bool,
+    pub(super) full_next: bool,
     generation: u64,
     next_inode: u64,
     inodes: BTreeMap<u64, Inode>,
@@ -73,6 +74,7 @@ impl State {
             capacity: None,
             lying_sync: false,
             failing_sync: false,
+            full_next: false,
             generation: 0,
             next_inode: 0,
             inodes: BTreeMap::new(),
@@ -120,6 +122,7 @@ impl State {
         let named: Vec<u64> = self.names.values().chain(self.durable_names.values()).copied().collect();
         self.inodes.retain(|inode, _| named.contains(inode));
         (self.dead, self.fail_after, self.lying_sync, self.failing_sync) = (false, None, false, false);
+        self.full_next = false;
         self.generation += 1;
         self.generation
     }

@@ -1,0 +1,105 @@
+//! A disk that runs full: writes are refused, nothing is lost, and room makes writes work again.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod harness;
+
+use std::sync::Arc;
+
+use harness::{CONFIG, Contents, Machine, apply, check, key, open};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use storage::{Config, Store, Write, WriteError, disk::SimulatedDisk, index::MemoryIndex};
+
+fn put(i: usize, len: usize) -> Write {
+    Write::Put { key: key(i), payload: vec![u8::try_from(i % 251).unwrap(); len].into() }
+}
+
+#[test]
+fn a_full_disk_refuses_writes_and_loses_nothing() {
+    for seed in 0..100 {
+        let machine = Machine::new(seed);
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let (mut store, _) = open(&machine).unwrap();
+        let mut model = Contents::new();
+        machine.disk.set_capacity(Some(400_000));
+        let (mut n_refused, mut n_after) = (0, 0);
+        for _ in 0..150 {
+            let batch: Vec<Write> =
+                (0..rng.random_range(1..4)).map(|_| harness::write(&mut rng, 40)).collect();
+            if rng.random_range(0..10) == 0 {
+                machine.disk.fill_during_next_write(true);
+            }
+            match store.write(batch.clone()) {
+                Ok(()) => {
+                    batch.iter().for_each(|change| apply(&mut model, change));
+                    n_after += usize::from(n_refused > 0);
+                }
+                Err(WriteError::Full { .. }) => {
+                    n_refused += 1;
+                    if rng.random() {
+                        let name = key(rng.random_range(0..40));
+                        if store.write(vec![Write::Delete { key: name.clone() }]).is_ok() {
+                            model.remove(&name);
+                        }
+                        store.compact(u64::MAX).ok();
+                    }
+                }
+                Err(error) => panic!("seed {seed}: {error}"),
+            }
+            machine.disk.fill_during_next_write(false);
+            if rng.random_range(0..30) == 0 {
+                drop(store);
+                store = open(&machine).unwrap().0;
+            }
+        }
+        check(&store, &model).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        assert!(n_refused > 0 && n_after > 0, "seed {seed}: {n_refused} {n_after}");
+        machine.disk.set_capacity(None);
+        store.write(vec![put(0, 100_000)]).unwrap();
+        apply(&mut model, &put(0, 100_000));
+        drop(store);
+        let machine = machine.crash();
+        check(&open(&machine).unwrap().0, &model).unwrap();
+    }
+}
+
+#[test]
+fn the_reserve_is_for_deletes_and_compaction() {
+    let disk = SimulatedDisk::new(0);
+    disk.set_capacity(Some(300_000));
+    let config = Config { reserve_bytes: 100_000, ..CONFIG };
+    let index = Box::new(MemoryIndex::default());
+    let (store, _) = Store::open(Arc::new(disk.clone()), index, config).unwrap();
+    let mut n = 0;
+    while store.write(vec![put(n, 10_000)]).is_ok() {
+        n += 1;
+    }
+    assert!((15..20).contains(&n), "{n}");
+    assert!(store.stats().unwrap().free_bytes >= 100_000);
+    for i in 0..n - 2 {
+        store.write(vec![Write::Delete { key: key(i) }]).unwrap();
+    }
+    let mixed = vec![Write::Delete { key: key(n - 1) }, put(n, 10_000)];
+    assert!(matches!(store.write(mixed.clone()), Err(WriteError::Full { .. })));
+    assert!(store.contains(&key(n - 1)).unwrap());
+    assert!(store.compact(u64::MAX).unwrap().removed_logs > 0);
+    store.write(mixed).unwrap();
+    assert!(!store.contains(&key(n - 1)).unwrap());
+}
+
+#[test]
+fn deleting_large_payloads_makes_room_without_compaction() {
+    let disk = SimulatedDisk::new(0);
+    disk.set_capacity(Some(1_000_000));
+    let index = Box::new(MemoryIndex::default());
+    let (store, _) =
+        Store::open(Arc::new(disk.clone()), index, Config { reserve_bytes: 0, ..Config::default() }).unwrap();
+    for i in 0..50 {
+        store.write(vec![put(i, 400_000)]).unwrap();
+        if i > 0 {
+            store.write(vec![Write::Delete { key: key(i - 1) }]).unwrap();
+        }
+    }
+    assert_eq!(store.n_records(), 1);
+    store.verify(&key(49)).unwrap();
+}
