@@ -364,6 +364,15 @@ impl InboundSender {
         Ok(())
     }
 
+    /// Changes the limits for what arrives from now on.
+    #[cfg(feature = "simulated")]
+    pub(crate) fn set_limits(&self, control: QueueLimits, gossip: QueueLimits, bulk: QueueLimits) {
+        let mut state = lock(&self.0);
+        for (queue, limits) in state.queues.iter_mut().zip([control, gossip, bulk]) {
+            queue.limits = limits;
+        }
+    }
+
     /// Drops what waits, as a crash does.
     #[cfg(feature = "simulated")]
     pub(crate) fn discard(self) {

@@ -54,7 +54,7 @@ impl World {
         let waits = |other: &&Request| other.from == from && matches!(other.state, RequestState::Waiting(_));
         let outgoing = self.requests.values().filter(same).count();
         let waiting = self.requests.values().filter(waits).count();
-        let limits = &self.plan.limits;
+        let limits = &node.limits;
         if outgoing >= limits.outgoing_max || (!connected && waiting >= limits.waiting_max) {
             return Err(RequestError::Busy);
         }
@@ -136,9 +136,8 @@ impl World {
         }
         self.record("request", from, to, frame.bytes());
         let now = self.now();
-        let limits = self.plan.limits;
         let Some(node) = self.nodes.get_mut(&to) else { return };
-        let rates = limits.of(node.book.role(from));
+        let rates = node.limits.of(node.book.role(from));
         let admission = node.admissions.entry(from).or_insert_with(|| Admission::new(rates, now));
         let admitted = admission.admit(rates, frame.bytes(), now);
         let in_flight = node.in_flight.entry((from, channel)).or_default();
@@ -169,8 +168,8 @@ impl World {
     pub(super) fn answer(&mut self, id: u64, answer: Answer) {
         let Some(serving) = self.serving.remove(&id) else { return };
         let Serving { server, caller, channel, session } = serving;
-        let limits = self.plan.limits;
         let Some(node) = self.nodes.get_mut(&server) else { return };
+        let limits = node.limits;
         if let Some(in_flight) = node.in_flight.get_mut(&(caller, channel)) {
             *in_flight -= 1;
             if *in_flight == 0 {

@@ -73,14 +73,13 @@ impl World {
     pub(super) fn gossip_arrives(&mut self, id: u64, by: PeerId, to: PeerId, incarnation: u64) {
         let Some(message) = self.messages.get(&id) else { return };
         let (from, topic, data) = (message.author, message.topic, message.data.clone());
-        let verdicts_max = self.plan.limits.verdicts_max;
         if self.check_up(to, incarnation).is_none() {
             return;
         }
         self.record("gossip", by, to, data.len());
         let handle = self.handle.clone();
         let Some(node) = self.nodes.get_mut(&to) else { return };
-        if node.verdicts >= verdicts_max {
+        if node.verdicts >= node.limits.verdicts_max {
             return;
         }
         node.verdicts += 1;

@@ -81,7 +81,7 @@ pub struct Plan {
     pub duplicate: f64,
     /// How long it takes to notice that a link is cut.
     pub detection: Duration,
-    /// The limits of every node.
+    /// The limits of every node that has none of its own.
     pub limits: Limits,
 }
 
@@ -144,6 +144,11 @@ impl Simulation {
         let (incarnation, view, receiver) = self.shared.with(|world| world.join(peer, network, topics));
         let shared = Arc::clone(&self.shared);
         (SimulatedNetwork { shared, _pump: Arc::clone(&self._pump), peer, incarnation, view }, receiver)
+    }
+
+    /// Gives a node that is up limits of its own; those of its queues apply to what arrives from now on.
+    pub fn set_limits(&self, peer: PeerId, limits: Limits) {
+        self.shared.with(|world| world.set_limits(peer, limits));
     }
 
     /// Takes a node down. Its requests end as `Stopped`, those to it as `Closed`, and its receiver ends.

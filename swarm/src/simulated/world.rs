@@ -22,7 +22,7 @@ use super::{
 use crate::{
     frame::{Channel, Topic},
     inbound::{Answer, Inbound, InboundReceiver, InboundSender, queue},
-    limits::Admission,
+    limits::{Admission, Limits},
     peers::PeerBook,
 };
 
@@ -57,6 +57,7 @@ pub(super) enum Event {
 pub(super) struct Node {
     pub(super) incarnation: u64,
     pub(super) network: NetworkId,
+    pub(super) limits: Limits,
     pub(super) topics: BTreeSet<Topic>,
     pub(super) inbox: InboundSender,
     pub(super) book: PeerBook,
@@ -256,6 +257,7 @@ impl World {
         let node = Node {
             incarnation,
             network,
+            limits: self.plan.limits,
             topics: topics.iter().copied().collect(),
             inbox,
             book: PeerBook::default(),
@@ -270,6 +272,13 @@ impl World {
         self.nodes.insert(peer, node);
         self.record("join", peer, peer, 0);
         (incarnation, view, receiver)
+    }
+
+    pub(super) fn set_limits(&mut self, peer: PeerId, limits: Limits) {
+        if let Some(node) = self.nodes.get_mut(&peer) {
+            node.inbox.set_limits(limits.control_queue, limits.gossip_queue, limits.bulk_queue);
+            node.limits = limits;
+        }
     }
 
     /// Takes a node down and returns its inbox, to be discarded once the lock is free.

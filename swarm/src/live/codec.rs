@@ -1,0 +1,322 @@
+//! A frame on a stream.
+//!
+//! ```text
+//!  request:           header length (u32, little endian) | payload length (u32) | header | payload
+//!  answer:   outcome (u8: 0 frame, 1 refused, 2 busy) | as above, after outcome 0 only
+//! ```
+//!
+//! # Invariants
+//!
+//! - Nothing is allocated before both lengths were checked.
+//! - A payload is never copied: written from where it lies, read into the one buffer that the node gets.
+//! - Bytes of requests being read count against [`Limits::request_bytes`](crate::Limits) as they arrive, so that
+//!   announcing much and sending little holds little.
+
+use std::{future::Future, io, pin::pin, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, future::Either};
+use libp2p::{StreamProtocol, core::upgrade::NegotiationError, request_response};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+    time::timeout,
+};
+
+use crate::{
+    frame::{Frame, HEADER_BYTES_MAX, check_lengths},
+    inbound::Answer,
+};
+
+/// A request that is not fully read after this time is given up: 30 KiB a second for the largest.
+const READ_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// An answer that the peer has not taken after this time is given up, since it holds a share of the byte budget.
+/// A peer that reads 128 of the longest answers in turn needs 14 Mbit a second.
+const WRITE_ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Bytes that are counted against the budget at a time.
+const READ_STEP: usize = 64 * 1024;
+
+/// The two lengths before a frame.
+const PREFIX_BYTES: usize = 8;
+
+const OUTCOME_FRAME: u8 = 0;
+const OUTCOME_REFUSED: u8 = 1;
+const OUTCOME_BUSY: u8 = 2;
+
+/// A request as the event loop hands it over, or gets it.
+#[derive(Debug)]
+pub(super) struct Request {
+    /// `None` if the budget for requests being read was used up.
+    pub(super) frame: Option<Frame>,
+    /// Ready once the caller stopped waiting; the stream is then given up. `None` for a request of a peer.
+    pub(super) abandoned: Option<oneshot::Receiver<()>>,
+    /// The share of the budget that this request uses, until the node's queue, which has its own bounds, takes it.
+    pub(super) held: Option<OwnedSemaphorePermit>,
+}
+
+/// An answer as the event loop hands it over, or gets it.
+#[derive(Debug)]
+pub(super) struct Response {
+    pub(super) answer: Answer,
+    /// Shares of budgets, given back once the answer was written or given up.
+    pub(super) held: Vec<OwnedSemaphorePermit>,
+}
+
+/// Reads and writes the frames of one stream.
+#[derive(Debug)]
+pub(super) struct Codec {
+    request_bytes: Arc<Semaphore>,
+    /// Kept from the request for the time the answer is read.
+    abandoned: Option<oneshot::Receiver<()>>,
+}
+
+impl Codec {
+    pub(super) const fn new(request_bytes: Arc<Semaphore>) -> Self {
+        Self { request_bytes, abandoned: None }
+    }
+}
+
+impl Clone for Codec {
+    /// A codec for another stream: the budget is shared, the caller is not.
+    fn clone(&self) -> Self {
+        Self::new(Arc::clone(&self.request_bytes))
+    }
+}
+
+fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+fn timed_out<T>(_: T) -> io::Error {
+    io::ErrorKind::TimedOut.into()
+}
+
+/// Whether a stream failed because the peer does not speak its protocol.
+///
+/// With lazy negotiation this is no error of its own: it surfaces in the first read.
+pub(super) fn is_unsupported(error: &io::Error) -> bool {
+    let source = error.get_ref().and_then(|source| source.downcast_ref::<NegotiationError>());
+    matches!(source, Some(NegotiationError::Failed))
+}
+
+/// Reads both lengths.
+async fn read_lengths<T: AsyncRead + Unpin + Send>(io: &mut T) -> io::Result<(usize, usize)> {
+    let mut prefix = [0; PREFIX_BYTES];
+    io.read_exact(&mut prefix).await?;
+    let [a, b, c, d, e, f, g, h] = prefix;
+    let length = |bytes| usize::try_from(u32::from_le_bytes(bytes)).map_err(invalid);
+    let (header, payload) = (length([a, b, c, d])?, length([e, f, g, h])?);
+    check_lengths(header, payload).map_err(invalid)?;
+    Ok((header, payload))
+}
+
+fn split(buffer: Vec<u8>, header: usize) -> Frame {
+    let mut payload = Bytes::from(buffer);
+    let header = payload.split_to(header);
+    Frame { header, payload }
+}
+
+async fn read_frame<T: AsyncRead + Unpin + Send>(io: &mut T) -> io::Result<Frame> {
+    let (header, payload) = read_lengths(io).await?;
+    let mut buffer = vec![0; header + payload];
+    io.read_exact(&mut buffer).await?;
+    Ok(split(buffer, header))
+}
+
+/// Reads a frame within the budget; `None` if the budget is used up.
+async fn read_frame_within<T: AsyncRead + Unpin + Send>(
+    io: &mut T,
+    budget: &Arc<Semaphore>,
+) -> io::Result<Option<(Frame, Option<OwnedSemaphorePermit>)>> {
+    let (header, payload) = read_lengths(io).await?;
+    // Zeroed memory of this size comes untouched from the system: a page is only taken once bytes arrive for it.
+    let mut buffer = vec![0; header + payload];
+    let mut held: Option<OwnedSemaphorePermit> = None;
+    for step in buffer.chunks_mut(READ_STEP) {
+        let share = u32::try_from(step.len()).map_err(invalid)?;
+        let Ok(share) = Arc::clone(budget).try_acquire_many_owned(share) else {
+            return Ok(None);
+        };
+        match &mut held {
+            Some(held) => held.merge(share),
+            None => held = Some(share),
+        }
+        io.read_exact(step).await?;
+    }
+    Ok(Some((split(buffer, header), held)))
+}
+
+async fn write_frame<T: AsyncWrite + Unpin + Send>(
+    io: &mut T,
+    outcome: Option<u8>,
+    frame: Frame,
+) -> io::Result<()> {
+    frame.check().map_err(invalid)?;
+    let length = |part: &Bytes| u32::try_from(part.len()).map(u32::to_le_bytes).map_err(invalid);
+    // The small parts go out together: every write becomes a Yamux frame and an encrypted packet of its own.
+    let mut start = Vec::with_capacity(1 + PREFIX_BYTES + frame.header.len().min(HEADER_BYTES_MAX));
+    start.extend(outcome);
+    start.extend(length(&frame.header)?);
+    start.extend(length(&frame.payload)?);
+    start.extend_from_slice(&frame.header);
+    io.write_all(&start).await?;
+    if !frame.payload.is_empty() {
+        io.write_all(&frame.payload).await?;
+    }
+    io.flush().await
+}
+
+/// Runs `work` until the caller stops waiting.
+async fn unless_abandoned<T>(
+    abandoned: Option<&mut oneshot::Receiver<()>>,
+    work: impl Future<Output = io::Result<T>> + Send,
+) -> io::Result<T> {
+    let Some(abandoned) = abandoned else { return work.await };
+    match futures::future::select(pin!(work), abandoned).await {
+        Either::Left((result, _)) => result,
+        Either::Right(_) => Err(io::ErrorKind::Interrupted.into()),
+    }
+}
+
+impl request_response::Codec for Codec {
+    type Protocol = StreamProtocol;
+    type Request = Request;
+    type Response = Response;
+
+    async fn read_request<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Request>
+    where
+        T: AsyncRead + Unpin + Send,
+    {
+        let read = read_frame_within(io, &self.request_bytes);
+        let read = timeout(READ_REQUEST_TIMEOUT, read).await.map_err(timed_out)??;
+        let (frame, held) = read.map_or((None, None), |(frame, held)| (Some(frame), held));
+        Ok(Request { frame, abandoned: None, held })
+    }
+
+    async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Response>
+    where
+        T: AsyncRead + Unpin + Send,
+    {
+        let read = async {
+            let mut outcome = [0];
+            io.read_exact(&mut outcome).await?;
+            match outcome {
+                [OUTCOME_FRAME] => Ok(Answer::Frame(read_frame(io).await?)),
+                [OUTCOME_REFUSED] => Ok(Answer::Refused),
+                [OUTCOME_BUSY] => Ok(Answer::Busy),
+                [other] => Err(invalid(format!("unknown outcome {other}"))),
+            }
+        };
+        let answer = unless_abandoned(self.abandoned.as_mut(), read).await?;
+        Ok(Response { answer, held: Vec::new() })
+    }
+
+    async fn write_request<T>(&mut self, _: &StreamProtocol, io: &mut T, request: Request) -> io::Result<()>
+    where
+        T: AsyncWrite + Unpin + Send,
+    {
+        self.abandoned = request.abandoned;
+        let frame = request.frame.ok_or_else(|| invalid("nothing to send"))?;
+        unless_abandoned(self.abandoned.as_mut(), write_frame(io, None, frame)).await
+    }
+
+    async fn write_response<T>(
+        &mut self,
+        _: &StreamProtocol,
+        io: &mut T,
+        response: Response,
+    ) -> io::Result<()>
+    where
+        T: AsyncWrite + Unpin + Send,
+    {
+        let Response { answer, held } = response;
+        let write = async {
+            match answer {
+                Answer::Frame(frame) => write_frame(io, Some(OUTCOME_FRAME), frame).await,
+                Answer::Refused => io.write_all(&[OUTCOME_REFUSED]).await,
+                Answer::Busy => io.write_all(&[OUTCOME_BUSY]).await,
+            }
+        };
+        let written = timeout(WRITE_ANSWER_TIMEOUT, write).await.map_err(timed_out);
+        drop(held);
+        written?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::io::Cursor;
+    use libp2p::request_response::Codec as _;
+
+    use super::*;
+    use crate::frame::PAYLOAD_BYTES_MAX;
+
+    const PROTOCOL: StreamProtocol = StreamProtocol::new("/test");
+
+    fn codec(budget: usize) -> Codec {
+        Codec::new(Arc::new(Semaphore::new(budget)))
+    }
+
+    async fn written(frame: Frame) -> Vec<u8> {
+        let mut io = Cursor::new(Vec::new());
+        let request = Request { frame: Some(frame), abandoned: None, held: None };
+        codec(0).write_request(&PROTOCOL, &mut io, request).await.unwrap();
+        io.into_inner()
+    }
+
+    #[tokio::test]
+    async fn frames_survive_the_wire_and_hold_the_budget() {
+        for (header, payload) in [(0, 0), (3, 5), (HEADER_BYTES_MAX, PAYLOAD_BYTES_MAX)] {
+            let frame = Frame::new(vec![1; header], vec![2; payload]);
+            let mut codec = codec(1 << 20);
+            let mut io = Cursor::new(written(frame.clone()).await);
+            let request = codec.read_request(&PROTOCOL, &mut io).await.unwrap();
+            assert_eq!(request.frame, Some(frame));
+            assert_eq!(codec.request_bytes.available_permits(), (1 << 20) - header - payload);
+            drop(request.held);
+            assert_eq!(codec.request_bytes.available_permits(), 1 << 20);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_on_the_wire_has_this_form() {
+        assert_eq!(written(Frame::new(vec![7], vec![8, 9])).await, [1, 0, 0, 0, 2, 0, 0, 0, 7, 8, 9]);
+    }
+
+    #[tokio::test]
+    async fn lengths_are_refused_before_anything_is_read() {
+        for prefix in [[0xff; 8], [1, 64, 0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 1, 0, 4, 0]] {
+            let error = codec(1 << 20).read_request(&PROTOCOL, &mut Cursor::new(prefix)).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{prefix:?}");
+        }
+        let outcome = codec(0).read_response(&PROTOCOL, &mut Cursor::new([9])).await;
+        assert_eq!(outcome.unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[tokio::test]
+    async fn an_exhausted_budget_is_no_error_of_the_peer() {
+        let mut codec = codec(100_000);
+        let mut io = Cursor::new(written(Frame::new(vec![1], vec![2; 200_000])).await);
+        assert_eq!(codec.read_request(&PROTOCOL, &mut io).await.unwrap().frame, None);
+        assert_eq!(codec.request_bytes.available_permits(), 100_000);
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_leaves_ends_the_stream() {
+        let (alive, abandoned) = oneshot::channel();
+        let mut codec = codec(0);
+        codec.abandoned = Some(abandoned);
+        let (_writer, mut never) = tokio_util_pipe();
+        let protocol = PROTOCOL;
+        let read = codec.read_response(&protocol, &mut never);
+        let leave = async { drop(alive) };
+        assert_eq!(futures::join!(read, leave).0.unwrap_err().kind(), io::ErrorKind::Interrupted);
+    }
+
+    /// A stream on which nothing arrives.
+    fn tokio_util_pipe() -> (tokio::io::DuplexStream, impl AsyncRead + Unpin + Send) {
+        let (writer, reader) = tokio::io::duplex(1);
+        (writer, tokio_util::compat::TokioAsyncReadCompatExt::compat(reader))
+    }
+}
