@@ -83,7 +83,7 @@ impl Encoder {
         job: impl FnOnce(&mut SegmentEncoder) -> T + Send + 'static,
     ) -> Result<T, Stopped> {
         match &*self.0 {
-            Mode::Inline(encoder) => Ok(job(&mut encoder.lock().map_err(|_| Stopped)?)),
+            Mode::Inline(encoder) => Ok(job(&mut *encoder.lock().map_err(|_| Stopped)?)),
             Mode::Pool { jobs } => {
                 let (reply, answer) = oneshot::channel();
                 let job: Job = Box::new(move |encoder| {
