@@ -14,9 +14,12 @@
 
 pub mod cli;
 pub mod client;
+pub mod commitments;
 pub mod config;
 pub mod encoder;
+pub mod exchange;
 pub mod keys;
+pub mod membership;
 pub mod node;
 pub mod registry;
 pub mod repair;

@@ -1,1 +1,163 @@
-//! (in the making)
+//! Starts a node's actors bottom up, notices when one ends, and stops them top down.
+//!
+//! A node is crash-only: its actors hold mailboxes to each other, so one that ends before the node was told to stop
+//! takes the node down with it, and the process manager starts it again from durable state. Workers that live for one
+//! blob or one peer are supervised by the actor that owns them, not here.
+
+use std::{future::Future, time::Duration};
+
+use tokio::task::{JoinError, JoinHandle};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// Why a node stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum ActorFailure {
+    /// An actor returned although nobody told it to stop.
+    #[error("the {0} actor ended although nobody stopped it")]
+    EndedEarly(&'static str),
+    /// An actor panicked: a bug.
+    #[error("the {name} actor panicked")]
+    Panicked {
+        /// The actor.
+        name: &'static str,
+        /// The panic.
+        #[source]
+        source: JoinError,
+    },
+    /// An actor was still busy when its time to stop was over, and was aborted.
+    #[error("the {0} actor did not stop in time")]
+    Stuck(&'static str),
+}
+
+struct Running {
+    name: &'static str,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+/// The running actors of one node, in the order in which they were started.
+pub struct Supervisor {
+    grace: Duration,
+    tracker: TaskTracker,
+    /// Cancelled by the guard of whichever actor ends first.
+    ended: CancellationToken,
+    actors: Vec<Running>,
+}
+
+impl std::fmt::Debug for Supervisor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.actors.iter().map(|actor| actor.name)).finish()
+    }
+}
+
+impl Supervisor {
+    /// Returns a supervisor that gives each actor `grace` to stop.
+    #[must_use]
+    pub fn new(grace: Duration) -> Self {
+        Self { grace, tracker: TaskTracker::new(), ended: CancellationToken::new(), actors: Vec::new() }
+    }
+
+    /// Starts an actor; those that it calls must have been started before it.
+    pub fn start<F>(&mut self, name: &'static str, run: impl FnOnce(CancellationToken) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        // Tokens of their own, not children of one: actors stop one after the other, callers before callees.
+        let stop = CancellationToken::new();
+        let actor = run(stop.clone());
+        let guard = self.ended.clone().drop_guard();
+        let task = self.tracker.spawn(async move {
+            let _guard = guard;
+            actor.await;
+        });
+        self.actors.push(Running { name, stop, task });
+    }
+
+    /// Waits until `stop` is cancelled or an actor ends, then stops all actors.
+    ///
+    /// # Errors
+    ///
+    /// The first [`ActorFailure`]; later ones are logged.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), ActorFailure> {
+        let told_to_stop = tokio::select! {
+            biased;
+            () = stop.cancelled() => true,
+            () = self.ended.cancelled() => false,
+        };
+        let mut failure = None;
+        while let Some(Running { name, stop, mut task }) = self.actors.pop() {
+            let ended_early = !told_to_stop && task.is_finished();
+            stop.cancel();
+            let result = match tokio::time::timeout(self.grace, &mut task).await {
+                Ok(Err(source)) => Err(ActorFailure::Panicked { name, source }),
+                Ok(Ok(())) if ended_early => Err(ActorFailure::EndedEarly(name)),
+                Ok(Ok(())) => Ok(()),
+                Err(_) => {
+                    task.abort();
+                    Err(ActorFailure::Stuck(name))
+                }
+            };
+            if let Err(error) = result {
+                tracing::error!(%error, "an actor failed");
+                failure.get_or_insert(error);
+            }
+        }
+        failure.map_or(Ok(()), Err)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    const GRACE: Duration = Duration::from_secs(5);
+
+    async fn polite(stop: CancellationToken) {
+        stop.cancelled().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn actors_stop_in_the_reverse_of_their_start_order() {
+        let (mut node, stop) = (Supervisor::new(GRACE), CancellationToken::new());
+        let order = Arc::new(Mutex::new(Vec::new()));
+        for name in ["store", "swarm", "server"] {
+            let order = Arc::clone(&order);
+            node.start(name, |token| async move {
+                token.cancelled().await;
+                order.lock().unwrap().push(name);
+            });
+        }
+        stop.cancel();
+        node.run(stop).await.unwrap();
+        assert_eq!(*order.lock().unwrap(), ["server", "swarm", "store"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_actor_that_ends_or_panics_takes_the_node_down() {
+        let mut node = Supervisor::new(GRACE);
+        node.start("polite", polite);
+        node.start("short", |_| async {});
+        let failure = node.run(CancellationToken::new()).await.unwrap_err();
+        assert!(matches!(failure, ActorFailure::EndedEarly("short")), "{failure}");
+
+        let mut node = Supervisor::new(GRACE);
+        node.start("polite", polite);
+        node.start("buggy", |_| async { panic!("a bug") });
+        let failure = node.run(CancellationToken::new()).await.unwrap_err();
+        assert!(matches!(failure, ActorFailure::Panicked { name: "buggy", .. }), "{failure}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_actor_that_does_not_stop_is_named() {
+        let (mut node, stop) = (Supervisor::new(GRACE), CancellationToken::new());
+        node.start("deaf", |_| std::future::pending());
+        node.start("polite", polite);
+        stop.cancel();
+        let begin = tokio::time::Instant::now();
+        let failure = node.run(stop).await.unwrap_err();
+        assert!(matches!(failure, ActorFailure::Stuck("deaf")), "{failure}");
+        assert_eq!(begin.elapsed(), GRACE);
+    }
+}

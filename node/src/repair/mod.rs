@@ -1,1 +1,40 @@
-//! (in the making)
+//! Finds the slivers that this node should hold and does not, and rebuilds them from its peers.
+//!
+//! ```text
+//!  registry changes, a timer, the scrubber, a failed read
+//!        |
+//!        v
+//!  actor: State says which blob to look at next        [scrubber: reads everything, slowly, and verifies it]
+//!        |
+//!        v
+//!  blob: for each segment with something missing
+//!        |
+//!        v
+//!  segment: secondary slivers first (p helpers suffice), then primary ones (own columns help)
+//!        |      Gather says whom to ask for which symbols
+//!        v
+//!  a sliver that does not match: symbols again with proofs -> a liar is named, or the writer is
+//! ```
+//!
+//! # Invariants
+//!
+//! - Repair takes no input but a hint: it looks at what is on disk and what the registry says. A lost hint costs
+//!   delay, not data.
+//! - It moves the bytes that were lost: symbols without proofs first, proofs only on a mismatch.
+//! - Segments in hand, requests in flight and blobs in the queue are bounded.
+
+mod actor;
+mod blob;
+mod dispute;
+mod gather;
+mod mailbox;
+mod scrub;
+mod segment;
+mod state;
+
+pub use self::{
+    actor::{Actor, Config},
+    dispute::Evidence,
+    mailbox::{Repair, Report},
+    scrub::{ScrubConfig, Scrubber},
+};

@@ -1,0 +1,66 @@
+//! One question to a peer and its answer, encoded, decoded and blamed.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use protocol::{
+    PeerId,
+    message::{Refusal, Request, Response},
+};
+use swarm::{Channel, Frame, Network, Offence, RequestError};
+
+/// Why a peer gave no usable answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ExchangeError {
+    /// The question did not get through, or no answer came.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// The peer did not do what it was asked.
+    #[error("{0}")]
+    Refused(Refusal),
+    /// The answer does not decode, or does not fit the question; the peer is at fault and was reported.
+    #[error("the peer sent a malformed answer")]
+    Malformed,
+}
+
+impl ExchangeError {
+    /// True if asking again after a pause may help.
+    #[must_use]
+    pub const fn is_passing(&self) -> bool {
+        match self {
+            Self::Request(error) => !matches!(
+                error,
+                RequestError::TooLarge(_) | RequestError::Unsupported | RequestError::Stopped
+            ),
+            Self::Refused(refusal) => matches!(refusal, Refusal::Busy),
+            Self::Malformed => false,
+        }
+    }
+}
+
+/// Asks `peer` and returns its answer and payload; a refusal is an error.
+///
+/// Cancel safe: the peer may have carried out the request.
+///
+/// # Errors
+///
+/// [`ExchangeError`].
+pub async fn ask<N: Network>(
+    network: &N,
+    peer: PeerId,
+    (channel, request, payload): (Channel, &Request, Bytes),
+    timeout: Duration,
+) -> Result<(Response, Bytes), ExchangeError> {
+    let answer = network.request(peer, channel, Frame::new(request.to_bytes(), payload), timeout).await?;
+    match Response::from_bytes(&answer.header) {
+        Ok(Response::Refused(refusal)) => Err(ExchangeError::Refused(refusal)),
+        Ok(response) => Ok((response, answer.payload)),
+        Err(_) => Err(malformed(network, peer)),
+    }
+}
+
+/// Reports a peer whose answer does not fit the question.
+pub fn malformed<N: Network>(network: &N, peer: PeerId) -> ExchangeError {
+    network.report(peer, Offence::Malformed);
+    ExchangeError::Malformed
+}

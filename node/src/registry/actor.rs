@@ -1,0 +1,239 @@
+//! The shell of the registry: verifies records, one of a blob at a time, and makes them durable.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use futures::{StreamExt as _, stream::FuturesUnordered};
+use protocol::{
+    BlobId,
+    message::{Announcement, BlobStatus, RecordDigest},
+};
+use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::mailbox::{Change, Message, RecordError, Registry};
+use crate::{
+    encoder::Encoder,
+    membership::Membership,
+    sliver_store::{SliverStore, StoreReadError},
+};
+
+/// Tuning of the registry.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// Records that may wait.
+    pub mailbox_capacity: usize,
+    /// Records verified and written at the same time.
+    pub in_flight_max: usize,
+    /// Changes that a subscriber may lag behind before it has to look at everything.
+    pub changes_capacity: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        // Records are a few hundred bytes; a thousand are less than one sliver.
+        Self { mailbox_capacity: 1024, in_flight_max: 64, changes_capacity: 1024 }
+    }
+}
+
+/// Blobs listed from the store at once.
+const PAGE: usize = 1024;
+
+type Reply = oneshot::Sender<Result<bool, RecordError>>;
+type Outcome = (BlobId, Reply, Result<Option<News>, RecordError>);
+
+/// A record that was taken, and what it took the place of.
+#[derive(Clone, Copy)]
+struct News {
+    change: Change,
+    was_certified: bool,
+}
+
+/// Keeps the records of blobs; see the [module](super) for the invariants.
+pub struct Actor {
+    config: Config,
+    context: Context,
+    inbox: mpsc::Receiver<Message>,
+    digest: Arc<Mutex<RecordDigest>>,
+    changes: broadcast::Sender<Change>,
+    in_flight: FuturesUnordered<Pin<Box<dyn Future<Output = Outcome> + Send>>>,
+    /// Records of a blob wait until the one before them is settled.
+    waiting: BTreeMap<BlobId, VecDeque<Message>>,
+    /// INV: the length of all queues together.
+    n_waiting: usize,
+}
+
+#[derive(Clone)]
+struct Context {
+    membership: Arc<Membership>,
+    store: SliverStore,
+    encoder: Encoder,
+}
+
+impl std::fmt::Debug for Actor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("registry::Actor").field("in_flight", &self.in_flight.len()).finish_non_exhaustive()
+    }
+}
+
+impl Actor {
+    /// Returns the actor, not yet running, and a handle to it. Reads the records in the store.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    pub async fn new(
+        config: Config,
+        membership: Arc<Membership>,
+        store: SliverStore,
+        encoder: Encoder,
+    ) -> Result<(Self, Registry), StoreReadError> {
+        let digest = Arc::new(Mutex::new(read_digest(&store).await?));
+        let (sender, inbox) = mpsc::channel(config.mailbox_capacity);
+        let changes = broadcast::Sender::new(config.changes_capacity);
+        let registry = Registry::new(sender, store.clone(), Arc::clone(&digest), changes.clone());
+        let actor = Self {
+            config,
+            context: Context { membership, store, encoder },
+            inbox,
+            digest,
+            changes,
+            in_flight: FuturesUnordered::new(),
+            waiting: BTreeMap::new(),
+            n_waiting: 0,
+        };
+        Ok((actor, registry))
+    }
+
+    /// Runs until `stop` is cancelled or every handle is dropped.
+    pub async fn run(mut self, stop: CancellationToken) {
+        loop {
+            let has_room = self.in_flight.len() + self.n_waiting < self.config.in_flight_max;
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Some(outcome) = self.in_flight.next() => self.settle(outcome),
+                Some(message) = self.inbox.recv(), if has_room => self.accept(message),
+                else => break,
+            }
+        }
+    }
+
+    fn accept(&mut self, message: Message) {
+        let blob_id = blob_of(&message.record);
+        match self.waiting.get_mut(&blob_id) {
+            Some(queue) => {
+                queue.push_back(message);
+                self.n_waiting += 1;
+            }
+            None => {
+                self.waiting.insert(blob_id, VecDeque::new());
+                self.begin(blob_id, message);
+            }
+        }
+    }
+
+    fn begin(&self, blob_id: BlobId, Message { record, reply }: Message) {
+        let context = self.context.clone();
+        self.in_flight.push(Box::pin(async move { (blob_id, reply, context.take(blob_id, record).await) }));
+    }
+
+    fn settle(&mut self, (blob_id, reply, result): Outcome) {
+        if let Ok(Some(News { change, was_certified })) = &result {
+            let mut digest = self.digest.lock().unwrap_or_else(PoisonError::into_inner);
+            if *was_certified {
+                digest.toggle(&blob_id, false, false);
+            }
+            digest.toggle(&blob_id, matches!(change, Change::Invalid(_)), true);
+            drop(digest);
+            // Nobody listening is not an error.
+            let _ = self.changes.send(*change);
+        }
+        // A caller that went away is not an error.
+        let _ = reply.send(result.map(|news| news.is_some()));
+        match self.waiting.get_mut(&blob_id).and_then(VecDeque::pop_front) {
+            Some(message) => {
+                self.n_waiting -= 1;
+                self.begin(blob_id, message);
+            }
+            None => {
+                self.waiting.remove(&blob_id);
+            }
+        }
+    }
+}
+
+impl Context {
+    /// Verifies a record and makes it durable; `None` if it says nothing new.
+    async fn take(&self, blob_id: BlobId, record: Announcement) -> Result<Option<News>, RecordError> {
+        let known = match self.store.record(blob_id).await {
+            Ok(Announcement::Certified(known)) => BlobStatus::Certified(known),
+            Ok(Announcement::Invalid(known)) => BlobStatus::Invalid(known),
+            // A record that rotted is a record that is missing.
+            Err(StoreReadError::NotFound | StoreReadError::Corrupt) => BlobStatus::Unknown,
+            Err(error) => return Err(error.into()),
+        };
+        let change = match (&known, &record) {
+            (BlobStatus::Certified(_), Announcement::Certified(_))
+            | (BlobStatus::Invalid(_), Announcement::Invalid(_)) => return Ok(None),
+            (BlobStatus::Invalid(_), Announcement::Certified(_)) => return Err(RecordError::Invalid),
+            (_, Announcement::Certified(_)) => Change::Certified(blob_id),
+            (_, Announcement::Invalid(_)) => Change::Invalid(blob_id),
+        };
+        let (membership, to_verify) = (Arc::clone(&self.membership), record.clone());
+        // A pairing costs a millisecond: not on a task that others wait for.
+        self.encoder
+            .run(move |_| verify(&membership, &to_verify))
+            .await
+            .map_err(|_| RecordError::Stopped)??;
+        self.store.put_record(blob_id, &record).await?;
+        Ok(Some(News { change, was_certified: matches!(known, BlobStatus::Certified(_)) }))
+    }
+}
+
+/// The blob that a record is about.
+fn blob_of(record: &Announcement) -> BlobId {
+    match record {
+        Announcement::Certified(record) => record.certificate.statement().blob_id,
+        Announcement::Invalid(certificate) => certificate.statement().blob_id,
+    }
+}
+
+/// Checks everything that a record claims.
+fn verify(membership: &Membership, record: &Announcement) -> Result<(), RecordError> {
+    let Membership { network, committee, .. } = membership;
+    match record {
+        Announcement::Certified(record) => {
+            let header = record.header.verify_for(record.certificate.statement().blob_id)?;
+            if header.shape().n() != membership.n_shards() {
+                return Err(RecordError::OtherNetwork);
+            }
+            record.certificate.verify(network, committee)?;
+        }
+        Announcement::Invalid(certificate) => {
+            certificate.verify(network, committee)?;
+        }
+    }
+    Ok(())
+}
+
+async fn read_digest(store: &SliverStore) -> Result<RecordDigest, StoreReadError> {
+    let mut digest = RecordDigest::default();
+    let mut after = None;
+    loop {
+        let page = store.recorded(after, PAGE).await?;
+        let Some(last) = page.last() else { return Ok(digest) };
+        after = Some(*last);
+        for blob_id in page {
+            match store.record(blob_id).await {
+                Ok(record) => digest.toggle(&blob_id, matches!(record, Announcement::Invalid(_)), true),
+                // Peers have it: the digests differ, and it is fetched again.
+                Err(StoreReadError::Corrupt) => tracing::warn!(%blob_id, "the record of a blob is corrupt"),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! The shell of repair: carries out what [`State`] decides.
+
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use futures::{StreamExt as _, stream::FuturesUnordered};
+use protocol::{BlobId, bls::SecretKey};
+use swarm::Network;
+use tokio::{
+    sync::{Semaphore, broadcast, mpsc, watch},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    blob::{BEING_SENT_FOR, Coefficients, Context},
+    dispute::EvidenceShelf,
+    mailbox::{Counters, Repair, Report},
+    state::{Outcome, Pauses, State},
+};
+use crate::{
+    commitments::CommitmentCache,
+    encoder::Encoder,
+    membership::Membership,
+    registry::{Change, Registry},
+    sliver_store::SliverStore,
+    upload::Uploads,
+};
+
+/// Blobs listed from the registry at once.
+const PAGE: usize = 256;
+
+/// Tuning of repair.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// Hints that may wait.
+    pub mailbox_capacity: usize,
+    /// Blobs that may wait to be looked at.
+    pub queue_capacity: usize,
+    /// Blobs looked at at the same time.
+    pub blobs_in_flight: usize,
+    /// Segments rebuilt at the same time; each takes about twice its slivers in memory.
+    pub segments_in_flight: usize,
+    /// How long to wait for a peer's answer.
+    pub request_timeout: Duration,
+    /// Pause after a blob could not be repaired; doubles up to `retry_max`.
+    pub retry_after: Duration,
+    /// Longest such pause.
+    pub retry_max: Duration,
+    /// Pause between passes over all blobs.
+    pub pass_interval: Duration,
+    /// How long a blob counts as still being sent by a client after something last came for it.
+    pub being_sent_for: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            mailbox_capacity: 256,
+            queue_capacity: 4096,
+            blobs_in_flight: 8,
+            segments_in_flight: 4,
+            request_timeout: Duration::from_secs(10),
+            retry_after: Duration::from_secs(1),
+            retry_max: Duration::from_secs(60),
+            pass_interval: Duration::from_secs(600),
+            being_sent_for: BEING_SENT_FOR,
+        }
+    }
+}
+
+type Looking = Pin<Box<dyn Future<Output = (BlobId, Outcome)> + Send>>;
+
+/// Finds and rebuilds missing slivers; see the [module](super) for the invariants.
+pub struct Actor<N> {
+    context: Arc<Context<N>>,
+    start: Instant,
+    state: State,
+    hints: mpsc::Receiver<BlobId>,
+    changes: broadcast::Receiver<Change>,
+    report: watch::Sender<Report>,
+    in_flight: FuturesUnordered<Looking>,
+}
+
+impl<N> std::fmt::Debug for Actor<N> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("repair::Actor").field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+impl<N: Network> Actor<N> {
+    /// Returns the actor, not yet running, a handle to it, and what the server needs to answer helpers' questions.
+    #[allow(clippy::too_many_arguments, reason = "each is another actor, given once, at the wiring")]
+    #[must_use]
+    pub(crate) fn new(
+        config: Config,
+        (membership, key): (Arc<Membership>, SecretKey),
+        network: N,
+        (store, registry): (SliverStore, Registry),
+        commitments: CommitmentCache,
+        encoder: Encoder,
+        uploads: Uploads,
+    ) -> (Self, Repair, Coefficients, EvidenceShelf) {
+        let (hint_sender, hints) = mpsc::channel(config.mailbox_capacity);
+        let (report, report_view) = watch::channel(Report::default());
+        let counters = Arc::new(Counters::default());
+        let (coefficients, evidence) = (Coefficients::default(), EvidenceShelf::default());
+        let pauses =
+            Pauses { first: config.retry_after, longest: config.retry_max, being_sent: config.being_sent_for };
+        let changes = registry.changes();
+        let context = Context {
+            config,
+            membership,
+            key,
+            network,
+            store,
+            registry,
+            commitments,
+            encoder,
+            uploads,
+            coefficients: coefficients.clone(),
+            evidence: evidence.clone(),
+            counters: Arc::clone(&counters),
+            segments: Arc::new(Semaphore::new(config.segments_in_flight)),
+        };
+        let actor = Self {
+            context: Arc::new(context),
+            start: Instant::now(),
+            state: State::new(pauses, config.queue_capacity),
+            hints,
+            changes,
+            report,
+            in_flight: FuturesUnordered::new(),
+        };
+        (actor, Repair::new(hint_sender, counters, report_view), coefficients, evidence)
+    }
+
+    /// Runs until `stop` is cancelled.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut connected = self.context.network.connected();
+        let mut pass = tokio::time::interval(self.context.config.pass_interval);
+        loop {
+            if self.turn_page().await.is_err() {
+                tracing::error!("the registry cannot be listed; repair stops");
+                return;
+            }
+            self.begin();
+            self.tell();
+            let next_due = self.state.next_due().map(|due| self.start + due);
+            let has_room = self.has_room();
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                Some((blob_id, outcome)) = self.in_flight.next() => {
+                    self.state.done(self.start.elapsed(), blob_id, outcome);
+                }
+                Some(blob_id) = self.hints.recv() => self.state.hint(self.start.elapsed(), blob_id),
+                change = self.changes.recv() => match change {
+                    Ok(Change::Certified(blob_id) | Change::Invalid(blob_id)) => {
+                        self.state.hint(self.start.elapsed(), blob_id);
+                    }
+                    Err(broadcast::error::RecvError::Lagged(_)) => self.state.hint_all(),
+                    Err(broadcast::error::RecvError::Closed) => return,
+                },
+                alive = connected.changed() => {
+                    if !alive {
+                        return;
+                    }
+                    // Who came back may be the helper that was missing.
+                    self.state.hurry(self.start.elapsed());
+                }
+                _ = pass.tick() => self.state.hint_all(),
+                () = sleep_until(next_due), if has_room && next_due.is_some() => {}
+            }
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.in_flight.len() < self.context.config.blobs_in_flight
+    }
+
+    /// Takes the next page of a pass over all blobs, if there is room for it.
+    async fn turn_page(&mut self) -> Result<(), crate::sliver_store::StoreReadError> {
+        if let Some(after) = self.state.wants_page(PAGE) {
+            let page = self.context.registry.list(after, PAGE).await?;
+            self.state.page(self.start.elapsed(), &page);
+        }
+        Ok(())
+    }
+
+    /// Begins to look at what is due, as far as there is room.
+    fn begin(&mut self) {
+        while self.has_room() {
+            let Some(blob_id) = self.state.take(self.start.elapsed()) else { return };
+            let context = Arc::clone(&self.context);
+            self.in_flight.push(Box::pin(async move { (blob_id, context.look_at(blob_id).await) }));
+        }
+    }
+
+    fn tell(&self) {
+        let report = Report { missing: self.state.missing(), is_settled: self.state.is_settled() };
+        self.report.send_if_modified(|old| {
+            let is_new = *old != report;
+            *old = report;
+            is_new
+        });
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,243 @@
+//! Looks at one blob: what of it is missing here, and rebuilds it.
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::{StreamExt as _, stream};
+use protocol::{
+    BlobId, NodeIndex, PeerId, SegmentIndex,
+    bls::SecretKey,
+    commitment::{SegmentCommitment, VerifiedHeader},
+    encoding::RecoveryCoefficients,
+    message::{BlobStatus, Request, Response, SliverAt},
+};
+use swarm::{Channel, Network, Offence, RequestError};
+use tokio::sync::Semaphore;
+
+use super::{
+    actor::Config,
+    dispute::{self, Evidence, EvidenceShelf},
+    mailbox::Counters,
+    segment::SegmentRepair,
+    state::Outcome,
+};
+use crate::{
+    commitments::{CommitmentCache, CommitmentReadError},
+    encoder::Encoder,
+    exchange::{ExchangeError, ask, malformed},
+    membership::Membership,
+    registry::Registry,
+    sliver_store::{SliverStore, StoreReadError, StoreWriteError},
+    upload::{Uploads, missing_slivers},
+};
+
+/// Recovery coefficients, computed when first needed.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Coefficients(Arc<OnceLock<Arc<RecoveryCoefficients>>>);
+
+impl Coefficients {
+    pub(crate) fn get(&self, n: u16) -> Arc<RecoveryCoefficients> {
+        Arc::clone(self.0.get_or_init(|| Arc::new(RecoveryCoefficients::new(n))))
+    }
+}
+
+/// What repair works with.
+pub(super) struct Context<N> {
+    pub(super) config: Config,
+    pub(super) membership: Arc<Membership>,
+    pub(super) key: SecretKey,
+    pub(super) network: N,
+    pub(super) store: SliverStore,
+    pub(super) registry: Registry,
+    pub(super) commitments: CommitmentCache,
+    pub(super) encoder: Encoder,
+    pub(super) uploads: Uploads,
+    pub(super) coefficients: Coefficients,
+    pub(super) evidence: EvidenceShelf,
+    pub(super) counters: Arc<Counters>,
+    /// Bounds the segments in hand over all blobs.
+    pub(super) segments: Arc<Semaphore>,
+}
+
+/// Why repair of a blob went no further.
+#[derive(Debug)]
+pub(super) enum Halt {
+    /// The store failed or has stopped.
+    Store,
+    /// The disk is full.
+    Full,
+    /// The node is stopping.
+    Stopped,
+    /// The writer encoded wrongly.
+    Inconsistent(Box<Evidence>),
+}
+
+impl From<StoreWriteError> for Halt {
+    fn from(error: StoreWriteError) -> Self {
+        match error {
+            StoreWriteError::Full => Self::Full,
+            StoreWriteError::Failed => Self::Store,
+        }
+    }
+}
+
+impl<N: Network> Context<N> {
+    pub(super) fn peer(&self, node: NodeIndex) -> Result<PeerId, ExchangeError> {
+        self.membership.peer(node).ok_or(ExchangeError::Request(RequestError::Unreachable))
+    }
+
+    /// Removes a sliver that the disk damaged, so that it is missing rather than wrong.
+    pub(super) async fn drop_corrupt(&self, at: SliverAt) -> Result<(), Halt> {
+        tracing::warn!(blob_id = %at.blob_id, segment = %at.segment, pair = %at.pair, axis = ?at.axis, "a sliver is corrupt on disk");
+        self.counters.add_corrupt();
+        Ok(self.store.delete_sliver(at).await?)
+    }
+
+    /// Looks at a blob and rebuilds what is missing of it.
+    pub(super) async fn look_at(&self, blob_id: BlobId) -> Outcome {
+        let header = match self.registry.status(blob_id).await {
+            Ok(BlobStatus::Certified(record)) => match record.header.verify_for(blob_id) {
+                Ok(header) => header,
+                Err(_) => return Outcome::Whole,
+            },
+            Ok(BlobStatus::Invalid(_)) => {
+                self.commitments.forget(blob_id);
+                let dropped = self.store.drop_blob(blob_id, self.membership.shards()).await;
+                return if dropped.is_ok() { Outcome::Whole } else { Outcome::Missing(0) };
+            }
+            // Not certified, or its record rotted: the registry finds it again and says so.
+            Ok(BlobStatus::Unknown) | Err(_) => return Outcome::Whole,
+        };
+        let missing = missing_slivers(&self.membership, &self.store, &header);
+        if missing == 0 {
+            return Outcome::Whole;
+        }
+        let touched = self.uploads.last_touched(&blob_id);
+        if touched.is_some_and(|touched| touched.elapsed() < self.config.being_sent_for) {
+            return Outcome::BeingSent(missing);
+        }
+        tracing::info!(%blob_id, missing, "repairing a blob");
+        match self.heal(&header).await {
+            Ok(0) => {
+                tracing::info!(%blob_id, "a blob is whole again");
+                Outcome::Whole
+            }
+            Ok(missing) => Outcome::Missing(missing),
+            Err(Halt::Inconsistent(evidence)) => match dispute::accuse(self, *evidence).await {
+                // The registry's change brings the blob back here, to be dropped.
+                Ok(true) => Outcome::Whole,
+                Ok(false) | Err(_) => Outcome::Missing(missing),
+            },
+            Err(halt) => {
+                tracing::warn!(%blob_id, ?halt, "repair of a blob was cut short");
+                Outcome::Missing(missing)
+            }
+        }
+    }
+
+    /// Heals all segments, a few at a time, and returns how many slivers are still missing.
+    async fn heal(&self, header: &VerifiedHeader) -> Result<u32, Halt> {
+        let segments = stream::iter(header.shape().segments()).map(|segment| async move {
+            let _permit = self.segments.acquire().await.map_err(|_| Halt::Stopped)?;
+            self.heal_segment(header, segment).await
+        });
+        let mut results = segments.buffer_unordered(self.config.segments_in_flight);
+        let mut missing = 0;
+        while let Some(result) = results.next().await {
+            missing += result?;
+        }
+        Ok(missing)
+    }
+
+    async fn heal_segment(&self, header: &VerifiedHeader, segment: SegmentIndex) -> Result<u32, Halt> {
+        let blob_id = header.blob_id();
+        let missing = missing_in_segment(&self.membership, &self.store, blob_id, segment);
+        if missing == 0 {
+            return Ok(0);
+        }
+        let Some(commitment) = self.commitment(header, segment).await? else { return Ok(missing) };
+        let shape = header.shape().segment(segment).map_err(|_| Halt::Stopped)?;
+        Box::pin(SegmentRepair { context: self, header, segment, shape, commitment }.heal()).await
+    }
+
+    /// The commitment of a segment, from the store or else from a peer; `None` if no peer has it.
+    async fn commitment(
+        &self,
+        header: &VerifiedHeader,
+        segment: SegmentIndex,
+    ) -> Result<Option<Arc<SegmentCommitment>>, Halt> {
+        let blob_id = header.blob_id();
+        match self.commitments.get(blob_id, segment).await {
+            Ok((_, commitment)) => return Ok(Some(commitment)),
+            Err(CommitmentReadError::NotFound) => {}
+            Err(CommitmentReadError::Failed) => return Err(Halt::Store),
+        }
+        let connected = self.network.connected();
+        let mut peers: Vec<PeerId> = self.membership.others().map(|(_, peer)| peer).collect();
+        let len = peers.len().max(1);
+        peers.rotate_left(segment.as_usize() % len);
+        peers.sort_by_key(|peer| !connected.contains(*peer));
+        for peer in peers {
+            match self.fetch_commitment(header, segment, peer).await {
+                Ok(commitment) => return Ok(Some(commitment)),
+                Err(Fetch::Exchange(error)) => tracing::debug!(%peer, %error, "no commitment from a peer"),
+                Err(Fetch::Halt(halt)) => return Err(halt),
+            }
+        }
+        Ok(None)
+    }
+
+    async fn fetch_commitment(
+        &self,
+        header: &VerifiedHeader,
+        segment: SegmentIndex,
+        peer: PeerId,
+    ) -> Result<Arc<SegmentCommitment>, Fetch> {
+        let request = Request::FetchCommitment { blob_id: header.blob_id(), segment };
+        let question = (Channel::Control, &request, Bytes::new());
+        let answer = ask(&self.network, peer, question, self.config.request_timeout).await;
+        let (response, payload) = answer.map_err(Fetch::Exchange)?;
+        self.counters.add_received(payload.len() + response.to_bytes().len());
+        let Response::Commitment { path, .. } = response else {
+            return Err(Fetch::Exchange(malformed(&self.network, peer)));
+        };
+        let Ok(commitment) = header.verify_segment(segment, &payload, &path) else {
+            self.network.report(peer, Offence::Unverifiable);
+            return Err(Fetch::Exchange(ExchangeError::Malformed));
+        };
+        let put = self.store.put_commitment(*header.header(), segment, &path, &payload).await;
+        put.map_err(|error| Fetch::Halt(error.into()))?;
+        Ok(self.commitments.insert(*header, segment, commitment).1)
+    }
+}
+
+enum Fetch {
+    Exchange(ExchangeError),
+    Halt(Halt),
+}
+
+fn missing_in_segment(
+    membership: &Membership,
+    store: &SliverStore,
+    blob_id: BlobId,
+    segment: SegmentIndex,
+) -> u32 {
+    use protocol::encoding::Axis;
+    let slivers = membership
+        .pairs(&blob_id, segment)
+        .flat_map(|pair| [Axis::Primary, Axis::Secondary].map(|axis| SliverAt { blob_id, segment, pair, axis }));
+    slivers.map(|at| u32::from(!store.has_sliver(&at))).sum()
+}
+
+/// How long a blob counts as still being sent after something last came for it, unless told otherwise.
+pub(super) const BEING_SENT_FOR: Duration = Duration::from_secs(2);
+
+/// Reads that failed for a reason other than absence end repair of the blob for now.
+impl From<StoreReadError> for Halt {
+    fn from(_: StoreReadError) -> Self {
+        Self::Store
+    }
+}

@@ -1,0 +1,281 @@
+//! A rebuilt sliver does not match its commitment: somebody is to blame. Symbols are asked for again, with proofs.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bincode::{Decode, Encode};
+use bytes::Bytes;
+use futures::{StreamExt as _, stream, stream::FuturesUnordered};
+use protocol::{
+    BlobId, SliverPairIndex,
+    certificate::{CertificateBuilder, InvalidityAttestation, MemberSignature, Statement as _},
+    codec,
+    commitment::{BlobHeader, CommitmentError},
+    encoding::{Axis, SegmentEncoder, SliverRecovery, encode::sliver_index},
+    hash::Hash,
+    inconsistency::{InconsistencyProof, ProofError, ProvenSymbol},
+    message::{Announcement, RANGE_BYTES_MAX, Request, Response, SymbolAt},
+};
+use swarm::{Channel, Network, Offence, Topic};
+
+use super::{
+    blob::{Context, Halt},
+    segment::SegmentRepair,
+};
+use crate::{
+    exchange::{ExchangeError, ask, malformed},
+    membership::Membership,
+};
+
+/// Most bytes of evidence: the symbols of one sliver of a full segment with their proofs. The largest sliver is that
+/// of the smallest committee, 8 MiB at four shards; the most proofs are those of the largest, 0.5 MiB.
+pub(crate) const EVIDENCE_BYTES_MAX: usize = 16 << 20;
+/// Blobs whose evidence is kept at hand for peers to fetch.
+const EVIDENCE_KEPT: usize = 4;
+/// Proofs asked for at the same time.
+const PROOFS_IN_FLIGHT: usize = 16;
+/// How long a peer may take to fetch and verify evidence.
+const ATTEST_TIMEOUT: Duration = Duration::from_secs(50);
+
+/// Who is to blame.
+pub(super) enum Verdict {
+    /// The symbols of these crossing slivers were wrong, or could not be proved.
+    Wrong(Vec<u16>),
+    /// All symbols prove: the writer encoded wrongly.
+    Writer(Box<Evidence>),
+}
+
+/// All that anyone needs to see that a blob was encoded wrongly.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Evidence {
+    /// Header of the blob.
+    pub header: BlobHeader,
+    /// Commitment of the segment.
+    pub commitment: Vec<u8>,
+    /// Path of the segment root to the blob root.
+    pub path: Vec<Hash>,
+    /// The proof itself.
+    pub proof: InconsistencyProof,
+}
+
+/// Why evidence proves nothing; whoever sent it is at fault.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EvidenceError {
+    /// The bytes are not evidence.
+    #[error("malformed evidence")]
+    Decode(#[from] codec::DecodeError),
+    /// The header or the commitment does not belong to the blob.
+    #[error(transparent)]
+    Commitment(#[from] CommitmentError),
+    /// The proof does not hold.
+    #[error(transparent)]
+    Proof(#[from] ProofError),
+    /// The blob is not of this network.
+    #[error("the blob was encoded for another network")]
+    OtherNetwork,
+}
+
+impl Evidence {
+    /// Reads evidence and verifies that it condemns `blob_id`.
+    ///
+    /// # Errors
+    ///
+    /// [`EvidenceError`].
+    pub fn verify(bytes: &[u8], blob_id: BlobId, encoder: &mut SegmentEncoder) -> Result<(), EvidenceError> {
+        let evidence: Self = codec::decode_exact::<_, { 2 * EVIDENCE_BYTES_MAX }>(bytes)?;
+        let header = evidence.header.verify_for(blob_id)?;
+        if header.shape().n() != encoder.n() {
+            return Err(EvidenceError::OtherNetwork);
+        }
+        let segment = evidence.proof.segment;
+        let commitment = header.verify_segment(segment, &evidence.commitment, &evidence.path)?;
+        let shape = header.shape().segment(segment).map_err(CommitmentError::from)?;
+        evidence.proof.verify(encoder, shape, &commitment)?;
+        Ok(())
+    }
+}
+
+/// Evidence at hand for peers to fetch.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct EvidenceShelf(Arc<Mutex<BTreeMap<BlobId, Bytes>>>);
+
+impl EvidenceShelf {
+    fn insert(&self, blob_id: BlobId, evidence: Bytes) {
+        let mut shelf = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        shelf.insert(blob_id, evidence);
+        while shelf.len() > EVIDENCE_KEPT {
+            let Some(other) = shelf.keys().copied().find(|other| *other != blob_id) else { return };
+            shelf.remove(&other);
+        }
+    }
+
+    /// Part of the evidence against a blob.
+    pub(crate) fn part(&self, blob_id: &BlobId, offset: u32, len: u32) -> Option<Bytes> {
+        let shelf = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (start, len) = (usize::try_from(offset).ok()?, usize::try_from(len).ok()?);
+        let evidence = shelf.get(blob_id)?;
+        let end = start.checked_add(len)?;
+        (end <= evidence.len() && len <= RANGE_BYTES_MAX).then(|| evidence.slice(start..end))
+    }
+}
+
+/// Finds who is to blame for a mismatch.
+pub(super) async fn settle<N: Network>(
+    repair: &SegmentRepair<'_, N>,
+    axis: Axis,
+    index: u16,
+    recovery: &SliverRecovery,
+) -> Result<Verdict, Halt> {
+    let used: Vec<(u16, Vec<u8>)> = recovery.used().map(|(crossing, symbol)| (crossing, symbol.to_vec())).collect();
+    let proofs = stream::iter(used).map(|(crossing, symbol)| async move {
+        let symbol_at = SymbolAt { axis, index, crossing };
+        (crossing, prove(repair, symbol_at, symbol).await)
+    });
+    let mut proofs = proofs.buffered(PROOFS_IN_FLIGHT);
+    let (mut proven, mut wrong) = (Vec::new(), Vec::new());
+    while let Some((crossing, proof)) = proofs.next().await {
+        match proof? {
+            Some(symbol) => proven.push(symbol),
+            None => wrong.push(crossing),
+        }
+    }
+    drop(proofs);
+    if !wrong.is_empty() {
+        return Ok(Verdict::Wrong(wrong));
+    }
+    let commitment = repair.context.store.commitment(repair.blob_id(), repair.segment).await;
+    let (header, path, commitment) = commitment.map_err(|_| Halt::Store)?;
+    let proof = InconsistencyProof { segment: repair.segment, axis, index, symbols: proven };
+    Ok(Verdict::Writer(Box::new(Evidence { header, commitment: commitment.to_vec(), path, proof })))
+}
+
+/// The proof of a symbol that was used, or `None` if its holder cannot prove that very symbol.
+async fn prove<N: Network>(
+    repair: &SegmentRepair<'_, N>,
+    symbol_at: SymbolAt,
+    symbol: Vec<u8>,
+) -> Result<Option<ProvenSymbol>, Halt> {
+    let (context, shape) = (repair.context, repair.shape);
+    let across = symbol_at.axis.crossing();
+    // The pairing reverses indices, so it is its own inverse.
+    let pair = SliverPairIndex(sliver_index(across, SliverPairIndex(symbol_at.crossing), shape.n()));
+    let owner = context.membership.owner(&repair.blob_id(), repair.segment, pair);
+    if owner == context.membership.node {
+        let Ok((_, sliver)) = context.store.read_whole_sliver(repair.at(pair, across)).await else {
+            return Ok(None);
+        };
+        let crossing = symbol_at.crossing;
+        let prove = move |encoder: &mut SegmentEncoder| {
+            ProvenSymbol::new(encoder, shape, (across, crossing, &sliver), symbol_at.index)
+        };
+        return context.encoder.run(prove).await.map(Some).map_err(|_| Halt::Stopped);
+    }
+    let Ok(peer) = context.peer(owner) else { return Ok(None) };
+    let request =
+        Request::FetchSymbolProof { blob_id: repair.blob_id(), segment: repair.segment, symbol: symbol_at };
+    let question = (Channel::Bulk, &request, Bytes::new());
+    let answer = ask(&context.network, peer, question, context.config.request_timeout).await;
+    let Ok((Response::SymbolProof { path, other_part }, payload)) = answer else { return Ok(None) };
+    let leaf = if shape.symbols_per_leaf() == 1 { symbol.clone() } else { payload.to_vec() };
+    let proven = ProvenSymbol { crossing: symbol_at.crossing, leaf, path, other_part };
+    let verified = proven.verify(shape, &repair.commitment, across, symbol_at.index);
+    if verified.is_ok_and(|verified| verified == symbol) {
+        return Ok(Some(proven));
+    }
+    tracing::warn!(%peer, node = %owner, "a peer sent a symbol that it cannot prove");
+    context.network.report(peer, Offence::Unverifiable);
+    Ok(None)
+}
+
+/// Has the committee certify that a blob is invalid. False if too few members would say so now.
+pub(super) async fn accuse<N: Network>(context: &Context<N>, evidence: Evidence) -> Result<bool, Halt> {
+    let blob_id = evidence.header.blob_id();
+    let bytes = Bytes::from(codec::encode(&evidence));
+    // What is said of others is first checked here, as they will.
+    let to_verify = bytes.clone();
+    let verified = context.encoder.run(move |encoder| Evidence::verify(&to_verify, blob_id, encoder)).await;
+    if let Err(error) = verified.map_err(|_| Halt::Stopped)? {
+        tracing::error!(%blob_id, %error, "evidence of a wrong encoding does not hold; this is a bug");
+        return Ok(false);
+    }
+    tracing::warn!(%blob_id, "a blob was encoded wrongly by its writer; asking the committee to certify it");
+    let evidence_bytes = u32::try_from(bytes.len()).map_err(|_| Halt::Stopped)?;
+    context.evidence.insert(blob_id, bytes);
+    let Membership { network, committee, node } = &*context.membership;
+    let statement = InvalidityAttestation { epoch: committee.epoch(), blob_id };
+    let mut builder = CertificateBuilder::new(statement, network, Arc::clone(committee))
+        .map_err(|_| Halt::Stopped)?;
+    let mut signatures = vec![statement.sign(network, *node, &context.key)];
+    let request = Request::Attest { blob_id, evidence_bytes };
+    let mut asks: FuturesUnordered<_> = context
+        .membership
+        .others()
+        .map(|(_, peer)| attest(context, peer, &request))
+        .collect();
+    loop {
+        for signature in signatures.drain(..) {
+            if let Err(error) = builder.add(&signature) {
+                tracing::debug!(%error, "an attestation does not verify");
+            }
+        }
+        if builder.is_complete() {
+            break;
+        }
+        match asks.next().await {
+            Some(Ok(signature)) => signatures.push(signature),
+            Some(Err(error)) => tracing::debug!(%error, "a member does not attest"),
+            None => return Ok(false),
+        }
+    }
+    drop(asks);
+    let certificate = builder.finish().map_err(|_| Halt::Stopped)?;
+    context.registry.invalidate(certificate.clone()).await.map_err(|_| Halt::Store)?;
+    let announcement = Announcement::Invalid(certificate).to_bytes();
+    if let Err(error) = context.network.publish(Topic::Certificates, announcement.into()).await {
+        tracing::debug!(%error, "an invalidity certificate was not announced; peers find it in our list");
+    }
+    Ok(true)
+}
+
+async fn attest<N: Network>(
+    context: &Context<N>,
+    peer: protocol::PeerId,
+    request: &Request,
+) -> Result<MemberSignature, ExchangeError> {
+    match ask(&context.network, peer, (Channel::Control, request, Bytes::new()), ATTEST_TIMEOUT).await? {
+        (Response::Attested(signature), _) => Ok(signature),
+        _ => Err(malformed(&context.network, peer)),
+    }
+}
+
+/// Fetches the evidence against a blob from the member that asks us to attest it.
+pub(crate) async fn fetch_evidence<N: Network>(
+    network: &N,
+    peer: protocol::PeerId,
+    (blob_id, evidence_bytes): (BlobId, u32),
+    timeout: Duration,
+) -> Result<Vec<u8>, ExchangeError> {
+    let total = usize::try_from(evidence_bytes).unwrap_or(usize::MAX);
+    if total > EVIDENCE_BYTES_MAX {
+        return Err(malformed(network, peer));
+    }
+    let mut evidence = Vec::new();
+    while evidence.len() < total {
+        let len = RANGE_BYTES_MAX.min(total - evidence.len());
+        let offset = u32::try_from(evidence.len()).map_err(|_| ExchangeError::Malformed)?;
+        let request = Request::FetchEvidence {
+            blob_id,
+            offset,
+            len: u32::try_from(len).map_err(|_| ExchangeError::Malformed)?,
+        };
+        let (response, payload) = ask(network, peer, (Channel::Bulk, &request, Bytes::new()), timeout).await?;
+        if response != Response::Evidence || payload.len() != len {
+            return Err(malformed(network, peer));
+        }
+        evidence.extend_from_slice(&payload);
+    }
+    Ok(evidence)
+}

@@ -1,0 +1,180 @@
+//! Whom to ask for which symbols; no I/O, no clock.
+//!
+//! Symbols come from crossing slivers, each held by one node. What this node holds itself costs nothing and is taken
+//! first. Of the others, whole nodes are asked in a given order until enough is on its way, one message for all
+//! slivers of a node; a node that fails is replaced by the next.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use protocol::NodeIndex;
+
+/// Crossing slivers to be asked of one node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Ask {
+    /// The node.
+    pub(super) node: NodeIndex,
+    /// Indices of its slivers.
+    pub(super) crossings: Vec<u16>,
+}
+
+/// How the gathering of symbols stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Answers are on their way.
+    Waiting,
+    /// Enough symbols are at hand.
+    Complete,
+    /// Too few symbols can be had.
+    Short {
+        /// Symbols at hand.
+        got: usize,
+        /// Symbols needed.
+        required: usize,
+    },
+}
+
+/// Collects enough crossings of one kind.
+#[derive(Clone, Debug)]
+pub(super) struct Gather {
+    required: usize,
+    got: BTreeSet<u16>,
+    pending: BTreeSet<u16>,
+    /// Nodes not asked yet, in the order in which to ask them, with the slivers they hold.
+    candidates: VecDeque<Ask>,
+}
+
+impl Gather {
+    /// Starts with the crossings `at_hand`; `candidates` are asked in order, none twice for the same sliver.
+    pub(super) fn new(
+        required: usize,
+        at_hand: impl IntoIterator<Item = u16>,
+        candidates: impl IntoIterator<Item = Ask>,
+    ) -> Self {
+        let got: BTreeSet<u16> = at_hand.into_iter().collect();
+        let candidates = candidates
+            .into_iter()
+            .map(|mut ask| {
+                ask.crossings.retain(|crossing| !got.contains(crossing));
+                ask
+            })
+            .filter(|ask| !ask.crossings.is_empty())
+            .collect();
+        Self { required, got, pending: BTreeSet::new(), candidates }
+    }
+
+    /// What to ask now, so that enough is at hand or on its way.
+    pub(super) fn next(&mut self) -> Vec<Ask> {
+        let mut asks = Vec::new();
+        while self.got.len() + self.pending.len() < self.required {
+            let missing = self.required - self.got.len() - self.pending.len();
+            let Some(candidate) = self.candidates.front_mut() else { break };
+            let take = missing.min(candidate.crossings.len());
+            let crossings: Vec<u16> = candidate.crossings.drain(..take).collect();
+            let node = candidate.node;
+            if candidate.crossings.is_empty() {
+                self.candidates.pop_front();
+            }
+            self.pending.extend(&crossings);
+            asks.push(Ask { node, crossings });
+        }
+        asks
+    }
+
+    /// Books the answer to an [`Ask`]: all of its symbols.
+    pub(super) fn received(&mut self, ask: &Ask) {
+        for crossing in &ask.crossings {
+            if self.pending.remove(crossing) {
+                self.got.insert(*crossing);
+            }
+        }
+    }
+
+    /// Books a failed [`Ask`]: nothing more is asked of its node.
+    pub(super) fn failed(&mut self, ask: &Ask) {
+        for crossing in &ask.crossings {
+            self.pending.remove(crossing);
+        }
+        self.candidates.retain(|candidate| candidate.node != ask.node);
+    }
+
+    /// Takes back a symbol that turned out to be wrong.
+    pub(super) fn reject(&mut self, crossing: u16) {
+        self.got.remove(&crossing);
+    }
+
+    /// How it stands.
+    pub(super) fn standing(&self) -> Standing {
+        let got = self.got.len();
+        if got >= self.required {
+            Standing::Complete
+        } else if self.pending.is_empty() && self.candidates.is_empty() {
+            Standing::Short { got, required: self.required }
+        } else {
+            Standing::Waiting
+        }
+    }
+}
+
+/// Groups crossing slivers by the node that holds them, in the order of `nodes`.
+pub(super) fn group_by_node(
+    holders: impl IntoIterator<Item = (u16, NodeIndex)>,
+    nodes: &[NodeIndex],
+) -> Vec<Ask> {
+    let mut by_node: BTreeMap<NodeIndex, Vec<u16>> = BTreeMap::new();
+    for (crossing, node) in holders {
+        by_node.entry(node).or_default().push(crossing);
+    }
+    nodes
+        .iter()
+        .filter_map(|node| by_node.remove(node).map(|crossings| Ask { node: *node, crossings }))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask(node: u16, crossings: &[u16]) -> Ask {
+        Ask { node: NodeIndex(node), crossings: crossings.to_vec() }
+    }
+
+    #[test]
+    fn what_is_at_hand_is_not_asked_for() {
+        let mut gather = Gather::new(4, [0, 1], [ask(1, &[1, 2]), ask(2, &[3, 4]), ask(3, &[5])]);
+        assert_eq!(gather.standing(), Standing::Waiting);
+        assert_eq!(gather.next(), [ask(1, &[2]), ask(2, &[3])]);
+        assert_eq!(gather.next(), []);
+        gather.received(&ask(1, &[2]));
+        gather.received(&ask(2, &[3]));
+        assert_eq!(gather.standing(), Standing::Complete);
+    }
+
+    #[test]
+    fn a_node_that_fails_is_replaced_and_not_asked_again() {
+        let mut gather = Gather::new(2, [], [ask(1, &[1, 2, 3]), ask(2, &[4]), ask(3, &[5])]);
+        assert_eq!(gather.next(), [ask(1, &[1, 2])]);
+        gather.failed(&ask(1, &[1, 2]));
+        assert_eq!(gather.next(), [ask(2, &[4]), ask(3, &[5])]);
+        gather.received(&ask(2, &[4]));
+        gather.failed(&ask(3, &[5]));
+        assert_eq!(gather.next(), []);
+        assert_eq!(gather.standing(), Standing::Short { got: 1, required: 2 });
+    }
+
+    #[test]
+    fn a_wrong_symbol_is_replaced() {
+        let mut gather = Gather::new(2, [0], [ask(1, &[1]), ask(2, &[2])]);
+        assert_eq!(gather.next(), [ask(1, &[1])]);
+        gather.received(&ask(1, &[1]));
+        gather.reject(1);
+        assert_eq!(gather.standing(), Standing::Waiting);
+        assert_eq!(gather.next(), [ask(2, &[2])]);
+    }
+
+    #[test]
+    fn slivers_are_asked_node_by_node() {
+        let holders = [(0, NodeIndex(5)), (1, NodeIndex(6)), (2, NodeIndex(5)), (3, NodeIndex(7))];
+        let asks = group_by_node(holders, &[NodeIndex(6), NodeIndex(5)]);
+        assert_eq!(asks, [ask(6, &[1]), ask(5, &[0, 2])]);
+    }
+}

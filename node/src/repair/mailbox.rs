@@ -1,0 +1,98 @@
+//! The handle to the repair worker.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use protocol::BlobId;
+use tokio::sync::{mpsc, watch};
+
+/// What repair has done and knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Slivers known to be missing.
+    pub missing: u64,
+    /// True if every blob has been looked at since the start and nothing waits.
+    pub is_settled: bool,
+}
+
+/// Counters of repair since the node started.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    received_bytes: AtomicU64,
+    regained_bytes: AtomicU64,
+    regained_slivers: AtomicU64,
+    corrupt: AtomicU64,
+}
+
+impl Counters {
+    pub(super) fn add_received(&self, bytes: usize) {
+        self.received_bytes.fetch_add(u64::try_from(bytes).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    pub(super) fn add_regained(&self, bytes: usize) {
+        self.regained_bytes.fetch_add(u64::try_from(bytes).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.regained_slivers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn add_corrupt(&self) {
+        self.corrupt.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Handle to the repair worker; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Repair {
+    hints: mpsc::Sender<BlobId>,
+    counters: Arc<Counters>,
+    report: watch::Receiver<Report>,
+}
+
+impl Repair {
+    pub(super) const fn new(
+        hints: mpsc::Sender<BlobId>,
+        counters: Arc<Counters>,
+        report: watch::Receiver<Report>,
+    ) -> Self {
+        Self { hints, counters, report }
+    }
+
+    /// Says that something may be missing of a blob. A hint that finds the mailbox full is lost, which costs delay:
+    /// the next pass over all blobs finds it.
+    pub fn hint(&self, blob_id: BlobId) {
+        if self.hints.try_send(blob_id).is_err() {
+            tracing::debug!(%blob_id, "a repair hint was dropped");
+        }
+    }
+
+    /// Says that a sliver was found corrupt, and removed.
+    pub fn found_corrupt(&self, blob_id: BlobId) {
+        self.counters.add_corrupt();
+        self.hint(blob_id);
+    }
+
+    /// What repair knows now.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        *self.report.borrow()
+    }
+
+    /// Bytes that repair received from peers.
+    #[must_use]
+    pub fn received_bytes(&self) -> u64 {
+        self.counters.received_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of slivers that repair regained.
+    #[must_use]
+    pub fn regained_bytes(&self) -> u64 {
+        self.counters.regained_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Slivers found corrupt on disk.
+    #[must_use]
+    pub fn corrupt(&self) -> u64 {
+        self.counters.corrupt.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,158 @@
+//! The scrubber: reads everything on disk, slowly, and verifies it, so that rot is found while there is still enough
+//! elsewhere to repair it.
+
+use std::{sync::Arc, time::Duration};
+
+use protocol::{
+    BlobId,
+    encoding::{encode::sliver_index, verify_sliver},
+    message::{BlobStatus, SliverAt},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::mailbox::Repair;
+use crate::{
+    commitments::{CommitmentCache, CommitmentReadError},
+    encoder::Encoder,
+    registry::Registry,
+    sliver_store::{HeldSliver, SliverStore, StoreReadError},
+    upload::Uploads,
+};
+
+/// Slivers listed at once.
+const PAGE: usize = 256;
+
+/// Tuning of the scrubber.
+#[derive(Clone, Copy, Debug)]
+pub struct ScrubConfig {
+    /// Bytes read a second: the share of the disk that looking after data may take.
+    pub bytes_per_second: u64,
+    /// Pause between one scrub of everything and the next.
+    pub interval: Duration,
+}
+
+impl Default for ScrubConfig {
+    fn default() -> Self {
+        // 32 MiB/s reads 2.7 TiB a day: a disk of some terabytes well within the week that the field is used to.
+        Self { bytes_per_second: 32 << 20, interval: Duration::from_secs(24 * 60 * 60) }
+    }
+}
+
+/// Reads and verifies the whole store, again and again.
+#[derive(Debug)]
+pub struct Scrubber {
+    config: ScrubConfig,
+    store: SliverStore,
+    registry: Registry,
+    commitments: CommitmentCache,
+    encoder: Encoder,
+    uploads: Uploads,
+    repair: Repair,
+}
+
+/// What the look at one sliver found.
+enum Finding {
+    Sound,
+    /// The sliver, or what it is checked against, must be fetched again.
+    Damaged,
+}
+
+impl Scrubber {
+    /// Returns a scrubber, not yet running.
+    #[must_use]
+    pub fn new(
+        config: ScrubConfig,
+        (store, registry): (SliverStore, Registry),
+        commitments: CommitmentCache,
+        encoder: Encoder,
+        (uploads, repair): (Uploads, Repair),
+    ) -> Self {
+        Self { config, store, registry, commitments, encoder, uploads, repair }
+    }
+
+    /// Runs until `stop` is cancelled or the store fails.
+    pub async fn run(self, stop: CancellationToken) {
+        let scrubber = Arc::new(self);
+        let scrubbing = async {
+            loop {
+                if let Err(error) = scrubber.scrub().await {
+                    tracing::error!(%error, "the scrubber stops: the store cannot be read");
+                    return;
+                }
+                if let Err(error) = scrubber.uploads.drop_stale().await {
+                    tracing::error!(%error, "the scrubber stops: the store cannot be read");
+                    return;
+                }
+                tokio::time::sleep(scrubber.config.interval).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            () = scrubbing => stop.cancelled().await,
+        }
+    }
+
+    /// Reads and verifies everything once.
+    async fn scrub(&self) -> Result<(), StoreReadError> {
+        let mut after = None;
+        loop {
+            let page = self.store.slivers(after, PAGE).await?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = Some(last.at);
+            for HeldSliver { at, bytes } in page {
+                if let Finding::Damaged = self.look_at(at).await? {
+                    self.repair.found_corrupt(at.blob_id);
+                }
+                tokio::time::sleep(self.pace(bytes)).await;
+            }
+        }
+    }
+
+    fn pace(&self, bytes: u64) -> Duration {
+        let nanos = bytes.saturating_mul(1_000_000_000) / self.config.bytes_per_second.max(1);
+        Duration::from_nanos(nanos)
+    }
+
+    async fn look_at(&self, at: SliverAt) -> Result<Finding, StoreReadError> {
+        let (parity, sliver) = match self.store.read_whole_sliver(at).await {
+            Ok(read) => read,
+            Err(StoreReadError::NotFound) => return Ok(Finding::Sound),
+            Err(StoreReadError::Corrupt | StoreReadError::OutOfRange) => return self.remove(at).await,
+            Err(StoreReadError::Failed) => return Err(StoreReadError::Failed),
+        };
+        let (header, commitment) = match self.commitments.get(at.blob_id, at.segment).await {
+            Ok(entry) => entry,
+            // Repair fetches it again; a blob that is not certified is dropped in time.
+            Err(CommitmentReadError::NotFound) => {
+                return Ok(if self.is_certified(at.blob_id).await? { Finding::Damaged } else { Finding::Sound });
+            }
+            Err(CommitmentReadError::Failed) => return Err(StoreReadError::Failed),
+        };
+        let Ok(shape) = header.shape().segment(at.segment) else { return self.remove(at).await };
+        let index = sliver_index(at.axis, at.pair, shape.n());
+        let verify = move |_: &mut _| verify_sliver(shape, &commitment, (at.axis, index), &sliver, &parity).is_ok();
+        match self.encoder.run(verify).await {
+            Ok(true) => Ok(Finding::Sound),
+            Ok(false) => self.remove(at).await,
+            Err(_) => Err(StoreReadError::Failed),
+        }
+    }
+
+    async fn is_certified(&self, blob_id: BlobId) -> Result<bool, StoreReadError> {
+        match self.registry.status(blob_id).await {
+            Ok(status) => Ok(matches!(status, BlobStatus::Certified(_))),
+            Err(StoreReadError::Corrupt) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn remove(&self, at: SliverAt) -> Result<Finding, StoreReadError> {
+        tracing::warn!(blob_id = %at.blob_id, segment = %at.segment, pair = %at.pair, axis = ?at.axis, "the scrubber found a corrupt sliver");
+        // A disk without room for a tombstone keeps the sliver; it is never served, and the next scrub tries again.
+        if let Err(error) = self.store.delete_sliver(at).await {
+            tracing::warn!(%error, "a corrupt sliver could not be removed");
+        }
+        Ok(Finding::Damaged)
+    }
+}

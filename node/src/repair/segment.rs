@@ -1,0 +1,294 @@
+//! Rebuilds the missing slivers of one segment.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use futures::{
+    StreamExt as _, TryStreamExt as _,
+    stream::{self, FuturesUnordered},
+};
+use protocol::{
+    BlobId, NodeIndex, SegmentIndex, SliverPairIndex,
+    commitment::{SegmentCommitment, VerifiedHeader},
+    encoding::{
+        Axis, RecoverError, SegmentShape, SliverRecovery, encode::sliver_index, recover::recovery_symbol,
+    },
+    message::{RANGE_BYTES_MAX, Request, Response, SYMBOLS_MAX, SliverAt, SymbolAt},
+};
+use swarm::{Channel, Network};
+
+use super::{
+    blob::{Context, Halt},
+    dispute::{self, Verdict},
+    gather::{Ask, Gather, Standing, group_by_node},
+};
+use crate::{
+    exchange::{ExchangeError, ask, malformed},
+    sliver_store::StoreReadError,
+};
+
+/// Messages in flight to one helper for one segment.
+const MESSAGES_IN_FLIGHT: usize = 8;
+
+/// A segment that is being repaired.
+pub(super) struct SegmentRepair<'a, N> {
+    pub(super) context: &'a Context<N>,
+    pub(super) header: &'a VerifiedHeader,
+    pub(super) segment: SegmentIndex,
+    pub(super) shape: SegmentShape,
+    pub(super) commitment: std::sync::Arc<SegmentCommitment>,
+}
+
+/// Symbols by target and crossing sliver.
+type Symbols = BTreeMap<(u16, u16), Vec<u8>>;
+
+impl<N: Network> SegmentRepair<'_, N> {
+    pub(super) fn blob_id(&self) -> BlobId {
+        self.header.blob_id()
+    }
+
+    pub(super) fn at(&self, pair: SliverPairIndex, axis: Axis) -> SliverAt {
+        SliverAt { blob_id: self.blob_id(), segment: self.segment, pair, axis }
+    }
+
+    fn own_pairs(&self) -> Vec<SliverPairIndex> {
+        self.context.membership.pairs(&self.blob_id(), self.segment).collect()
+    }
+
+    /// Rebuilds what is missing and returns how many slivers still are.
+    ///
+    /// Secondary slivers first: `p` helpers suffice for them, and then this node's own columns cross the rows that
+    /// it lost, so that even with `f` shards silent enough symbols can be had.
+    pub(super) async fn heal(&self) -> Result<u32, Halt> {
+        let mut missing = 0;
+        for axis in [Axis::Secondary, Axis::Primary] {
+            missing += self.heal_axis(axis).await?;
+        }
+        Ok(missing)
+    }
+
+    async fn heal_axis(&self, axis: Axis) -> Result<u32, Halt> {
+        let n = self.shape.n();
+        let own = self.own_pairs();
+        let lost = own.iter().filter(|pair| !self.context.store.has_sliver(&self.at(**pair, axis)));
+        let mut targets: BTreeMap<u16, (SliverPairIndex, SliverRecovery)> = lost
+            .map(|pair| (sliver_index(axis, *pair, n), (*pair, SliverRecovery::new(self.shape, axis))))
+            .collect();
+        if targets.is_empty() {
+            return Ok(0);
+        }
+        let at_hand = self.take_own(axis, &own, &mut targets).await?;
+        let mut gather = Gather::new(self.shape.n_source(axis), at_hand, self.helpers(axis));
+        let mut in_flight = FuturesUnordered::new();
+        loop {
+            for ask in gather.next() {
+                let wanted: Vec<u16> = targets.keys().copied().collect();
+                in_flight.push(async move { (self.fetch(axis, wanted, &ask).await, ask) });
+            }
+            match gather.standing() {
+                Standing::Waiting => {}
+                Standing::Complete => {
+                    for crossing in self.finish(axis, &mut targets).await? {
+                        gather.reject(crossing);
+                    }
+                    if targets.is_empty() {
+                        return Ok(0);
+                    }
+                    continue;
+                }
+                Standing::Short { got, required } => {
+                    let blob_id = self.blob_id();
+                    tracing::debug!(%blob_id, segment = %self.segment, ?axis, got, required, "too few symbols");
+                    return Ok(u32::try_from(targets.len()).unwrap_or(u32::MAX));
+                }
+            }
+            let Some((result, ask)) = in_flight.next().await else { continue };
+            match result {
+                Ok(symbols) => {
+                    for ((index, crossing), symbol) in symbols {
+                        if let Some((_, recovery)) = targets.get_mut(&index) {
+                            recovery.add(crossing, symbol);
+                        }
+                    }
+                    gather.received(&ask);
+                }
+                Err(error) => {
+                    tracing::debug!(node = %ask.node, %error, "a helper did not help");
+                    gather.failed(&ask);
+                }
+            }
+        }
+    }
+
+    /// Takes the symbols that this node's own slivers give, and returns the slivers that gave them.
+    async fn take_own(
+        &self,
+        axis: Axis,
+        own: &[SliverPairIndex],
+        targets: &mut BTreeMap<u16, (SliverPairIndex, SliverRecovery)>,
+    ) -> Result<Vec<u16>, Halt> {
+        let mut at_hand = Vec::new();
+        for pair in own {
+            let at = self.at(*pair, axis.crossing());
+            let sliver = match self.context.store.read_whole_sliver(at).await {
+                Ok((_, sliver)) => sliver,
+                Err(StoreReadError::NotFound) => continue,
+                Err(StoreReadError::Corrupt | StoreReadError::OutOfRange) => {
+                    self.context.drop_corrupt(at).await?;
+                    continue;
+                }
+                Err(StoreReadError::Failed) => return Err(Halt::Store),
+            };
+            let (shape, coefficients) = (self.shape, self.context.coefficients.get(self.shape.n()));
+            let wanted: Vec<u16> = targets.keys().copied().collect();
+            let crossing = sliver_index(axis.crossing(), *pair, shape.n());
+            let symbols = self
+                .context
+                .encoder
+                .run(move |_| {
+                    let symbol = |index| {
+                        let range = 0..shape.symbol_bytes();
+                        recovery_symbol(&coefficients, shape, (axis.crossing(), &sliver), index, range)
+                    };
+                    wanted.into_iter().map(|index| (index, symbol(index))).collect::<Vec<_>>()
+                })
+                .await
+                .map_err(|_| Halt::Stopped)?;
+            for (index, symbol) in symbols {
+                if let Some((_, recovery)) = targets.get_mut(&index) {
+                    recovery.add(crossing, symbol);
+                }
+            }
+            at_hand.push(crossing);
+        }
+        Ok(at_hand)
+    }
+
+    /// The other nodes in the order in which to ask them: those connected first, beginning at a place that differs
+    /// from segment to segment and from node to node, so that the load spreads.
+    fn helpers(&self, axis: Axis) -> Vec<Ask> {
+        let membership = &self.context.membership;
+        let connected = self.context.network.connected();
+        let mut nodes: Vec<(NodeIndex, bool)> =
+            membership.others().map(|(node, peer)| (node, connected.contains(peer))).collect();
+        let turn = self.segment.as_usize() + membership.node.as_usize();
+        let len = nodes.len().max(1);
+        nodes.rotate_left(turn % len);
+        nodes.sort_by_key(|(_, connected)| !connected);
+        let nodes: Vec<NodeIndex> = nodes.into_iter().map(|(node, _)| node).collect();
+        let holders = (0..self.shape.n()).map(SliverPairIndex).map(|pair| {
+            let crossing = sliver_index(axis.crossing(), pair, self.shape.n());
+            (crossing, membership.owner(&self.blob_id(), self.segment, pair))
+        });
+        group_by_node(holders, &nodes)
+    }
+
+    /// Fetches the symbols of all `wanted` targets from one node's slivers.
+    async fn fetch(&self, axis: Axis, wanted: Vec<u16>, helper: &Ask) -> Result<Symbols, ExchangeError> {
+        let symbol_bytes = self.shape.symbol_bytes();
+        let all: Vec<SymbolAt> = wanted
+            .iter()
+            .flat_map(|index| {
+                let symbol = |crossing: &u16| SymbolAt { axis, index: *index, crossing: *crossing };
+                helper.crossings.iter().map(symbol)
+            })
+            .collect();
+        // Small symbols share a message, large ones take several.
+        let per_message = (RANGE_BYTES_MAX / symbol_bytes).clamp(1, SYMBOLS_MAX);
+        let step = RANGE_BYTES_MAX.min(symbol_bytes);
+        let mut messages = Vec::new();
+        for symbols in all.chunks(per_message) {
+            for offset in (0..symbol_bytes).step_by(step) {
+                messages.push((symbols.to_vec(), offset, step.min(symbol_bytes - offset)));
+            }
+        }
+        let parts: Vec<(Vec<SymbolAt>, usize, Bytes)> = stream::iter(messages)
+            .map(|(symbols, offset, len)| self.fetch_part(helper.node, symbols, offset, len))
+            .buffered(MESSAGES_IN_FLIGHT)
+            .try_collect()
+            .await?;
+        let mut symbols = Symbols::new();
+        for (list, offset, payload) in parts {
+            let len = payload.len() / list.len();
+            for (symbol, bytes) in list.iter().zip(payload.chunks_exact(len)) {
+                let whole = symbols
+                    .entry((symbol.index, symbol.crossing))
+                    .or_insert_with(|| vec![0; symbol_bytes]);
+                whole[offset..][..len].copy_from_slice(bytes);
+            }
+        }
+        Ok(symbols)
+    }
+
+    async fn fetch_part(
+        &self,
+        node: NodeIndex,
+        symbols: Vec<SymbolAt>,
+        offset: usize,
+        len: usize,
+    ) -> Result<(Vec<SymbolAt>, usize, Bytes), ExchangeError> {
+        let context = self.context;
+        let peer = context.peer(node)?;
+        let request = Request::FetchSymbols {
+            blob_id: self.blob_id(),
+            segment: self.segment,
+            symbols: symbols.clone(),
+            offset: u32::try_from(offset).map_err(|_| ExchangeError::Malformed)?,
+            len: u32::try_from(len).map_err(|_| ExchangeError::Malformed)?,
+        };
+        let question = (Channel::Bulk, &request, Bytes::new());
+        let (response, payload) = ask(&context.network, peer, question, context.config.request_timeout).await?;
+        context.counters.add_received(payload.len() + response.to_bytes().len());
+        if response == Response::Symbols && payload.len() == symbols.len() * len {
+            Ok((symbols, offset, payload))
+        } else {
+            Err(malformed(&context.network, peer))
+        }
+    }
+
+    /// Rebuilds, checks and stores every target that has its symbols; those done leave `targets`. Returns the crossing
+    /// slivers whose symbols turned out to be wrong; they leave all recoveries.
+    async fn finish(
+        &self,
+        axis: Axis,
+        targets: &mut BTreeMap<u16, (SliverPairIndex, SliverRecovery)>,
+    ) -> Result<Vec<u16>, Halt> {
+        for index in targets.keys().copied().collect::<Vec<_>>() {
+            let Some((pair, recovery)) = targets.remove(&index) else { continue };
+            let root = self.commitment.sliver_root(axis, index);
+            let (recovery, result) = self
+                .context
+                .encoder
+                .run(move |encoder| {
+                    let result = recovery.recover(encoder, &root);
+                    (recovery, result)
+                })
+                .await
+                .map_err(|_| Halt::Stopped)?;
+            match result {
+                Ok((sliver, hashes)) => {
+                    let put = self.context.store.put_sliver(self.at(pair, axis), hashes.parity, &sliver);
+                    put.await.map_err(Halt::from)?;
+                    self.context.counters.add_regained(sliver.len());
+                }
+                Err(RecoverError::TooFewSymbols { .. }) => {
+                    targets.insert(index, (pair, recovery));
+                }
+                Err(RecoverError::Mismatch) => {
+                    let verdict = dispute::settle(self, axis, index, &recovery).await?;
+                    targets.insert(index, (pair, recovery));
+                    match verdict {
+                        Verdict::Writer(evidence) => return Err(Halt::Inconsistent(evidence)),
+                        Verdict::Wrong(crossings) => {
+                            for (_, recovery) in targets.values_mut() {
+                                crossings.iter().for_each(|crossing| recovery.remove(*crossing));
+                            }
+                            return Ok(crossings);
+                        }
+                    }
+                }
+            }
+        }
+        Ok(Vec::new())
+    }
+}

@@ -1,0 +1,457 @@
+//! The handle to the sliver store: records as slivers, commitments and records of blobs.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use protocol::{
+    BlobId, SegmentIndex, ShardIndex, codec,
+    commitment::BlobHeader,
+    committee::shard_of,
+    encoding::Axis,
+    hash::{HASH_BYTES, Hash},
+    message::{Announcement, SliverAt},
+};
+use storage::{Key, ReadError, Store, Write};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{actor::WriteRequest, blocking::Blocking, keys};
+
+/// Bytes before the sliver in its record: the root over its parity symbols.
+const PARITY_BYTES: u64 = 32;
+/// Keys taken from the index at once.
+const PAGE: usize = 1024;
+/// Bytes claimed by the head of a commitment record when it is decoded.
+const COMMITMENT_HEAD_LIMIT: usize = 8 << 10;
+
+/// Why something was not written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreWriteError {
+    /// The disk is full; what was stored before is safe, and writing works again once there is room.
+    #[error("the disk is full")]
+    Full,
+    /// The store failed or has stopped; the node is going down.
+    #[error("the store cannot be written")]
+    Failed,
+}
+
+/// Why something was not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreReadError {
+    /// There is no such thing in the store.
+    #[error("not in the store")]
+    NotFound,
+    /// There is, and the disk gave back other bytes than were written.
+    #[error("corrupt on disk")]
+    Corrupt,
+    /// The range is not within the record.
+    #[error("out of range")]
+    OutOfRange,
+    /// The store failed or has stopped.
+    #[error("the store cannot be read")]
+    Failed,
+}
+
+impl From<&ReadError> for StoreReadError {
+    fn from(error: &ReadError) -> Self {
+        match error {
+            ReadError::NotFound => Self::NotFound,
+            ReadError::OutOfRange { .. } => Self::OutOfRange,
+            ReadError::Corrupt { .. } => Self::Corrupt,
+            _ => Self::Failed,
+        }
+    }
+}
+
+/// A sliver that the store holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HeldSliver {
+    /// The sliver.
+    pub at: SliverAt,
+    /// Bytes of the sliver.
+    pub bytes: u64,
+}
+
+/// How much the store holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Slivers.
+    pub slivers: u64,
+    /// Bytes of slivers.
+    pub sliver_bytes: u64,
+}
+
+/// [`Counts`], kept by the one actor that writes.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    slivers: AtomicU64,
+    sliver_bytes: AtomicU64,
+}
+
+impl Counters {
+    /// Counts what the store holds.
+    pub(super) fn of(records: &Store) -> Result<Self, ReadError> {
+        let counters = Self::default();
+        let mut after = None;
+        loop {
+            let page = records.scan(&[keys::SLIVER], after.as_ref(), PAGE)?;
+            for (_, len) in &page {
+                counters.add(*len);
+            }
+            match page.last() {
+                Some((last, _)) => after = Some(last.clone()),
+                None => return Ok(counters),
+            }
+        }
+    }
+
+    fn add(&self, record_bytes: u64) {
+        self.slivers.fetch_add(1, Ordering::Relaxed);
+        self.sliver_bytes.fetch_add(record_bytes.saturating_sub(PARITY_BYTES), Ordering::Relaxed);
+    }
+
+    fn remove(&self, record_bytes: u64) {
+        self.slivers.fetch_sub(1, Ordering::Relaxed);
+        self.sliver_bytes.fetch_sub(record_bytes.saturating_sub(PARITY_BYTES), Ordering::Relaxed);
+    }
+
+    /// What a group of writes will change, worked out before it is written: the length before and after, by sliver.
+    pub(super) fn plan(
+        records: &Store,
+        group: &[Write],
+    ) -> Result<BTreeMap<Key, (Option<u64>, Option<u64>)>, ReadError> {
+        let mut plan = BTreeMap::new();
+        for write in group {
+            let (key, after) = match write {
+                Write::Put { key, payload } => (key, u64::try_from(payload.len()).ok()),
+                Write::Delete { key } => (key, None),
+            };
+            if keys::parse_sliver(key).is_some() {
+                let before = records.len(key)?;
+                plan.entry(key.clone()).or_insert((before, None)).1 = after;
+            }
+        }
+        Ok(plan)
+    }
+
+    /// Applies a plan once its group is written.
+    pub(super) fn apply(&self, plan: BTreeMap<Key, (Option<u64>, Option<u64>)>) {
+        for (before, after) in plan.into_values() {
+            if let Some(bytes) = before {
+                self.remove(bytes);
+            }
+            if let Some(bytes) = after {
+                self.add(bytes);
+            }
+        }
+    }
+}
+
+/// Handle to the sliver store; cheap to clone.
+#[derive(Clone)]
+pub struct SliverStore {
+    sender: mpsc::Sender<WriteRequest>,
+    records: Arc<Store>,
+    blocking: Blocking,
+    n_shards: u16,
+    counters: Arc<Counters>,
+}
+
+impl std::fmt::Debug for SliverStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SliverStore").field("counts", &self.counts()).finish_non_exhaustive()
+    }
+}
+
+impl SliverStore {
+    pub(super) const fn new(
+        sender: mpsc::Sender<WriteRequest>,
+        records: Arc<Store>,
+        blocking: Blocking,
+        n_shards: u16,
+        counters: Arc<Counters>,
+    ) -> Self {
+        Self { sender, records, blocking, n_shards, counters }
+    }
+
+    /// How much the store holds.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        Counts {
+            slivers: self.counters.slivers.load(Ordering::Relaxed),
+            sliver_bytes: self.counters.sliver_bytes.load(Ordering::Relaxed),
+        }
+    }
+
+    fn sliver_key(&self, at: &SliverAt) -> Key {
+        let shard = shard_of(self.n_shards, &at.blob_id, at.segment, at.pair);
+        keys::sliver(shard, &at.blob_id, at.segment, at.axis)
+    }
+
+    /// Writes records and returns once they are durable.
+    async fn write(&self, records: Vec<Write>) -> Result<(), StoreWriteError> {
+        let (reply, answer) = oneshot::channel();
+        self.sender.send(WriteRequest { records, reply }).await.map_err(|_| StoreWriteError::Failed)?;
+        answer.await.unwrap_or(Err(StoreWriteError::Failed))
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&Store) -> Result<T, StoreReadError> + Send + 'static,
+    ) -> Result<T, StoreReadError> {
+        let records = Arc::clone(&self.records);
+        self.blocking.run(move || call(&*records)).await.map_err(|_| StoreReadError::Failed)?
+    }
+
+    /// Keeps a sliver that was checked in full; `parity` is the root over its parity symbols.
+    ///
+    /// Cancel safe: the sliver may or may not be written.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreWriteError`].
+    pub async fn put_sliver(&self, at: SliverAt, parity: Hash, sliver: &[u8]) -> Result<(), StoreWriteError> {
+        let key = self.sliver_key(&at);
+        let mut payload = BytesMut::with_capacity(HASH_BYTES + sliver.len());
+        payload.put_slice(&parity.0);
+        payload.put_slice(sliver);
+        self.write(vec![Write::Put { key, payload: payload.freeze() }]).await
+    }
+
+    /// True if the store holds the sliver. A store whose index fails holds nothing that one could vouch for.
+    #[must_use]
+    pub fn has_sliver(&self, at: &SliverAt) -> bool {
+        self.has(&self.sliver_key(at))
+    }
+
+    fn has(&self, key: &Key) -> bool {
+        self.records.contains(key).unwrap_or_else(|error| {
+            tracing::error!(%error, "the index of the store failed; restart the node");
+            false
+        })
+    }
+
+    /// Reads the range `offset..offset + len` of a sliver, and the root over its parity symbols.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreReadError`]; bytes that the disk changed are never returned.
+    pub async fn read_sliver(
+        &self,
+        at: SliverAt,
+        offset: u64,
+        len: u64,
+    ) -> Result<(Hash, Bytes), StoreReadError> {
+        let mut parts = self.read_sliver_parts(at, vec![(offset, len)]).await?;
+        let bytes = parts.1.pop().ok_or(StoreReadError::Failed)?;
+        Ok((parts.0, bytes))
+    }
+
+    /// Reads several ranges of a sliver, each `(offset, len)`, and the root over its parity symbols.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreReadError`].
+    pub async fn read_sliver_parts(
+        &self,
+        at: SliverAt,
+        ranges: Vec<(u64, u64)>,
+    ) -> Result<(Hash, Vec<Bytes>), StoreReadError> {
+        let key = self.sliver_key(&at);
+        self.blocking(move |records| {
+            let read = |start: u64, len: u64| {
+                let end = start.checked_add(len).ok_or(StoreReadError::OutOfRange)?;
+                records.read(&key, start..end).map_err(|error| StoreReadError::from(&error))
+            };
+            let parity = read(0, PARITY_BYTES)?;
+            let parity = Hash(parity[..].try_into().map_err(|_| StoreReadError::Corrupt)?);
+            let parts = ranges.into_iter().map(|(offset, len)| {
+                read(offset.checked_add(PARITY_BYTES).ok_or(StoreReadError::OutOfRange)?, len)
+            });
+            Ok((parity, parts.collect::<Result<_, _>>()?))
+        })
+        .await
+    }
+
+    /// Reads a whole sliver and the root over its parity symbols.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreReadError`].
+    pub async fn read_whole_sliver(&self, at: SliverAt) -> Result<(Hash, Bytes), StoreReadError> {
+        let key = self.sliver_key(&at);
+        self.blocking(move |records| {
+            let record = read_all(records, &key)?;
+            let parity = record.first_chunk::<HASH_BYTES>().ok_or(StoreReadError::Corrupt)?;
+            Ok((Hash(*parity), record.slice(HASH_BYTES..)))
+        })
+        .await
+    }
+
+    /// Drops a sliver, for one because it is corrupt; durable on return.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreWriteError`].
+    pub async fn delete_sliver(&self, at: SliverAt) -> Result<(), StoreWriteError> {
+        let key = self.sliver_key(&at);
+        self.delete(vec![key]).await
+    }
+
+    async fn delete(&self, names: Vec<Key>) -> Result<(), StoreWriteError> {
+        let held = names.into_iter().filter(|key| self.has(key));
+        let deletes: Vec<_> = held.map(|key| Write::Delete { key }).collect();
+        if deletes.is_empty() { Ok(()) } else { self.write(deletes).await }
+    }
+
+    /// Keeps the commitment of a segment, with the header and the path that bind it to the blob ID.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreWriteError`].
+    pub async fn put_commitment(
+        &self,
+        header: BlobHeader,
+        segment: SegmentIndex,
+        path: &[Hash],
+        commitment: &[u8],
+    ) -> Result<(), StoreWriteError> {
+        let head = codec::encode(&(header, path));
+        let head_len = u16::try_from(head.len()).map_err(|_| StoreWriteError::Failed)?;
+        let payload = [&head_len.to_le_bytes()[..], &head, commitment].concat();
+        let key = keys::commitment(&header.blob_id(), segment);
+        self.write(vec![Write::Put { key, payload: payload.into() }]).await
+    }
+
+    /// Reads the commitment of a segment: header, path, commitment. The caller verifies them.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreReadError`].
+    pub async fn commitment(
+        &self,
+        blob_id: BlobId,
+        segment: SegmentIndex,
+    ) -> Result<(BlobHeader, Vec<Hash>, Bytes), StoreReadError> {
+        let key = keys::commitment(&blob_id, segment);
+        let record = self.blocking(move |records| read_all(records, &key)).await?;
+        let (len, rest) = record.split_first_chunk::<2>().ok_or(StoreReadError::Corrupt)?;
+        let head = rest.get(..usize::from(u16::from_le_bytes(*len))).ok_or(StoreReadError::Corrupt)?;
+        let (header, path) = codec::decode_exact::<(BlobHeader, Vec<Hash>), COMMITMENT_HEAD_LIMIT>(head)
+            .map_err(|_| StoreReadError::Corrupt)?;
+        Ok((header, path, record.slice(2 + head.len()..)))
+    }
+
+    /// Keeps what is known of a blob: that it is certified, or that it is invalid.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreWriteError`].
+    pub async fn put_record(&self, blob_id: BlobId, record: &Announcement) -> Result<(), StoreWriteError> {
+        let payload = record.to_bytes().into();
+        self.write(vec![Write::Put { key: keys::record(&blob_id), payload }]).await
+    }
+
+    /// What is known of a blob.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreReadError`].
+    pub async fn record(&self, blob_id: BlobId) -> Result<Announcement, StoreReadError> {
+        let key = keys::record(&blob_id);
+        let record = self.blocking(move |records| read_all(records, &key)).await?;
+        Announcement::from_bytes(&record).map_err(|_| StoreReadError::Corrupt)
+    }
+
+    /// A page of blobs with a record, in the order of their IDs, from after `after` on.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreReadError::Failed`].
+    pub async fn recorded(&self, after: Option<BlobId>, limit: usize) -> Result<Vec<BlobId>, StoreReadError> {
+        self.page(vec![keys::RECORD], after.map(|id| keys::record(&id)), limit)
+            .await
+            .map(|page| page.iter().filter_map(|(key, _)| keys::parse_blob(key)).collect())
+    }
+
+    /// A page of the slivers in the store, shard by shard, from after `after` on.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreReadError::Failed`].
+    pub async fn slivers(
+        &self,
+        after: Option<SliverAt>,
+        limit: usize,
+    ) -> Result<Vec<HeldSliver>, StoreReadError> {
+        let page = self.page(vec![keys::SLIVER], after.map(|at| self.sliver_key(&at)), limit).await?;
+        Ok(page.iter().filter_map(|(key, len)| self.held(key, *len)).collect())
+    }
+
+    fn held(&self, key: &Key, len: u64) -> Option<HeldSliver> {
+        let (shard, blob_id, segment, axis) = keys::parse_sliver(key)?;
+        if shard.0 >= self.n_shards {
+            return None;
+        }
+        let pair = protocol::committee::pair_of(self.n_shards, &blob_id, segment, shard);
+        let at = SliverAt { blob_id, segment, pair, axis };
+        Some(HeldSliver { at, bytes: len - PARITY_BYTES.min(len) })
+    }
+
+    /// Blobs of which a commitment is kept, a page in the order of their IDs.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreReadError::Failed`].
+    pub async fn committed(&self, after: Option<BlobId>, limit: usize) -> Result<Vec<BlobId>, StoreReadError> {
+        // Past every segment of the last blob: segment indices stop short of 2^32 - 1.
+        let after = after.map(|id| keys::commitment(&id, SegmentIndex(u32::MAX)));
+        let page = self.page(vec![keys::COMMITMENT], after, limit).await?;
+        let mut blobs: Vec<_> = page.iter().filter_map(|(key, _)| keys::parse_blob(key)).collect();
+        blobs.dedup();
+        Ok(blobs)
+    }
+
+    /// Drops all slivers and commitments of a blob in these shards; durable on return. Its record stays.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreWriteError`].
+    pub async fn drop_blob(&self, blob_id: BlobId, shards: &[ShardIndex]) -> Result<(), StoreWriteError> {
+        let prefixes = shards.iter().map(|shard| keys::slivers_of(*shard, &blob_id));
+        for prefix in prefixes.chain([keys::commitments_of(&blob_id)]) {
+            loop {
+                let page = self
+                    .page(prefix.clone(), None, PAGE)
+                    .await
+                    .map_err(|_| StoreWriteError::Failed)?;
+                if page.is_empty() {
+                    break;
+                }
+                self.delete(page.into_iter().map(|(key, _)| key).collect()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn page(
+        &self,
+        prefix: Vec<u8>,
+        after: Option<Key>,
+        limit: usize,
+    ) -> Result<Vec<(Key, u64)>, StoreReadError> {
+        self.blocking(move |records| {
+            records.scan(&prefix, after.as_ref(), limit).map_err(|error| StoreReadError::from(&error))
+        })
+        .await
+    }
+}
+
+fn read_all(records: &Store, key: &Key) -> Result<Bytes, StoreReadError> {
+    records.read_all(key).map_err(|error| StoreReadError::from(&error))
+}

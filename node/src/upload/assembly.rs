@@ -1,0 +1,214 @@
+//! Slivers in the making; no I/O, no clock.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use bytes::Bytes;
+use protocol::{
+    PeerId,
+    message::{RANGE_BYTES_MAX, SliverAt},
+};
+
+/// Why a part was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum PartError {
+    /// The part does not begin or end where a part does; the sender is at fault.
+    #[error("a part begins at a multiple of {RANGE_BYTES_MAX} bytes and fills it, or ends the sliver")]
+    Misplaced,
+    /// Too many slivers are in the making.
+    #[error("too many slivers are in the making")]
+    Busy,
+}
+
+/// One sliver in the making.
+#[derive(Debug)]
+struct Assembly {
+    from: PeerId,
+    buffer: Vec<u8>,
+    /// One flag a part.
+    received: Vec<bool>,
+    missing: usize,
+    touched: Duration,
+}
+
+/// All slivers in the making. Time is the time since some start.
+#[derive(Debug)]
+pub(super) struct Assemblies {
+    bytes_max: usize,
+    /// Share of `bytes_max` that one peer may take.
+    bytes_max_per_peer: usize,
+    idle_max: Duration,
+    bytes: usize,
+    slivers: BTreeMap<(PeerId, SliverAt), Assembly>,
+    bytes_of: BTreeMap<PeerId, usize>,
+}
+
+impl Assemblies {
+    /// Returns assemblies that hold at most `bytes_max` bytes, half of them of one peer, and forget a sliver of which
+    /// nothing came for `idle_max`.
+    pub(super) const fn new(bytes_max: usize, idle_max: Duration) -> Self {
+        Self {
+            bytes_max,
+            bytes_max_per_peer: bytes_max.div_ceil(2),
+            idle_max,
+            bytes: 0,
+            slivers: BTreeMap::new(),
+            bytes_of: BTreeMap::new(),
+        }
+    }
+
+    /// Takes a part of a sliver of `len` bytes; returns the sliver once it is whole.
+    pub(super) fn part(
+        &mut self,
+        now: Duration,
+        from: PeerId,
+        at: SliverAt,
+        len: usize,
+        (offset, part): (usize, &Bytes),
+    ) -> Result<Option<Vec<u8>>, PartError> {
+        let is_placed = offset.is_multiple_of(RANGE_BYTES_MAX)
+            && offset < len
+            && part.len() == RANGE_BYTES_MAX.min(len - offset);
+        if !is_placed {
+            return Err(PartError::Misplaced);
+        }
+        // A sliver that comes in one part is never in the making.
+        if part.len() == len {
+            return Ok(Some(part.to_vec()));
+        }
+        let key = (from, at);
+        if !self.slivers.contains_key(&key) {
+            self.forget_idle(now);
+            let of_peer = self.bytes_of.get(&from).copied().unwrap_or(0);
+            if self.bytes + len > self.bytes_max || of_peer + len > self.bytes_max_per_peer {
+                return Err(PartError::Busy);
+            }
+            let n_parts = len.div_ceil(RANGE_BYTES_MAX);
+            let assembly = Assembly {
+                from,
+                buffer: vec![0; len],
+                received: vec![false; n_parts],
+                missing: n_parts,
+                touched: now,
+            };
+            self.bytes += len;
+            *self.bytes_of.entry(from).or_default() += len;
+            self.slivers.insert(key, assembly);
+        }
+        let Some(assembly) = self.slivers.get_mut(&key) else { return Err(PartError::Busy) };
+        if assembly.buffer.len() != len {
+            return Err(PartError::Misplaced);
+        }
+        assembly.touched = now;
+        let received = &mut assembly.received[offset / RANGE_BYTES_MAX];
+        if !*received {
+            *received = true;
+            assembly.missing -= 1;
+            assembly.buffer[offset..][..part.len()].copy_from_slice(part);
+        }
+        if assembly.missing > 0 {
+            return Ok(None);
+        }
+        Ok(self.remove(&key))
+    }
+
+    fn remove(&mut self, key: &(PeerId, SliverAt)) -> Option<Vec<u8>> {
+        let assembly = self.slivers.remove(key)?;
+        self.bytes -= assembly.buffer.len();
+        if let Some(bytes) = self.bytes_of.get_mut(&assembly.from) {
+            *bytes -= assembly.buffer.len();
+            if *bytes == 0 {
+                self.bytes_of.remove(&assembly.from);
+            }
+        }
+        Some(assembly.buffer)
+    }
+
+    fn forget_idle(&mut self, now: Duration) {
+        let idle = self.slivers.iter().filter(|(_, assembly)| now - assembly.touched > self.idle_max);
+        let idle: Vec<_> = idle.map(|(key, _)| *key).collect();
+        for key in idle {
+            self.remove(&key);
+        }
+    }
+
+    /// Bytes of all slivers in the making.
+    #[cfg(test)]
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::{BlobId, SegmentIndex, SliverPairIndex, encoding::Axis};
+
+    use super::*;
+
+    const LEN: usize = 2 * RANGE_BYTES_MAX + 10;
+    const PEER: PeerId = PeerId([1; 32]);
+
+    fn at(segment: u32) -> SliverAt {
+        SliverAt {
+            blob_id: BlobId([9; 32]),
+            segment: SegmentIndex(segment),
+            pair: SliverPairIndex(0),
+            axis: Axis::Primary,
+        }
+    }
+
+    fn part(index: usize) -> (usize, Bytes) {
+        let offset = index * RANGE_BYTES_MAX;
+        let len = RANGE_BYTES_MAX.min(LEN - offset);
+        (offset, vec![u8::try_from(index + 1).unwrap(); len].into())
+    }
+
+    fn take(
+        assemblies: &mut Assemblies,
+        seconds: u64,
+        peer: PeerId,
+        segment: u32,
+        index: usize,
+    ) -> Result<Option<Vec<u8>>, PartError> {
+        let (offset, bytes) = part(index);
+        assemblies.part(Duration::from_secs(seconds), peer, at(segment), LEN, (offset, &bytes))
+    }
+
+    #[test]
+    fn parts_in_any_order_make_the_sliver_once() {
+        let mut assemblies = Assemblies::new(10 * LEN, Duration::from_secs(30));
+        for index in [2, 0, 2, 0] {
+            assert_eq!(take(&mut assemblies, 0, PEER, 0, index), Ok(None));
+        }
+        let sliver = take(&mut assemblies, 0, PEER, 0, 1).unwrap().unwrap();
+        assert_eq!(sliver, [part(0).1, part(1).1, part(2).1].concat());
+        assert_eq!(assemblies.bytes(), 0);
+    }
+
+    #[test]
+    fn misplaced_parts_are_refused() {
+        let mut assemblies = Assemblies::new(10 * LEN, Duration::from_secs(30));
+        let short = Bytes::from(vec![0; 5]);
+        for (offset, bytes) in [(1, part(0).1), (0, short.clone()), (2 * RANGE_BYTES_MAX, short), (LEN, Bytes::new())] {
+            let result = assemblies.part(Duration::ZERO, PEER, at(0), LEN, (offset, &bytes));
+            assert_eq!(result, Err(PartError::Misplaced));
+        }
+        let far = assemblies.part(Duration::ZERO, PEER, at(0), LEN, (usize::MAX - 1, &Bytes::new()));
+        assert_eq!(far, Err(PartError::Misplaced));
+        assert_eq!(assemblies.bytes(), 0);
+    }
+
+    #[test]
+    fn memory_is_bounded_for_each_peer_and_for_all() {
+        let mut assemblies = Assemblies::new(4 * LEN, Duration::from_secs(30));
+        assert_eq!(take(&mut assemblies, 0, PEER, 0, 0), Ok(None));
+        assert_eq!(take(&mut assemblies, 0, PEER, 1, 0), Ok(None));
+        assert_eq!(take(&mut assemblies, 0, PEER, 2, 0), Err(PartError::Busy));
+        let other = PeerId([2; 32]);
+        assert_eq!(take(&mut assemblies, 0, other, 0, 0), Ok(None));
+        assert_eq!(take(&mut assemblies, 0, other, 1, 0), Ok(None));
+        assert_eq!(take(&mut assemblies, 0, PeerId([3; 32]), 0, 0), Err(PartError::Busy));
+        // What nobody goes on with makes room for others.
+        assert_eq!(take(&mut assemblies, 31, PeerId([3; 32]), 0, 0), Ok(None));
+        assert_eq!(assemblies.bytes(), LEN);
+    }
+}
