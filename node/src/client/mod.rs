@@ -3,8 +3,10 @@
 //! A client trusts nobody. What it stores is confirmed by members' signatures, what it reads is checked against the
 //! blob ID, and a progress needs quorums, not everyone: nodes that are slow or gone are left behind.
 
+mod exchange;
 mod health;
 mod read;
+mod retry;
 mod source;
 mod status;
 mod store;
@@ -21,6 +23,7 @@ pub use self::{
     status::{StatusError, StatusReport},
     store::{StoreError, Stored, blob_id},
 };
+use self::exchange::Exchange;
 use crate::encoder::Encoder;
 
 /// How a client goes about its work.
@@ -96,15 +99,14 @@ pub type OnProgress = Arc<dyn Fn(Progress) + Send + Sync>;
 /// A client of one network.
 #[derive(Clone)]
 pub struct Client<N> {
-    network: N,
-    genesis: Arc<Genesis>,
+    exchange: Exchange<N>,
     encoder: Encoder,
     config: ClientConfig,
 }
 
 impl<N> std::fmt::Debug for Client<N> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Client").field("network", &self.genesis.name()).finish_non_exhaustive()
+        f.debug_struct("Client").field("config", &self.config).finish_non_exhaustive()
     }
 }
 
@@ -112,12 +114,13 @@ impl<N: Network> Client<N> {
     /// Returns a client over a network that is already running, and makes the members' addresses known to it.
     pub fn new(network: N, genesis: Arc<Genesis>, encoder: Encoder, config: ClientConfig) -> Self {
         crate::node::introduce_members(&network, &genesis);
-        Self { network, genesis, encoder, config }
+        let exchange = Exchange::new(network, genesis, &config);
+        Self { exchange, encoder, config }
     }
 
     /// The genesis of the network.
     #[must_use]
-    pub fn genesis(&self) -> &Arc<Genesis> {
-        &self.genesis
+    pub const fn genesis(&self) -> &Arc<Genesis> {
+        self.exchange.genesis()
     }
 }

@@ -1,11 +1,26 @@
 //! Storing: a blob to slivers on the nodes, and their confirmations to a certificate.
+//!
+//! The bytes are read twice. The first pass ([`identify`]) finds the blob ID, on which the place of every sliver
+//! depends; the second ([`upload`]) encodes again and sends, a few segments at a time. [`state`] decides who is waited
+//! for, [`lane`] is the way to one member.
+
+mod identify;
+mod lane;
+mod state;
+mod upload;
 
 use std::{io, sync::Arc, time::Duration};
 
-use protocol::{BlobId, encoding::ShapeError};
+use protocol::{
+    BlobId,
+    encoding::{BlobShape, ShapeError},
+};
 use swarm::Network;
+use tokio::time::Instant;
 
-use super::{BlobSource, Client, OnProgress, StoreOptions};
+use self::{identify::Segments, upload::Upload};
+use super::{BlobSource, Client, ClientConfig, OnProgress, Progress, StoreOptions};
+use crate::encoder::Encoder;
 
 /// A blob that was stored.
 #[derive(Clone, Debug)]
@@ -40,9 +55,9 @@ pub enum StoreError {
     #[error("a blob with this ID was certified as encoded wrongly")]
     Invalid,
     /// Too few members confirmed. The blob is not stored; what they hold is dropped in time.
-    #[error("members with {got} of the {required} shards needed confirmed; {reasons}")]
+    #[error("only members with {got} of the {required} shards needed can take the blob; {reasons}")]
     TooFewConfirmations {
-        /// Weight in shards of the members that confirmed.
+        /// Weight in shards of the members that confirmed, or could have when it became clear that too few would.
         got: u16,
         /// Weight needed.
         required: u16,
@@ -64,32 +79,45 @@ pub enum StoreError {
 }
 
 impl<N: Network> Client<N> {
-    /// Stores a blob and returns at its point of availability: when a quorum has durably recorded its certificate.
+    /// Stores a blob and returns after its point of availability: when a quorum has durably recorded its certificate.
     /// Uploads to slower nodes go on for a short tail within this call.
+    ///
+    /// Cancel safe: yes; the blob may have been stored, and storing it again settles it.
     ///
     /// # Errors
     ///
     /// [`StoreError`].
     pub async fn store(
         &self,
-        _source: Arc<dyn BlobSource>,
-        _options: StoreOptions,
-        _progress: OnProgress,
+        source: Arc<dyn BlobSource>,
+        options: StoreOptions,
+        progress: OnProgress,
     ) -> Result<Stored, StoreError> {
-        todo!()
+        let started = Instant::now();
+        self.exchange.use_now();
+        let shape = BlobShape::new(self.exchange.genesis().n_shards(), source.len())?;
+        let segments = Segments::new(self.encoder.clone(), source, shape);
+        let identified = segments.identify(self.config.segments_in_flight.max(1), &progress).await?;
+        progress(Progress::Identified(identified.header.blob_id()));
+        Box::pin(Upload::new(self.clone(), segments, identified, (options, progress, started)).run()).await
     }
 }
 
 /// Computes the blob ID of `source` on a network of `n_shards` shards; needs no network.
 ///
+/// Cancel safe: yes.
+///
 /// # Errors
 ///
 /// [`StoreError::Shape`], [`StoreError::Source`] and [`StoreError::Stopped`].
 pub async fn blob_id(
-    _encoder: &crate::encoder::Encoder,
-    _source: Arc<dyn BlobSource>,
-    _n_shards: u16,
-    _progress: OnProgress,
+    encoder: &Encoder,
+    source: Arc<dyn BlobSource>,
+    n_shards: u16,
+    progress: OnProgress,
 ) -> Result<BlobId, StoreError> {
-    todo!()
+    let shape = BlobShape::new(n_shards, source.len())?;
+    let segments = Segments::new(encoder.clone(), source, shape);
+    let identified = segments.identify(ClientConfig::default().segments_in_flight, &progress).await?;
+    Ok(identified.header.blob_id())
 }

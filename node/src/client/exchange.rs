@@ -1,0 +1,237 @@
+//! One question to one member, and its answer or the reason why there is none.
+
+use std::{
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use protocol::{
+    NetworkId, NodeIndex,
+    committee::{Committee, Member},
+    genesis::Genesis,
+    message::{Refusal, Request, Response},
+};
+use swarm::{Channel, Frame, Network, Offence, RequestError};
+use tokio::time::Instant;
+
+use super::{
+    ClientConfig,
+    retry::{Patience, pause},
+};
+
+/// Why a member did not do what it was asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum AskError {
+    /// There is no answer.
+    #[error(transparent)]
+    Network(#[from] RequestError),
+    /// The member says no.
+    #[error("{0}")]
+    Refused(#[from] Refusal),
+    /// The answer does not decode.
+    #[error("its answer does not decode")]
+    Malformed,
+    /// The answer decodes, but answers something else.
+    #[error("its answer is not to what it was asked")]
+    Unexpected,
+    /// The answer does not match the blob ID, or its signature does not hold.
+    #[error("its answer does not verify")]
+    Unverifiable,
+    /// The member confirmed nothing, since it lacks slivers that it was sent.
+    #[error("it lost {0} of the slivers it was sent")]
+    Lost(u32),
+}
+
+/// When something was last heard in answer to a line of questions, and how many of them are open.
+#[derive(Debug)]
+pub(super) struct Pulse(Mutex<Beat>);
+
+#[derive(Debug)]
+struct Beat {
+    at: Instant,
+    open: usize,
+    /// The last question to end was not answered: asking again is no sign of life.
+    is_failing: bool,
+}
+
+impl Pulse {
+    pub(super) fn new() -> Self {
+        Self(Mutex::new(Beat { at: Instant::now(), open: 0, is_failing: false }))
+    }
+
+    fn with<T>(&self, step: impl FnOnce(&mut Beat) -> T) -> T {
+        // Nothing that can panic runs under this lock.
+        step(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A question is about to be asked.
+    pub(super) fn open(&self) {
+        self.with(|beat| {
+            if beat.open == 0 && !beat.is_failing {
+                beat.at = Instant::now();
+            }
+            beat.open += 1;
+        });
+    }
+
+    /// A question is no longer open; `answered` if it brought the matter forward.
+    pub(super) fn close(&self, answered: bool) {
+        self.with(|beat| {
+            beat.open = beat.open.saturating_sub(1);
+            beat.is_failing = !answered;
+            if answered {
+                beat.at = Instant::now();
+            }
+        });
+    }
+
+    /// The last instant at which something came back, or at which asking began.
+    pub(super) fn last(&self) -> Instant {
+        self.with(|beat| beat.at)
+    }
+
+    /// How long nothing came back while something was asked.
+    pub(super) fn still(&self) -> Duration {
+        self.with(|beat| if beat.open == 0 { Duration::ZERO } else { beat.at.elapsed() })
+    }
+}
+
+/// Asks the members of a network; cheap to clone.
+#[derive(Clone)]
+pub(super) struct Exchange<N> {
+    network: N,
+    genesis: Arc<Genesis>,
+    network_id: NetworkId,
+    request_timeout: Duration,
+    connect_timeout: Duration,
+    first_use: Arc<OnceLock<Instant>>,
+}
+
+impl<N: Network> Exchange<N> {
+    pub(super) fn new(network: N, genesis: Arc<Genesis>, config: &ClientConfig) -> Self {
+        Self {
+            network,
+            network_id: genesis.network_id(),
+            genesis,
+            request_timeout: config.request_timeout,
+            connect_timeout: config.connect_timeout,
+            first_use: Arc::default(),
+        }
+    }
+
+    pub(super) const fn genesis(&self) -> &Arc<Genesis> {
+        &self.genesis
+    }
+
+    pub(super) const fn network_id(&self) -> &NetworkId {
+        &self.network_id
+    }
+
+    pub(super) fn committee(&self) -> &Committee {
+        self.genesis.committee()
+    }
+
+    fn member(&self, node: NodeIndex) -> &Member {
+        self.committee().member(node).expect("only members of the committee are asked")
+    }
+
+    /// What people call a member.
+    pub(super) fn name(&self, node: NodeIndex) -> &str {
+        &self.member(node).name
+    }
+
+    /// What this network calls a long silence, for requests that change something: they are worth waiting for.
+    pub(super) const fn patience(&self) -> Patience {
+        Patience { silence: self.request_timeout, losses: 3 }
+    }
+
+    /// Marks the first use, from which on nodes have the connect timeout to become reachable.
+    pub(super) fn use_now(&self) {
+        self.first_use.get_or_init(Instant::now);
+    }
+
+    /// True while connections may still be on their way.
+    pub(super) fn is_connecting(&self) -> bool {
+        self.first_use.get_or_init(Instant::now).elapsed() < self.connect_timeout
+    }
+
+    /// Says that a member sent something that does not verify.
+    pub(super) fn report_unverifiable(&self, node: NodeIndex) -> AskError {
+        self.network.report(self.member(node).peer, Offence::Unverifiable);
+        AskError::Unverifiable
+    }
+
+    /// Says that a member answered something that it was not asked.
+    pub(super) fn report_unexpected(&self, node: NodeIndex) -> AskError {
+        self.network.report(self.member(node).peer, Offence::Unhelpful);
+        AskError::Unexpected
+    }
+
+    /// Asks a member once.
+    ///
+    /// Cancel safe: the member may have carried out the request.
+    pub(super) async fn ask(
+        &self,
+        node: NodeIndex,
+        request: &Request,
+        payload: Bytes,
+    ) -> Result<(Response, Bytes), AskError> {
+        self.send(node, channel_of(request), Frame::new(request.to_bytes(), payload)).await
+    }
+
+    /// Asks a member until it answers something final or `patience` is at its end. `pulse` beats with each answer.
+    ///
+    /// Cancel safe: the member may have carried out the request.
+    pub(super) async fn ask_patiently(
+        &self,
+        node: NodeIndex,
+        (request, payload): (&Request, Bytes),
+        patience: Patience,
+        pulse: &Pulse,
+    ) -> Result<(Response, Bytes), AskError> {
+        let frame = Frame::new(request.to_bytes(), payload);
+        // Its own peer is out of reach for good.
+        let is_self = self.member(node).peer == self.network.local_peer();
+        let started = Instant::now();
+        for attempt in 0.. {
+            pulse.open();
+            let answer = self.send(node, channel_of(request), frame.clone()).await;
+            pulse.close(answer.is_ok());
+            let Err(error) = answer else { return answer };
+            let still = started.max(pulse.last()).elapsed();
+            let connecting = self.is_connecting() && !is_self;
+            match pause(&error, attempt, still, (patience, connecting)) {
+                Some(pause) => tokio::time::sleep(pause).await,
+                None => return Err(error),
+            }
+        }
+        unreachable!("the attempts are endless")
+    }
+
+    async fn send(
+        &self,
+        node: NodeIndex,
+        channel: Channel,
+        frame: Frame,
+    ) -> Result<(Response, Bytes), AskError> {
+        let peer = self.member(node).peer;
+        let answer = self.network.request(peer, channel, frame, self.request_timeout).await?;
+        match Response::from_bytes(&answer.header) {
+            Ok(Response::Refused(refusal)) => Err(AskError::Refused(refusal)),
+            Ok(response) => Ok((response, answer.payload)),
+            Err(_) => {
+                self.network.report(peer, Offence::Malformed);
+                Err(AskError::Malformed)
+            }
+        }
+    }
+}
+
+/// What is large goes over the bulk channel, so that it never holds up what is urgent.
+const fn channel_of(request: &Request) -> Channel {
+    match request {
+        Request::StoreSliver { .. } | Request::FetchSliver { .. } | Request::FetchSymbols { .. } => Channel::Bulk,
+        _ => Channel::Control,
+    }
+}

@@ -1,0 +1,107 @@
+//! Carries out a [`Plan`]: asks, hedges, asks again, until enough arrived or nobody is left.
+
+use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
+
+use futures::{StreamExt as _, stream::FuturesUnordered};
+use protocol::NodeIndex;
+use swarm::Network;
+use tokio::time::Instant;
+
+use super::{
+    pace::{Fault, is_late},
+    plan::Plan,
+    reader::Reader,
+};
+use crate::client::{
+    exchange::{AskError, Pulse},
+    retry::is_temporary,
+};
+
+/// How often those under way are looked at.
+const TICK: Duration = Duration::from_millis(50);
+/// The pause before asking again those that did not answer; it doubles up to [`PAUSE_MAX`].
+const PAUSE_MIN: Duration = Duration::from_millis(200);
+/// The longest pause.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// How often everybody is asked again, once connections had their time.
+const ROUNDS_MAX: u32 = 3;
+
+/// Too few arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shortfall {
+    pub(super) got: usize,
+    pub(super) required: usize,
+}
+
+/// Something asked for.
+struct Asked {
+    at: Instant,
+    pulse: Arc<Pulse>,
+}
+
+/// Fetches enough of the candidates of `plan`. `fetch` asks for one of them, of the member that `owner` names, and
+/// verifies it. Bounded by twice the request timeout without anything arriving.
+pub(super) async fn gather<N, T, F>(
+    reader: &Reader<N>,
+    mut plan: Plan,
+    owner: impl Fn(u16) -> NodeIndex,
+    fetch: impl Fn(u16, Arc<Pulse>) -> F,
+) -> Result<BTreeMap<u16, T>, Shortfall>
+where
+    N: Network,
+    F: Future<Output = Result<T, AskError>>,
+{
+    let silence_max = 2 * reader.exchange.patience().silence;
+    let mut under_way = FuturesUnordered::new();
+    let mut asked: BTreeMap<u16, Asked> = BTreeMap::new();
+    let mut arrived = BTreeMap::new();
+    let mut times = Vec::new();
+    let mut last = Instant::now();
+    let mut round = 0;
+    while !plan.is_complete() {
+        for index in plan.ask(|index| reader.is_avoided(owner(index))) {
+            let pulse = Arc::new(Pulse::new());
+            asked.insert(index, Asked { at: Instant::now(), pulse: Arc::clone(&pulse) });
+            let fetched = fetch(index, pulse);
+            under_way.push(async move { (index, fetched.await) });
+        }
+        tokio::select! {
+            biased;
+            fetched = under_way.next() => match fetched {
+                Some((index, Ok(value))) => {
+                    plan.got(index);
+                    arrived.insert(index, value);
+                    times.push(asked[&index].at.elapsed());
+                    last = Instant::now();
+                }
+                Some((index, Err(error))) => {
+                    reader.failed(owner(index), &error);
+                    plan.missed(index, !is_temporary(&error));
+                }
+                None => {
+                    let may_retry = round < ROUNDS_MAX || reader.exchange.is_connecting();
+                    if !may_retry || last.elapsed() >= silence_max || !plan.retry() {
+                        return Err(Shortfall { got: plan.n_got(), required: plan.required() });
+                    }
+                    let pause = PAUSE_MIN.saturating_mul(1 << round.min(8)).min(PAUSE_MAX);
+                    tokio::time::sleep(pause).await;
+                    round += 1;
+                }
+            },
+            () = tokio::time::sleep(TICK), if plan.has_fresh() => {
+                let delay = reader.with_pace(|pace| pace.delay());
+                let compared = plan.is_half_done().then_some(&times[..]);
+                for index in plan.punctual() {
+                    let Asked { at, pulse } = &asked[&index];
+                    if is_late(at.elapsed(), pulse.still(), delay, compared) {
+                        plan.late(index);
+                    }
+                }
+            }
+        }
+    }
+    for index in plan.tardy() {
+        reader.avoid(owner(index), Fault::Slow);
+    }
+    Ok(arrived)
+}

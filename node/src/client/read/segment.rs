@@ -1,0 +1,152 @@
+//! One segment: its commitment, enough of its primary slivers, its bytes.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bytes::Bytes;
+use futures::{
+    FutureExt as _,
+    future::{BoxFuture, Shared},
+};
+use protocol::{
+    NodeIndex, SegmentIndex,
+    commitment::SegmentCommitment,
+    encoding::{Axis, DecodeError, SegmentDecoder, SegmentEncoder, SegmentShape, n_source_rows, verify_sliver},
+};
+use swarm::{Network, RequestError};
+
+use super::{
+    ReadError,
+    gather::{Shortfall, gather},
+    plan::Plan,
+    reader::{Reader, SharedReader, Sliver},
+};
+use crate::client::exchange::{AskError, Pulse};
+
+/// A segment's bytes, without padding.
+pub(super) struct SegmentBytes {
+    pub(super) chunks: Vec<Bytes>,
+    /// True if it had to be decoded.
+    pub(super) is_decoded: bool,
+}
+
+/// The commitment, fetched once and waited for by every sliver that arrives before it.
+type Commitment = Shared<BoxFuture<'static, Result<Arc<SegmentCommitment>, Shortfall>>>;
+
+/// Why a segment could not be had.
+enum SegmentError {
+    TooFew(Shortfall),
+    Inconsistent,
+    Stopped,
+}
+
+/// Reads one segment.
+pub(super) async fn read_segment<N: Network>(
+    reader: SharedReader<N>,
+    index: SegmentIndex,
+) -> Result<SegmentBytes, ReadError> {
+    read(&reader, index).await.map_err(|error| match error {
+        SegmentError::TooFew(Shortfall { got, required }) => {
+            ReadError::TooFewSlivers { segment: index.0, got, required }
+        }
+        SegmentError::Inconsistent => ReadError::Inconsistent,
+        SegmentError::Stopped => ReadError::Stopped,
+    })
+}
+
+async fn read<N: Network>(reader: &SharedReader<N>, index: SegmentIndex) -> Result<SegmentBytes, SegmentError> {
+    let shape = reader.header.shape().segment(index).expect("only segments that exist are read");
+    let range = reader.header.shape().range(index).expect("only segments that exist are read");
+    let len = usize::try_from(range.end - range.start).expect("a segment fits in memory");
+    let required = n_source_rows(shape.n());
+
+    let commitment: Commitment = {
+        let reader = Arc::clone(reader);
+        async move { find_commitment(&reader, index).await }.boxed().shared()
+    };
+    let fetch = |sliver, pulse: Arc<Pulse>| {
+        fetch_verified(Arc::clone(reader), (index, shape, sliver), commitment.clone(), pulse).boxed()
+    };
+    let plan = Plan::new(required, shape.n());
+    let gathered = gather(reader, plan, |sliver| reader.owner(index, sliver), fetch).await;
+    // Without a commitment no sliver counts.
+    let known = commitment.await.map_err(|_| SegmentError::TooFew(Shortfall { got: 0, required }));
+    let slivers = gathered.map_err(SegmentError::TooFew)?;
+    let known = known?;
+
+    let is_systematic = slivers.keys().all(|sliver| usize::from(*sliver) < required);
+    if is_systematic {
+        let rows = slivers.into_values().map(|sliver| sliver.bytes).collect();
+        return Ok(SegmentBytes { chunks: cut(rows, len), is_decoded: false });
+    }
+    let decoded = reader.encoder.run(move |encoder| decode(encoder, shape, &known, slivers)).await;
+    let grid = decoded.map_err(|_| SegmentError::Stopped)?.map_err(|error| match error {
+        DecodeError::Inconsistent { .. } => SegmentError::Inconsistent,
+        DecodeError::TooFewSlivers { got, required } => SegmentError::TooFew(Shortfall { got, required }),
+    })?;
+    Ok(SegmentBytes { chunks: cut(vec![grid.into()], len), is_decoded: true })
+}
+
+/// Cuts the padding off the end.
+fn cut(chunks: Vec<Bytes>, len: usize) -> Vec<Bytes> {
+    let mut left = len;
+    let cut = |mut chunk: Bytes| {
+        chunk.truncate(left);
+        left -= chunk.len();
+        chunk
+    };
+    chunks.into_iter().map(cut).collect()
+}
+
+fn decode(
+    encoder: &mut SegmentEncoder,
+    shape: SegmentShape,
+    commitment: &SegmentCommitment,
+    slivers: BTreeMap<u16, Sliver>,
+) -> Result<Vec<u8>, DecodeError> {
+    let mut decoder = SegmentDecoder::new(shape, commitment);
+    for (index, Sliver { bytes, parity }) in slivers {
+        decoder.add(Axis::Primary, index, bytes, &parity).expect("the sliver was verified when it arrived");
+    }
+    decoder.decode(encoder)
+}
+
+/// Finds the commitment of a segment; whom to ask first depends on the segment, so that no member serves them all.
+async fn find_commitment<N: Network>(
+    reader: &Reader<N>,
+    index: SegmentIndex,
+) -> Result<Arc<SegmentCommitment>, Shortfall> {
+    let n_members = reader.exchange.committee().n_members();
+    let [first, second, ..] = *reader.header.blob_id().as_bytes();
+    let turn = u64::from(u16::from_le_bytes([first, second])) + u64::from(index.0);
+    let member = |candidate: u16| {
+        let node = (turn + u64::from(candidate)) % u64::from(n_members);
+        NodeIndex(u16::try_from(node).expect("a rest is below the number of members"))
+    };
+    let fetch = |candidate, pulse: Arc<Pulse>| {
+        async move { reader.fetch_commitment(member(candidate), index, &pulse).await }.boxed()
+    };
+    let found = gather(reader, Plan::new(1, n_members), member, fetch).await?;
+    found.into_values().next().map(Arc::new).ok_or(Shortfall { got: 0, required: 1 })
+}
+
+/// Fetches a sliver and verifies it on the pool: hashing megabytes would hold up everything else.
+async fn fetch_verified<N: Network>(
+    reader: SharedReader<N>,
+    (index, shape, sliver): (SegmentIndex, SegmentShape, u16),
+    commitment: Commitment,
+    pulse: Arc<Pulse>,
+) -> Result<Sliver, AskError> {
+    let len = shape.sliver_bytes(Axis::Primary);
+    let fetched = reader.fetch_sliver((index, sliver, len), &pulse);
+    // Both at once: a short read then takes one round trip less.
+    let (fetched, known) = futures::future::join(fetched, commitment).await;
+    let Sliver { bytes, parity } = fetched?;
+    // Without a commitment the segment is lost; nobody is at fault.
+    let known = known.map_err(|_| AskError::Network(RequestError::Stopped))?;
+    let verify = move |_: &mut SegmentEncoder| {
+        let result = verify_sliver(shape, &known, (Axis::Primary, sliver), &bytes, &parity);
+        result.map(|()| Sliver { bytes, parity })
+    };
+    let verified = reader.encoder.run(verify).await.map_err(|_| AskError::Network(RequestError::Stopped))?;
+    verified.map_err(|_| reader.exchange.report_unverifiable(reader.owner(index, sliver)))
+}

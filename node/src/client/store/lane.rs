@@ -1,0 +1,191 @@
+//! The way to one member: its slivers of every segment, in order, a bounded number of ranges at a time.
+
+use std::{ops::Range, sync::Arc};
+
+use bytes::Bytes;
+use futures::{StreamExt as _, stream::FuturesUnordered};
+use protocol::{
+    NodeIndex, SegmentIndex, SliverPairIndex,
+    certificate::{MemberSignature, Persistence},
+    commitment::VerifiedHeader,
+    encoding::{Axis, EncodedSegment},
+    hash::Hash,
+    message::{BlobRecord, RANGE_BYTES_MAX, Refusal, Request, Response, SliverAt},
+};
+use swarm::Network;
+use tokio::{
+    sync::{Mutex, Semaphore},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::client::exchange::{AskError, Exchange, Pulse};
+
+/// Ranges in flight to one member: 4 MB, which fills a link of 20 ms at a gigabit and more.
+const RANGES_IN_FLIGHT: usize = 16;
+/// How often a member may forget a commitment that it was sent before its slivers.
+const REMINDERS_MAX: u32 = 2;
+
+/// An encoded segment on its way to the members.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    pub(super) index: SegmentIndex,
+    pub(super) segment: Arc<EncodedSegment>,
+    /// What the segment is bound by, as it is sent.
+    pub(super) commitment: Bytes,
+    /// Path from the segment root to the blob root.
+    pub(super) path: Vec<Hash>,
+}
+
+/// A sliver, borrowed from its segment without copying.
+struct Sliver {
+    segment: Arc<EncodedSegment>,
+    axis: Axis,
+    pair: SliverPairIndex,
+}
+
+impl AsRef<[u8]> for Sliver {
+    fn as_ref(&self) -> &[u8] {
+        self.segment.sliver_of_pair(self.axis, self.pair)
+    }
+}
+
+/// The way to one member.
+pub(super) struct Lane<N> {
+    exchange: Exchange<N>,
+    header: VerifiedHeader,
+    node: NodeIndex,
+    /// One permit a range in flight.
+    room: Semaphore,
+    /// Held while the ranges of a segment are being issued, so that segments go out one after the other.
+    turn: Mutex<()>,
+    pulse: Pulse,
+    stop: CancellationToken,
+}
+
+impl<N: Network> Lane<N> {
+    pub(super) fn new(exchange: Exchange<N>, header: VerifiedHeader, node: NodeIndex) -> Self {
+        Self {
+            exchange,
+            header,
+            node,
+            room: Semaphore::new(RANGES_IN_FLIGHT),
+            turn: Mutex::new(()),
+            pulse: Pulse::new(),
+            stop: CancellationToken::new(),
+        }
+    }
+
+    /// Ends what is being sent to the member, and lets go of the memory behind it.
+    pub(super) fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// When the member last answered, or was first asked.
+    pub(super) fn last_progress(&self) -> Instant {
+        self.pulse.last()
+    }
+
+    /// Sends the member its slivers of a segment; `None` if the lane was stopped.
+    pub(super) async fn send(&self, outgoing: Arc<Outgoing>) -> Option<Result<(), AskError>> {
+        self.stop.run_until_cancelled(self.send_segment(&outgoing)).await
+    }
+
+    async fn send_segment(&self, outgoing: &Outgoing) -> Result<(), AskError> {
+        self.send_commitment(outgoing).await?;
+        let turn = self.turn.lock().await;
+        let mut in_flight = FuturesUnordered::new();
+        for (at, sliver, range) in self.ranges(outgoing) {
+            let permit = loop {
+                tokio::select! {
+                    biased;
+                    Some(sent) = in_flight.next() => sent?,
+                    permit = self.room.acquire() => break permit,
+                }
+            };
+            in_flight.push(async move {
+                let _permit = permit;
+                self.send_range(outgoing, at, (range.start, sliver.slice(range))).await
+            });
+        }
+        drop(turn);
+        while let Some(sent) = in_flight.next().await {
+            sent?;
+        }
+        Ok(())
+    }
+
+    /// Every range of every sliver that the member is to hold.
+    fn ranges<'a>(
+        &'a self,
+        outgoing: &'a Outgoing,
+    ) -> impl Iterator<Item = (SliverAt, Bytes, Range<usize>)> + Send + use<'a, N> {
+        let committee = self.exchange.committee();
+        let (blob_id, segment) = (self.header.blob_id(), outgoing.index);
+        let pairs = committee.shards(self.node).iter().map(move |shard| committee.pair_of(&blob_id, segment, *shard));
+        let slivers = pairs.flat_map(|pair| [(pair, Axis::Primary), (pair, Axis::Secondary)]);
+        slivers.flat_map(move |(pair, axis)| {
+            let sliver = Bytes::from_owner(Sliver { segment: Arc::clone(&outgoing.segment), axis, pair });
+            let at = SliverAt { blob_id, segment, pair, axis };
+            let len = sliver.len();
+            let starts = (0..len).step_by(RANGE_BYTES_MAX);
+            starts.map(move |start| (at, sliver.clone(), start..len.min(start + RANGE_BYTES_MAX)))
+        })
+    }
+
+    async fn send_commitment(&self, outgoing: &Outgoing) -> Result<(), AskError> {
+        let request = Request::StoreCommitment {
+            header: *self.header.header(),
+            segment: outgoing.index,
+            path: outgoing.path.clone(),
+        };
+        self.done(&request, outgoing.commitment.clone()).await
+    }
+
+    async fn send_range(
+        &self,
+        outgoing: &Outgoing,
+        at: SliverAt,
+        (offset, bytes): (usize, Bytes),
+    ) -> Result<(), AskError> {
+        let offset = u32::try_from(offset).expect("a sliver is far shorter than 4 GiB");
+        let request = Request::StoreSliver { at, offset };
+        for _ in 0..REMINDERS_MAX {
+            match self.done(&request, bytes.clone()).await {
+                // A member that started anew, or was short of room, may have forgotten what the sliver belongs to.
+                Err(AskError::Refused(Refusal::NotFound)) => self.send_commitment(outgoing).await?,
+                result => return result,
+            }
+        }
+        self.done(&request, bytes).await
+    }
+
+    /// Asks the member for its signature; the caller verifies it.
+    pub(super) async fn confirm(&self, persistence: Persistence) -> Result<MemberSignature, AskError> {
+        let request = Request::Confirm { header: *self.header.header(), persistence };
+        match self.ask(&request, Bytes::new()).await? {
+            Response::Confirmed(signature) => Ok(signature),
+            Response::Missing { slivers } => Err(AskError::Lost(slivers)),
+            _ => Err(self.exchange.report_unexpected(self.node)),
+        }
+    }
+
+    /// Asks the member to record the certificate.
+    pub(super) async fn certify(&self, record: BlobRecord) -> Result<(), AskError> {
+        self.done(&Request::Certify(record), Bytes::new()).await
+    }
+
+    async fn done(&self, request: &Request, payload: Bytes) -> Result<(), AskError> {
+        match self.ask(request, payload).await? {
+            Response::Done => Ok(()),
+            _ => Err(self.exchange.report_unexpected(self.node)),
+        }
+    }
+
+    async fn ask(&self, request: &Request, payload: Bytes) -> Result<Response, AskError> {
+        let patience = self.exchange.patience();
+        let (response, _) =
+            self.exchange.ask_patiently(self.node, (request, payload), patience, &self.pulse).await?;
+        Ok(response)
+    }
+}

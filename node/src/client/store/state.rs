@@ -1,0 +1,338 @@
+//! Who holds what of a blob that is being stored, and what follows from it. Pure: time is an argument.
+//!
+//! ```text
+//! Sending --all segments--> Complete --signature--> Confirmed
+//!    |  \--too slow--> Behind          |
+//!    +------------------failure--------+--> Failed
+//! ```
+//!
+//! # Invariants
+//!
+//! - A segment is in hand from `offer` until a release, so whoever bounds those in hand bounds memory.
+//! - Nobody is left behind unless memory is wanted, and never before a quorum holds the segment.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use protocol::{NodeIndex, SegmentIndex, committee::Committee};
+
+/// Failures named in an error; more are counted. A committee may have a thousand members.
+const REASONS_MAX: usize = 8;
+
+/// What became of one member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Standing {
+    /// Takes slivers, and holds those of this many segments.
+    Sending { segments: u32 },
+    /// Holds all its slivers.
+    Complete,
+    /// Signed that it holds all its slivers.
+    Confirmed,
+    /// Too slow for this blob; it repairs itself later.
+    Behind,
+    /// Failed, and why.
+    Failed(String),
+}
+
+#[derive(Debug)]
+struct Member {
+    name: String,
+    weight: u16,
+    standing: Standing,
+}
+
+/// A segment in hand.
+#[derive(Debug)]
+struct Held {
+    offered: Duration,
+    /// When nodes worth a quorum held it.
+    quorum_at: Option<Duration>,
+    holders: BTreeSet<NodeIndex>,
+}
+
+/// What a release asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Release {
+    /// Segments to forget.
+    pub(super) segments: Vec<SegmentIndex>,
+    /// Members to leave behind.
+    pub(super) behind: Vec<NodeIndex>,
+}
+
+/// The members of the committee and the segments in hand.
+#[derive(Debug)]
+pub(super) struct State {
+    quorum: u16,
+    n_segments: u32,
+    tail: Duration,
+    members: Vec<Member>,
+    held: BTreeMap<SegmentIndex, Held>,
+    /// Segments that a quorum holds.
+    uploaded: BTreeSet<SegmentIndex>,
+}
+
+impl State {
+    pub(super) fn new(committee: &Committee, n_segments: u32, tail: Duration) -> Self {
+        let members = committee.members().iter().zip(committee.nodes()).map(|(member, node)| Member {
+            name: member.name.clone(),
+            weight: committee.weight(node),
+            standing: Standing::Sending { segments: 0 },
+        });
+        Self {
+            quorum: committee.quorum(),
+            n_segments,
+            tail,
+            members: members.collect(),
+            held: BTreeMap::new(),
+            uploaded: BTreeSet::new(),
+        }
+    }
+
+    fn nodes(&self) -> impl Iterator<Item = (NodeIndex, &Member)> {
+        (0..).map(NodeIndex).zip(&self.members)
+    }
+
+    /// The members that take slivers.
+    pub(super) fn sending(&self) -> Vec<NodeIndex> {
+        let sending = |(_, member): &(NodeIndex, &Member)| matches!(member.standing, Standing::Sending { .. });
+        self.nodes().filter(sending).map(|(node, _)| node).collect()
+    }
+
+    /// Segments in hand.
+    pub(super) fn in_hand(&self) -> usize {
+        self.held.len()
+    }
+
+    /// A segment is in hand and is being sent.
+    pub(super) fn offer(&mut self, segment: SegmentIndex, now: Duration) {
+        self.held.insert(segment, Held { offered: now, quorum_at: None, holders: BTreeSet::new() });
+    }
+
+    /// A member holds its slivers of a segment. True if these were its last.
+    pub(super) fn holds(&mut self, node: NodeIndex, segment: SegmentIndex, now: Duration) -> bool {
+        let n_segments = self.n_segments;
+        let Standing::Sending { segments } = &mut self.members[node.as_usize()].standing else { return false };
+        *segments += 1;
+        let is_complete = *segments == n_segments;
+        if is_complete {
+            self.members[node.as_usize()].standing = Standing::Complete;
+        }
+        if let Some(held) = self.held.get_mut(&segment) {
+            held.holders.insert(node);
+            let weight: u16 = held.holders.iter().map(|node| self.members[node.as_usize()].weight).sum();
+            if weight >= self.quorum {
+                held.quorum_at.get_or_insert(now);
+                self.uploaded.insert(segment);
+            }
+        }
+        is_complete
+    }
+
+    /// A member signed.
+    pub(super) fn confirmed(&mut self, node: NodeIndex) {
+        self.members[node.as_usize()].standing = Standing::Confirmed;
+    }
+
+    /// A member failed for good. Nothing follows for one that was given up already.
+    pub(super) fn failed(&mut self, node: NodeIndex, reason: String) {
+        let standing = &mut self.members[node.as_usize()].standing;
+        if !matches!(standing, Standing::Behind | Standing::Failed(_)) {
+            *standing = Standing::Failed(reason);
+        }
+    }
+
+    /// When a segment may be let go although members still lack it: a quorum holds it, and the others had their tail.
+    fn due(&self, held: &Held) -> Option<Duration> {
+        held.quorum_at.map(|at| at + self.tail.max(at.saturating_sub(held.offered) / 2))
+    }
+
+    /// Lets go of segments that all who still take slivers hold and, if memory is wanted, of those whose tail is over.
+    pub(super) fn release(&mut self, now: Duration, wanted: bool) -> Release {
+        let mut release = Release::default();
+        let mut sending: BTreeSet<NodeIndex> = self.sending().into_iter().collect();
+        for (segment, held) in &self.held {
+            let lacking: Vec<NodeIndex> = sending.difference(&held.holders).copied().collect();
+            if lacking.is_empty() {
+                release.segments.push(*segment);
+            } else if wanted && self.due(held).is_some_and(|due| due <= now) {
+                release.segments.push(*segment);
+                sending.retain(|node| held.holders.contains(node));
+                release.behind.extend(lacking);
+            } else if wanted {
+                // One is enough to go on; the later ones keep their tails.
+                break;
+            }
+        }
+        for node in &release.behind {
+            self.members[node.as_usize()].standing = Standing::Behind;
+        }
+        for segment in &release.segments {
+            self.held.remove(segment);
+        }
+        release
+    }
+
+    /// When the next segment may be let go, if a quorum holds it.
+    pub(super) fn next_due(&self) -> Option<Duration> {
+        self.held.values().filter_map(|held| self.due(held)).min()
+    }
+
+    /// Segments that a quorum holds, without a gap from the first.
+    pub(super) fn uploaded(&self) -> u32 {
+        let without_gap = (0..).zip(&self.uploaded).take_while(|(at, segment)| *at == segment.0);
+        without_gap.map(|(at, _)| at + 1).last().unwrap_or(0)
+    }
+
+    /// True if a member confirmed or still can.
+    pub(super) fn is_reachable(&self, node: NodeIndex) -> bool {
+        !matches!(self.members[node.as_usize()].standing, Standing::Behind | Standing::Failed(_))
+    }
+
+    /// Weight of the members that confirmed or still can.
+    pub(super) fn reachable(&self) -> u16 {
+        self.nodes().filter(|(node, _)| self.is_reachable(*node)).map(|(_, member)| member.weight).sum()
+    }
+
+    /// True if a quorum of confirmations can no longer be had.
+    pub(super) fn is_hopeless(&self) -> bool {
+        self.reachable() < self.quorum
+    }
+
+    /// What became of those that cannot confirm any more, one clause a member.
+    pub(super) fn reasons(&self) -> String {
+        let mut clauses = self.nodes().filter_map(|(_, member)| match &member.standing {
+            Standing::Failed(reason) => Some(format!("{}: {reason}", member.name)),
+            Standing::Behind => Some(format!("{}: too slow, it was left behind", member.name)),
+            _ => None,
+        });
+        let mut text = clauses.by_ref().take(REASONS_MAX).collect::<Vec<_>>().join("; ");
+        let more = clauses.count();
+        if more > 0 {
+            text.push_str(&format!("; and {more} more"));
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    /// Members of these weights; the quorum is that of their sum.
+    fn state(weights: &[u16], n_segments: u32) -> State {
+        let members = weights.iter().zip(0..).map(|(weight, node)| Member {
+            name: format!("node-{node}"),
+            weight: *weight,
+            standing: Standing::Sending { segments: 0 },
+        });
+        State {
+            quorum: protocol::quorum::quorum(weights.iter().sum()),
+            n_segments,
+            tail: ms(100),
+            members: members.collect(),
+            held: BTreeMap::new(),
+            uploaded: BTreeSet::new(),
+        }
+    }
+
+    const A: SegmentIndex = SegmentIndex(0);
+    const B: SegmentIndex = SegmentIndex(1);
+
+    fn released(segments: &[SegmentIndex], behind: &[u16]) -> Release {
+        Release { segments: segments.to_vec(), behind: behind.iter().copied().map(NodeIndex).collect() }
+    }
+
+    #[test]
+    fn a_segment_is_let_go_when_all_hold_it() {
+        let mut state = state(&[1; 4], 2);
+        state.offer(A, ms(0));
+        for node in 0..3 {
+            assert_eq!(state.release(ms(9_000), false), released(&[], &[]));
+            assert!(!state.holds(NodeIndex(node), A, ms(10)));
+        }
+        assert_eq!(state.uploaded(), 1);
+        assert_eq!(state.release(ms(9_000), false), released(&[], &[]), "memory is not wanted");
+        state.holds(NodeIndex(3), A, ms(9_001));
+        assert_eq!(state.release(ms(9_001), false), released(&[A], &[]));
+        assert_eq!(state.in_hand(), 0);
+    }
+
+    #[test]
+    fn a_failed_member_is_not_waited_for() {
+        let mut state = state(&[1; 4], 1);
+        state.offer(A, ms(0));
+        for node in 0..3 {
+            assert!(state.holds(NodeIndex(node), A, ms(10)));
+        }
+        state.failed(NodeIndex(3), "gone".into());
+        assert_eq!(state.release(ms(10), true), released(&[A], &[]));
+        assert!(!state.is_hopeless());
+        assert_eq!(state.reasons(), "node-3: gone");
+    }
+
+    #[test]
+    fn the_slow_are_left_behind_after_the_tail_and_only_for_memory() {
+        // offered, quorum at, due: the tail, or half the time that the quorum took.
+        for (quorum_at, due) in [(10, 110), (200, 300), (1_000, 1_500)] {
+            let mut state = state(&[1; 4], 2);
+            state.offer(A, ms(0));
+            assert_eq!(state.next_due(), None);
+            for node in 0..3 {
+                state.holds(NodeIndex(node), A, ms(quorum_at));
+            }
+            assert_eq!(state.next_due(), Some(ms(due)));
+            assert_eq!(state.release(ms(due - 1), true), released(&[], &[]));
+            assert_eq!(state.release(ms(due), true), released(&[A], &[3]));
+            assert_eq!(state.sending(), [0, 1, 2].map(NodeIndex));
+            assert!(!state.holds(NodeIndex(3), A, ms(due)), "it no longer counts");
+            assert!(!state.is_hopeless());
+            state.failed(NodeIndex(0), "gone".into());
+            assert!(state.is_hopeless());
+            assert_eq!(state.reachable(), 2);
+        }
+    }
+
+    #[test]
+    fn weights_decide_not_heads() {
+        let mut state = state(&[4, 1, 1, 1], 1);
+        state.offer(A, ms(0));
+        for node in 1..4 {
+            state.holds(NodeIndex(node), A, ms(1));
+        }
+        assert_eq!((state.uploaded(), state.next_due()), (0, None), "three of seven are no quorum");
+        state.holds(NodeIndex(0), A, ms(2));
+        assert_eq!(state.uploaded(), 1);
+        state.failed(NodeIndex(0), "gone".into());
+        assert!(state.is_hopeless());
+    }
+
+    #[test]
+    fn progress_has_no_gaps() {
+        let mut state = state(&[1; 4], 2);
+        state.offer(A, ms(0));
+        state.offer(B, ms(0));
+        for node in 0..3 {
+            state.holds(NodeIndex(node), B, ms(1));
+        }
+        assert_eq!(state.uploaded(), 0);
+        for node in 0..3 {
+            assert!(state.holds(NodeIndex(node), A, ms(1)));
+        }
+        assert_eq!(state.uploaded(), 2);
+    }
+
+    #[test]
+    fn long_lists_of_reasons_are_cut() {
+        let mut state = state(&[1; 20], 1);
+        for node in 0..20 {
+            state.failed(NodeIndex(node), "gone".into());
+        }
+        assert!(state.reasons().ends_with("node-7: gone; and 12 more"), "{}", state.reasons());
+    }
+}

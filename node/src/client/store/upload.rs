@@ -1,0 +1,375 @@
+//! The second pass over a blob: slivers to the members, signatures back, the certificate to the members.
+//!
+//! ```text
+//! encode --Outgoing--> Lane, one a member --Sent--> State --complete--> Confirm --Signed--> builder
+//!                                                                   quorum: Certify --Recorded--> point of availability
+//! ```
+//!
+//! All that is under way is in one set of futures that the call owns: dropping the call ends it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use protocol::{
+    NodeIndex, SegmentIndex,
+    certificate::{CertificateBuilder, MemberSignature, Persistence, StorageConfirmation},
+    encoding::EncodedSegment,
+    hash::Hash,
+    merkle,
+    message::{BlobRecord, BlobStatus, Refusal},
+};
+use swarm::{Network, RequestError};
+use tokio::time::Instant;
+
+use super::{
+    StoreError, StoreOptions, Stored,
+    identify::{EncodeError, Identified, Segments},
+    lane::{Lane, Outgoing},
+    state::State,
+};
+use crate::client::{Client, OnProgress, Progress, StatusReport, exchange::AskError};
+
+/// Something that came to its end.
+enum Event {
+    Encoded(Result<Outgoing, StoreError>),
+    Sent(NodeIndex, SegmentIndex, Option<Result<(), AskError>>),
+    Signed(NodeIndex, Result<MemberSignature, AskError>),
+    Recorded(NodeIndex, Result<(), AskError>),
+    Known(Option<StatusReport>),
+}
+
+/// How far the blob is.
+enum Phase {
+    /// Slivers go out, signatures come back.
+    Confirming,
+    /// There is a certificate, recorded by members of this weight.
+    Recording { recorded: u16 },
+    /// The point of availability is behind; stragglers have until the deadline.
+    Certified { duration: Duration, deadline: Instant },
+}
+
+/// One blob on its way to the members.
+pub(super) struct Upload<N> {
+    client: Client<N>,
+    segments: Segments,
+    identified: Identified,
+    progress: OnProgress,
+    persistence: Persistence,
+    started: Instant,
+    state: State,
+    phase: Phase,
+    builder: CertificateBuilder<StorageConfirmation>,
+    lanes: Vec<Arc<Lane<N>>>,
+    /// Encoded segments that members still need.
+    held: BTreeMap<SegmentIndex, Arc<EncodedSegment>>,
+    /// The next segment to encode.
+    next: SegmentIndex,
+    is_encoding: bool,
+    /// Members that were asked to record the certificate and have yet to answer.
+    recording: BTreeSet<NodeIndex>,
+    /// A member says that the blob is invalid.
+    is_suspect: bool,
+    events: FuturesUnordered<BoxFuture<'static, Event>>,
+}
+
+impl<N: Network> Upload<N> {
+    pub(super) fn new(
+        client: Client<N>,
+        segments: Segments,
+        identified: Identified,
+        (options, progress, started): (StoreOptions, OnProgress, Instant),
+    ) -> Self {
+        let exchange = &client.exchange;
+        let committee = Arc::new(exchange.committee().clone());
+        let header = identified.header;
+        let lane = |node| Arc::new(Lane::new(exchange.clone(), header, node));
+        let lanes = committee.nodes().map(lane).collect();
+        let state = State::new(&committee, header.shape().n_segments(), client.config.tail);
+        let statement = StorageConfirmation {
+            epoch: committee.epoch(),
+            blob_id: header.blob_id(),
+            persistence: options.persistence,
+        };
+        let builder = CertificateBuilder::new(statement, exchange.network_id(), committee)
+            .expect("the statement is of the committee's epoch");
+        Self {
+            client,
+            segments,
+            identified,
+            progress,
+            persistence: options.persistence,
+            started,
+            state,
+            phase: Phase::Confirming,
+            builder,
+            lanes,
+            held: BTreeMap::new(),
+            next: SegmentIndex(0),
+            is_encoding: false,
+            recording: BTreeSet::new(),
+            is_suspect: false,
+            events: FuturesUnordered::new(),
+        }
+    }
+
+    /// Runs to the end of the tail after the point of availability.
+    ///
+    /// Cancel safe: yes; the blob may have been stored.
+    pub(super) async fn run(mut self) -> Result<Stored, StoreError> {
+        self.ask_status();
+        self.report_uploaded(0);
+        loop {
+            self.release();
+            self.encode_next();
+            if self.state.is_hopeless() && matches!(self.phase, Phase::Confirming) {
+                return Err(self.too_few_confirmations().await);
+            }
+            if let Some(stored) = self.stored() {
+                return Ok(stored);
+            }
+            let wake = self.wake_at();
+            tokio::select! {
+                biased;
+                Some(event) = self.events.next() => if let Some(stored) = self.on(event)? {
+                    return Ok(stored);
+                },
+                () = tokio::time::sleep_until(wake.unwrap_or(self.started)), if wake.is_some() => {}
+                else => return Err(StoreError::Stopped),
+            }
+        }
+    }
+
+    fn on(&mut self, event: Event) -> Result<Option<Stored>, StoreError> {
+        match event {
+            Event::Encoded(outgoing) => self.offer(outgoing?),
+            Event::Sent(_, _, None) => {}
+            Event::Sent(node, segment, Some(Ok(()))) => self.holds(node, segment),
+            Event::Signed(node, Ok(signature)) => self.signed(node, &signature),
+            Event::Sent(node, _, Some(Err(error))) | Event::Signed(node, Err(error)) => {
+                self.failed(node, &error)?;
+            }
+            Event::Recorded(node, result) => self.recorded(node, result)?,
+            Event::Known(report) => return self.known(report),
+        }
+        Ok(None)
+    }
+
+    fn ask_status(&self) {
+        let (client, blob_id) = (self.client.clone(), self.identified.header.blob_id());
+        self.events.push(async move { Event::Known(client.status(blob_id).await.ok()) }.boxed());
+    }
+
+    /// The network knew the blob before.
+    fn known(&self, report: Option<StatusReport>) -> Result<Option<Stored>, StoreError> {
+        if !matches!(self.phase, Phase::Confirming) {
+            return Ok(None);
+        }
+        match report.map(|report| report.status) {
+            Some(BlobStatus::Invalid(_)) => Err(StoreError::Invalid),
+            Some(BlobStatus::Certified(record)) => {
+                let certified = record.certificate.statement().persistence;
+                // A blob that may be deleted is not what one who wants it kept asked for.
+                let is_enough = certified == self.persistence || certified == Persistence::Permanent;
+                let confirmed = self.client.exchange.committee().weight_of(record.certificate.signers());
+                Ok(is_enough.then(|| self.result(confirmed, true, self.started.elapsed())))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn result(&self, confirmed: u16, already_certified: bool, duration: Duration) -> Stored {
+        let header = &self.identified.header;
+        Stored {
+            blob_id: header.blob_id(),
+            size: header.shape().length(),
+            encoded_size: header.shape().encoded_bytes(),
+            confirmed,
+            already_certified,
+            duration,
+        }
+    }
+
+    /// True if a segment waits for one in hand to be let go.
+    fn wants_memory(&self) -> bool {
+        self.next.0 < self.segments.shape().n_segments()
+            && !self.is_encoding
+            && self.state.in_hand() >= self.client.config.segments_in_flight.max(1)
+    }
+
+    fn release(&mut self) {
+        let release = self.state.release(self.started.elapsed(), self.wants_memory());
+        for node in release.behind {
+            tracing::info!(member = self.client.exchange.name(node), "left behind");
+            self.lanes[node.as_usize()].stop();
+        }
+        for index in release.segments {
+            // What is still on its way out is freed when it is out.
+            if let Some(segment) = self.held.remove(&index).and_then(Arc::into_inner) {
+                self.segments.recycle(segment);
+            }
+        }
+    }
+
+    fn encode_next(&mut self) {
+        let is_last = self.next.0 == self.segments.shape().n_segments();
+        if is_last || self.is_encoding || self.wants_memory() {
+            return;
+        }
+        let (index, roots) = (self.next, Arc::clone(&self.identified.roots));
+        self.next.0 += 1;
+        self.is_encoding = true;
+        // Either all segments were kept, or none.
+        if let Some(segment) = self.identified.kept.pop_front() {
+            let outgoing = outgoing(index, segment, &roots);
+            self.events.push(async move { Event::Encoded(outgoing) }.boxed());
+            return;
+        }
+        let segments = self.segments.clone();
+        let encoded = async move {
+            match segments.encode(index, move |segment| outgoing(index, segment, &roots)).await {
+                Ok(outgoing) => outgoing,
+                Err(EncodeError::Source(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+                    Err(StoreError::Changed)
+                }
+                Err(error) => Err(error.into()),
+            }
+        };
+        self.events.push(encoded.map(Event::Encoded).boxed());
+    }
+
+    fn offer(&mut self, outgoing: Outgoing) {
+        self.is_encoding = false;
+        let (index, outgoing) = (outgoing.index, Arc::new(outgoing));
+        self.held.insert(index, Arc::clone(&outgoing.segment));
+        self.state.offer(index, self.started.elapsed());
+        for node in self.state.sending() {
+            let (lane, outgoing) = (Arc::clone(&self.lanes[node.as_usize()]), Arc::clone(&outgoing));
+            self.events.push(async move { Event::Sent(node, index, lane.send(outgoing).await) }.boxed());
+        }
+    }
+
+    fn holds(&mut self, node: NodeIndex, segment: SegmentIndex) {
+        let before = self.state.uploaded();
+        let is_complete = self.state.holds(node, segment, self.started.elapsed());
+        self.report_uploaded(before);
+        if is_complete && matches!(self.phase, Phase::Confirming) {
+            let (lane, persistence) = (Arc::clone(&self.lanes[node.as_usize()]), self.persistence);
+            self.events.push(async move { Event::Signed(node, lane.confirm(persistence).await) }.boxed());
+        }
+    }
+
+    fn report_uploaded(&self, before: u32) {
+        let uploaded = self.state.uploaded();
+        let total = self.segments.shape().length();
+        let last = uploaded.checked_sub(1).map(SegmentIndex);
+        let done = last.and_then(|last| self.segments.shape().range(last).ok()).map_or(0, |range| range.end);
+        if uploaded > before || uploaded == 0 {
+            (self.progress)(Progress::Uploading { done, total });
+        }
+    }
+
+    fn signed(&mut self, node: NodeIndex, signature: &MemberSignature) {
+        if signature.member != node || self.builder.add(signature).is_err() {
+            let error = self.client.exchange.report_unverifiable(node);
+            self.state.failed(node, error.to_string());
+            return;
+        }
+        self.state.confirmed(node);
+        if !self.builder.is_complete() || !matches!(self.phase, Phase::Confirming) {
+            return;
+        }
+        // Signatures of colluding members can cancel each other out; another one mends that.
+        let Ok(certificate) = self.builder.finish() else { return };
+        let record = BlobRecord { header: *self.identified.header.header(), certificate };
+        self.phase = Phase::Recording { recorded: 0 };
+        for (node, lane) in self.client.exchange.committee().nodes().zip(&self.lanes) {
+            let (lane, record) = (Arc::clone(lane), record.clone());
+            self.recording.insert(node);
+            self.events.push(async move { Event::Recorded(node, lane.certify(record).await) }.boxed());
+        }
+    }
+
+    fn recorded(&mut self, node: NodeIndex, result: Result<(), AskError>) -> Result<(), StoreError> {
+        self.recording.remove(&node);
+        let Phase::Recording { recorded } = &mut self.phase else { return Ok(()) };
+        let committee = self.client.exchange.committee();
+        match result {
+            Ok(()) => *recorded += committee.weight(node),
+            Err(AskError::Network(RequestError::Stopped)) => return Err(StoreError::Stopped),
+            Err(_) => {}
+        }
+        let (got, required) = (*recorded, committee.quorum());
+        if got >= required {
+            let duration = self.started.elapsed();
+            let tail = self.client.config.tail.max(duration / 2);
+            self.phase = Phase::Certified { duration, deadline: Instant::now() + tail };
+            (self.progress)(Progress::Certified);
+        } else if got + committee.weight_of(&self.recording) < required {
+            return Err(StoreError::TooFewRecords { got, required });
+        }
+        Ok(())
+    }
+
+    fn failed(&mut self, node: NodeIndex, error: &AskError) -> Result<(), StoreError> {
+        if matches!(error, AskError::Network(RequestError::Stopped)) {
+            return Err(StoreError::Stopped);
+        }
+        tracing::info!(member = self.client.exchange.name(node), %error, "cannot take the blob");
+        self.is_suspect |= matches!(error, AskError::Refused(Refusal::Invalid));
+        self.state.failed(node, error.to_string());
+        self.lanes[node.as_usize()].stop();
+        Ok(())
+    }
+
+    async fn too_few_confirmations(&self) -> StoreError {
+        if self.is_suspect {
+            let status = self.client.status(self.identified.header.blob_id()).await;
+            if status.is_ok_and(|report| matches!(report.status, BlobStatus::Invalid(_))) {
+                return StoreError::Invalid;
+            }
+        }
+        StoreError::TooFewConfirmations {
+            got: self.state.reachable(),
+            required: self.builder.required(),
+            reasons: self.state.reasons(),
+        }
+    }
+
+    /// Until when members that are still being sent something are worth waiting for: each for a tail after it last
+    /// moved, all of them until the deadline.
+    fn tail_end(&self, deadline: Instant) -> Option<Instant> {
+        let reachable = |node: &NodeIndex| self.state.is_reachable(*node);
+        let recording = self.recording.iter().copied().filter(reachable);
+        let open = self.state.sending().into_iter().chain(recording);
+        let ends = open.map(|node| self.lanes[node.as_usize()].last_progress() + self.client.config.tail);
+        ends.max().map(|end| end.min(deadline))
+    }
+
+    fn stored(&self) -> Option<Stored> {
+        let Phase::Certified { duration, deadline } = self.phase else { return None };
+        let is_over = self.tail_end(deadline).is_none_or(|end| end <= Instant::now());
+        is_over.then(|| self.result(self.builder.weight(), false, duration))
+    }
+
+    fn wake_at(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::Certified { deadline, .. } => self.tail_end(deadline),
+            _ if self.wants_memory() => self.state.next_due().map(|due| self.started + due),
+            _ => None,
+        }
+    }
+}
+
+/// Binds a segment to the blob, if it is still what the first pass saw.
+fn outgoing(index: SegmentIndex, segment: EncodedSegment, roots: &[Hash]) -> Result<Outgoing, StoreError> {
+    let commitment = segment.commitment();
+    if commitment.root() != roots[index.as_usize()] {
+        return Err(StoreError::Changed);
+    }
+    let path = merkle::path(roots, index.as_usize());
+    Ok(Outgoing { index, segment: Arc::new(segment), commitment: commitment.to_bytes().into(), path })
+}
