@@ -98,7 +98,12 @@ impl CommitmentCache {
     }
 
     /// Keeps a commitment that was verified and stored.
-    pub fn insert(&self, header: VerifiedHeader, segment: SegmentIndex, commitment: SegmentCommitment) -> Entry {
+    pub fn insert(
+        &self,
+        header: VerifiedHeader,
+        segment: SegmentIndex,
+        commitment: SegmentCommitment,
+    ) -> Entry {
         let entry = (header, Arc::new(commitment));
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.insert((header.blob_id(), segment), entry.clone());

@@ -1,9 +1,150 @@
-//! Wires the actors of one node, bottom up.
+//! Wires the actors of one node, bottom up, and runs them.
+//!
+//! ```text
+//!  start order                                stopped in reverse
+//!  network event loop     (a real network only)
+//!  sliver store           writes what it is given
+//!  registry               which blobs exist
+//!  repair                 what is missing here
+//!  scrubber, record sync  find more for repair to do
+//!  server                 answers peers
+//! ```
 
-use std::path::Path;
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
-use protocol::genesis::Genesis;
-use swarm::{Address, Network, PeerRole};
+use protocol::{PeerId, bls, genesis::Genesis};
+use storage::{Store, disk::RealDisk, index::SledIndex};
+use swarm::{
+    Address, InboundReceiver, Network, PeerRole,
+    live::{Live, LiveConfig, SecretKey},
+};
+use tokio::{sync::Semaphore, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    commitments::CommitmentCache,
+    config::{ConfigError, NodeConfig},
+    encoder::Encoder,
+    keys::{KeyError, NodeKeys},
+    membership::{Membership, NotMember},
+    registry::{self, Registry},
+    repair::{self, Repair, ScrubConfig, Scrubber},
+    server::{self, Handler},
+    sliver_store::{self, Blocking, SliverStore},
+    supervisor::{ActorFailure, Supervisor},
+    upload::{self, Uploads},
+};
+
+/// Threads that read and write the disk: enough to keep a few requests in the disk's own queue.
+const DISK_THREADS: usize = 16;
+/// How long each actor may take to stop.
+const STOP_GRACE: Duration = Duration::from_secs(5);
+
+/// Settings of all actors.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Settings {
+    /// The sliver store.
+    pub sliver_store: sliver_store::Config,
+    /// The registry.
+    pub registry: registry::Config,
+    /// The search for missed records.
+    pub sync: registry::SyncConfig,
+    /// Uploads.
+    pub upload: upload::Config,
+    /// Repair.
+    pub repair: repair::Config,
+    /// The scrubber; `None` turns it off.
+    pub scrub: Option<ScrubConfig>,
+    /// The server.
+    pub server: server::Config,
+}
+
+impl From<&NodeConfig> for Settings {
+    fn from(config: &NodeConfig) -> Self {
+        let request_timeout = config.network.request_timeout;
+        Self {
+            sliver_store: sliver_store::Config::default(),
+            registry: registry::Config::default(),
+            sync: registry::SyncConfig { interval: config.repair.sync_interval, request_timeout },
+            upload: upload::Config {
+                assembly_bytes: usize::try_from(config.server.upload_bytes).unwrap_or(usize::MAX),
+                pending_ttl: config.server.pending_ttl,
+                ..upload::Config::default()
+            },
+            repair: repair::Config {
+                segments_in_flight: config.repair.segments_in_flight.get(),
+                retry_after: config.repair.retry_after,
+                request_timeout,
+                ..repair::Config::default()
+            },
+            scrub: (config.repair.scrub_bytes_per_second > 0).then_some(ScrubConfig {
+                bytes_per_second: config.repair.scrub_bytes_per_second,
+                interval: config.repair.scrub_interval,
+            }),
+            server: server::Config {
+                requests_in_flight: config.server.requests_in_flight.get(),
+                ..server::Config::default()
+            },
+        }
+    }
+}
+
+/// What a node is made of, whatever network and disk it stands on.
+pub struct Parts<N> {
+    /// What its operator calls it.
+    pub name: String,
+    /// The genesis of its network.
+    pub genesis: Arc<Genesis>,
+    /// The key of its confirmations.
+    pub key: bls::SecretKey,
+    /// Its network, and what comes in over it.
+    pub network: (N, InboundReceiver),
+    /// Its store.
+    pub store: Arc<Store>,
+    /// Where calls to the store run.
+    pub blocking: Blocking,
+    /// Where encoding, decoding and hashing run.
+    pub encoder: Encoder,
+    /// Settings of the actors.
+    pub settings: Settings,
+}
+
+impl<N> std::fmt::Debug for Parts<N> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// Handles to the actors of a running node: what tests look at.
+#[derive(Clone, Debug)]
+pub struct Handles {
+    /// What is on disk.
+    pub store: SliverStore,
+    /// Which blobs exist.
+    pub registry: Registry,
+    /// What is missing.
+    pub repair: Repair,
+    /// Who the node is.
+    pub membership: Arc<Membership>,
+}
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The node is not on the committee.
+    #[error(transparent)]
+    NotMember(#[from] NotMember),
+    /// The store could not be read.
+    #[error("cannot read the store")]
+    Store(#[from] storage::ReadError),
+    /// The records in the store could not be read.
+    #[error("cannot read the records in the store")]
+    Records(#[from] sliver_store::StoreReadError),
+}
 
 /// Tells the network who the members are and where to find them.
 pub fn introduce_members<N: Network>(network: &N, genesis: &Genesis) {
@@ -13,11 +154,223 @@ pub fn introduce_members<N: Network>(network: &N, genesis: &Genesis) {
     }
 }
 
+/// Wires the actors of a node and starts them under `supervisor`, those that are called before those that call.
+///
+/// # Errors
+///
+/// [`StartError`].
+pub async fn start<N: Network>(parts: Parts<N>, supervisor: &mut Supervisor) -> Result<Handles, StartError> {
+    let Parts { name, genesis, key, network: (network, inbound), store, blocking, encoder, settings } = parts;
+    let membership = Arc::new(Membership::of(network.local_peer(), &genesis)?);
+    introduce_members(&network, &genesis);
+
+    let (actor, store) =
+        sliver_store::Actor::new(settings.sliver_store, store, blocking, membership.n_shards())?;
+    supervisor.start("sliver store", |stop| actor.run(stop));
+
+    let shared = (Arc::clone(&membership), store.clone(), encoder.clone());
+    let (actor, registry) = registry::Actor::new(settings.registry, shared.0, shared.1, shared.2).await?;
+    supervisor.start("registry", |stop| actor.run(stop));
+
+    let commitments = CommitmentCache::new(store.clone());
+    let uploads = Uploads::new(
+        settings.upload,
+        (Arc::clone(&membership), key.clone()),
+        (store.clone(), registry.clone()),
+        commitments.clone(),
+        encoder.clone(),
+    );
+    let (actor, repair, coefficients, evidence) = repair::Actor::new(
+        settings.repair,
+        (Arc::clone(&membership), key.clone()),
+        network.clone(),
+        (store.clone(), registry.clone()),
+        commitments.clone(),
+        encoder.clone(),
+        uploads.clone(),
+    );
+    supervisor.start("repair", |stop| actor.run(stop));
+
+    if let Some(config) = settings.scrub {
+        let scrubber = Scrubber::new(
+            config,
+            (store.clone(), registry.clone()),
+            commitments.clone(),
+            encoder.clone(),
+            (uploads.clone(), repair.clone()),
+        );
+        supervisor.start("scrubber", |stop| scrubber.run(stop));
+    }
+    let sync = registry::Sync::new(settings.sync, Arc::clone(&membership), network.clone(), registry.clone());
+    supervisor.start("record sync", |stop| sync.run(stop));
+
+    let handles = Handles {
+        store: store.clone(),
+        registry: registry.clone(),
+        repair: repair.clone(),
+        membership: Arc::clone(&membership),
+    };
+    let handler = Handler {
+        name,
+        membership,
+        key,
+        network,
+        store,
+        registry,
+        commitments,
+        encoder,
+        uploads,
+        repair,
+        coefficients,
+        evidence,
+        attesting: Semaphore::new(1),
+        start: Instant::now(),
+        symbol_bytes_sent: AtomicU64::new(0),
+    };
+    let actor = server::Actor::new(settings.server, handler, inbound);
+    supervisor.start("server", |stop| actor.run(stop));
+    Ok(handles)
+}
+
+/// Why a node did not run, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The configuration or the genesis file cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The keys cannot be used.
+    #[error(transparent)]
+    Keys(#[from] KeyError),
+    /// The store's directory cannot be taken.
+    #[error(transparent)]
+    Lock(#[from] storage::disk::LockError),
+    /// The index of the store cannot be opened.
+    #[error("cannot open the index in {}; remove that directory, it is rebuilt from the log files", .path.display())]
+    Index {
+        /// The directory of the index.
+        path: PathBuf,
+        /// What went wrong.
+        #[source]
+        source: storage::index::IndexError,
+    },
+    /// The store cannot be opened.
+    #[error("cannot open the store in {}", .path.display())]
+    Open {
+        /// The directory of the store.
+        path: PathBuf,
+        /// What went wrong.
+        #[source]
+        source: storage::OpenError,
+    },
+    /// The network did not start.
+    #[error(transparent)]
+    Network(#[from] swarm::live::StartError),
+    /// The genesis file knows another key for this node.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The key that this node's connections use is not the one in its keys: a bug.
+    #[error("the identity of the network ({got}) is not that of the keys ({expected})")]
+    Identity {
+        /// The network's.
+        got: PeerId,
+        /// That of the keys.
+        expected: PeerId,
+    },
+    /// The system refused something.
+    #[error("cannot {doing}")]
+    System {
+        /// What was being done.
+        doing: &'static str,
+        /// The operating system's answer.
+        #[source]
+        source: std::io::Error,
+    },
+    /// An actor failed.
+    #[error(transparent)]
+    Actor(#[from] ActorFailure),
+}
+
+fn system(doing: &'static str) -> impl FnOnce(std::io::Error) -> RunError {
+    move |source| RunError::System { doing, source }
+}
+
 /// Runs the storage node of a directory until it is told to stop (SIGINT or SIGTERM) or fails.
 ///
 /// # Errors
 ///
-/// If the directory, its configuration, its keys or its store cannot be used, a port is taken, or an actor fails.
-pub async fn run(_dir: &Path) -> anyhow::Result<()> {
-    todo!()
+/// [`RunError`]: if the directory, its configuration, its keys or its store cannot be used, a port is taken, or an
+/// actor fails.
+pub async fn run(dir: &Path) -> Result<(), RunError> {
+    let config = NodeConfig::load(dir)?;
+    let keys = NodeKeys::load(dir)?;
+    let genesis = Arc::new(config.load_genesis()?);
+    Membership::of(keys.peer(), &genesis).map_err(StartError::from)?;
+    let store = open_store(&config)?;
+    let encoder = Encoder::start(genesis.n_shards(), config.encoder.thread_count())
+        .map_err(system("start the encoder threads"))?;
+    let mut live = LiveConfig::new(SecretKey::new(**keys.peer_key().secret_bytes()), genesis.network_id());
+    live.listen.clone_from(&config.network.listen);
+    live.external.clone_from(&config.network.external);
+    let (network, inbound, event_loop) = Live::start(live).await?;
+    if network.local_peer() != keys.peer() {
+        return Err(RunError::Identity { got: network.local_peer(), expected: keys.peer() });
+    }
+    let stop = stop_on_signal()?;
+    let mut supervisor = Supervisor::new(STOP_GRACE);
+    supervisor.start("network", |stop| event_loop.run(stop));
+    let settings = Settings::from(&config);
+    let parts = Parts {
+        name: config.name,
+        genesis,
+        key: keys.bls().clone(),
+        network: (network, inbound),
+        store: Arc::clone(&store),
+        blocking: Blocking::threads(DISK_THREADS),
+        encoder,
+        settings,
+    };
+    start(parts, &mut supervisor).await?;
+    tracing::info!("the node is running");
+    let result = supervisor.run(stop).await;
+    if let Err(error) = store.checkpoint() {
+        tracing::warn!(%error, "the index was not flushed; the next start reads more of the log");
+    }
+    tracing::info!("the node has stopped");
+    Ok(result?)
+}
+
+fn open_store(config: &NodeConfig) -> Result<Arc<Store>, RunError> {
+    let path = config.storage.dir.join("log");
+    let disk = RealDisk::open(&path)?;
+    let index_path = config.storage.dir.join("index");
+    let index =
+        SledIndex::open(&index_path).map_err(|source| RunError::Index { path: index_path, source })?;
+    let settings = storage::Config {
+        log_bytes: config.storage.log_file_bytes,
+        reserve_bytes: config.storage.reserve_bytes,
+        ..storage::Config::default()
+    };
+    let opened = Store::open(Arc::new(disk), Box::new(index), settings);
+    let (store, report) = opened.map_err(|source| RunError::Open { path, source })?;
+    tracing::info!(?report, "the store is open");
+    Ok(Arc::new(store))
+}
+
+/// A token that the first SIGINT or SIGTERM cancels.
+fn stop_on_signal() -> Result<CancellationToken, RunError> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(system("listen for signals"))?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(system("listen for signals"))?;
+    let stop = CancellationToken::new();
+    let token = stop.clone();
+    // Lives as long as the process: there is no one to hand it to who would outlive the node.
+    #[allow(clippy::disallowed_methods, reason = "the signal listener ends with the process")]
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        token.cancel();
+    });
+    Ok(stop)
 }

@@ -195,7 +195,7 @@ impl Context {
 }
 
 /// The blob that a record is about.
-fn blob_of(record: &Announcement) -> BlobId {
+pub(super) fn blob_of(record: &Announcement) -> BlobId {
     match record {
         Announcement::Certified(record) => record.certificate.statement().blob_id,
         Announcement::Invalid(certificate) => certificate.statement().blob_id,

@@ -17,8 +17,10 @@
 
 mod actor;
 mod mailbox;
+mod sync;
 
 pub use self::{
     actor::{Actor, Config},
     mailbox::{Change, RecordError, Registry},
+    sync::{Sync, SyncConfig},
 };

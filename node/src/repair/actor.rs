@@ -104,8 +104,11 @@ impl<N: Network> Actor<N> {
         let (report, report_view) = watch::channel(Report::default());
         let counters = Arc::new(Counters::default());
         let (coefficients, evidence) = (Coefficients::default(), EvidenceShelf::default());
-        let pauses =
-            Pauses { first: config.retry_after, longest: config.retry_max, being_sent: config.being_sent_for };
+        let pauses = Pauses {
+            first: config.retry_after,
+            longest: config.retry_max,
+            being_sent: config.being_sent_for,
+        };
         let changes = registry.changes();
         let context = Context {
             config,

@@ -226,9 +226,9 @@ fn missing_in_segment(
     segment: SegmentIndex,
 ) -> u32 {
     use protocol::encoding::Axis;
-    let slivers = membership
-        .pairs(&blob_id, segment)
-        .flat_map(|pair| [Axis::Primary, Axis::Secondary].map(|axis| SliverAt { blob_id, segment, pair, axis }));
+    let slivers = membership.pairs(&blob_id, segment).flat_map(|pair| {
+        [Axis::Primary, Axis::Secondary].map(|axis| SliverAt { blob_id, segment, pair, axis })
+    });
     slivers.map(|at| u32::from(!store.has_sliver(&at))).sum()
 }
 

@@ -129,7 +129,8 @@ pub(super) async fn settle<N: Network>(
     index: u16,
     recovery: &SliverRecovery,
 ) -> Result<Verdict, Halt> {
-    let used: Vec<(u16, Vec<u8>)> = recovery.used().map(|(crossing, symbol)| (crossing, symbol.to_vec())).collect();
+    let used: Vec<(u16, Vec<u8>)> =
+        recovery.used().map(|(crossing, symbol)| (crossing, symbol.to_vec())).collect();
     let proofs = stream::iter(used).map(|(crossing, symbol)| async move {
         let symbol_at = SymbolAt { axis, index, crossing };
         (crossing, prove(repair, symbol_at, symbol).await)
@@ -206,15 +207,12 @@ pub(super) async fn accuse<N: Network>(context: &Context<N>, evidence: Evidence)
     context.evidence.insert(blob_id, bytes);
     let Membership { network, committee, node } = &*context.membership;
     let statement = InvalidityAttestation { epoch: committee.epoch(), blob_id };
-    let mut builder = CertificateBuilder::new(statement, network, Arc::clone(committee))
-        .map_err(|_| Halt::Stopped)?;
+    let mut builder =
+        CertificateBuilder::new(statement, network, Arc::clone(committee)).map_err(|_| Halt::Stopped)?;
     let mut signatures = vec![statement.sign(network, *node, &context.key)];
     let request = Request::Attest { blob_id, evidence_bytes };
-    let mut asks: FuturesUnordered<_> = context
-        .membership
-        .others()
-        .map(|(_, peer)| attest(context, peer, &request))
-        .collect();
+    let mut asks: FuturesUnordered<_> =
+        context.membership.others().map(|(_, peer)| attest(context, peer, &request)).collect();
     loop {
         for signature in signatures.drain(..) {
             if let Err(error) = builder.add(&signature) {
@@ -271,7 +269,8 @@ pub(crate) async fn fetch_evidence<N: Network>(
             offset,
             len: u32::try_from(len).map_err(|_| ExchangeError::Malformed)?,
         };
-        let (response, payload) = ask(network, peer, (Channel::Bulk, &request, Bytes::new()), timeout).await?;
+        let (response, payload) =
+            ask(network, peer, (Channel::Bulk, &request, Bytes::new()), timeout).await?;
         if response != Response::Evidence || payload.len() != len {
             return Err(malformed(network, peer));
         }

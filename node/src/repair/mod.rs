@@ -38,3 +38,7 @@ pub use self::{
     mailbox::{Repair, Report},
     scrub::{ScrubConfig, Scrubber},
 };
+pub(crate) use self::{
+    blob::Coefficients,
+    dispute::{EvidenceShelf, fetch_evidence},
+};

@@ -125,13 +125,18 @@ impl Scrubber {
             Ok(entry) => entry,
             // Repair fetches it again; a blob that is not certified is dropped in time.
             Err(CommitmentReadError::NotFound) => {
-                return Ok(if self.is_certified(at.blob_id).await? { Finding::Damaged } else { Finding::Sound });
+                return Ok(if self.is_certified(at.blob_id).await? {
+                    Finding::Damaged
+                } else {
+                    Finding::Sound
+                });
             }
             Err(CommitmentReadError::Failed) => return Err(StoreReadError::Failed),
         };
         let Ok(shape) = header.shape().segment(at.segment) else { return self.remove(at).await };
         let index = sliver_index(at.axis, at.pair, shape.n());
-        let verify = move |_: &mut _| verify_sliver(shape, &commitment, (at.axis, index), &sliver, &parity).is_ok();
+        let verify =
+            move |_: &mut _| verify_sliver(shape, &commitment, (at.axis, index), &sliver, &parity).is_ok();
         match self.encoder.run(verify).await {
             Ok(true) => Ok(Finding::Sound),
             Ok(false) => self.remove(at).await,

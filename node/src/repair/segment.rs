@@ -211,9 +211,8 @@ impl<N: Network> SegmentRepair<'_, N> {
         for (list, offset, payload) in parts {
             let len = payload.len() / list.len();
             for (symbol, bytes) in list.iter().zip(payload.chunks_exact(len)) {
-                let whole = symbols
-                    .entry((symbol.index, symbol.crossing))
-                    .or_insert_with(|| vec![0; symbol_bytes]);
+                let whole =
+                    symbols.entry((symbol.index, symbol.crossing)).or_insert_with(|| vec![0; symbol_bytes]);
                 whole[offset..][..len].copy_from_slice(bytes);
             }
         }
@@ -237,7 +236,8 @@ impl<N: Network> SegmentRepair<'_, N> {
             len: u32::try_from(len).map_err(|_| ExchangeError::Malformed)?,
         };
         let question = (Channel::Bulk, &request, Bytes::new());
-        let (response, payload) = ask(&context.network, peer, question, context.config.request_timeout).await?;
+        let (response, payload) =
+            ask(&context.network, peer, question, context.config.request_timeout).await?;
         context.counters.add_received(payload.len() + response.to_bytes().len());
         if response == Response::Symbols && payload.len() == symbols.len() * len {
             Ok((symbols, offset, payload))

@@ -1,1 +1,17 @@
-//! (in the making)
+//! Answers peers and clients.
+//!
+//! ```text
+//!  swarm --Inbound--> actor: decodes, bounds --> handler: one task a request --> uploads, registry, repair, store
+//! ```
+//!
+//! # Invariants
+//!
+//! - Requests worked on at the same time are bounded; what does not fit is answered `Busy` at once.
+//! - A peer that sends what does not decode or does not verify is reported, and blamed for nothing else.
+//! - Bytes that the disk damaged are never served: the sliver is removed, repaired, and meanwhile not there.
+
+mod actor;
+mod handler;
+
+pub use self::actor::{Actor, Config};
+pub(crate) use self::handler::Handler;

@@ -13,7 +13,6 @@ use protocol::{
     BlobId, SegmentIndex, ShardIndex, codec,
     commitment::BlobHeader,
     committee::shard_of,
-    encoding::Axis,
     hash::{HASH_BYTES, Hash},
     message::{Announcement, SliverAt},
 };
@@ -408,7 +407,11 @@ impl SliverStore {
     /// # Errors
     ///
     /// [`StoreReadError::Failed`].
-    pub async fn committed(&self, after: Option<BlobId>, limit: usize) -> Result<Vec<BlobId>, StoreReadError> {
+    pub async fn committed(
+        &self,
+        after: Option<BlobId>,
+        limit: usize,
+    ) -> Result<Vec<BlobId>, StoreReadError> {
         // Past every segment of the last blob: segment indices stop short of 2^32 - 1.
         let after = after.map(|id| keys::commitment(&id, SegmentIndex(u32::MAX)));
         let page = self.page(vec![keys::COMMITMENT], after, limit).await?;
@@ -426,10 +429,8 @@ impl SliverStore {
         let prefixes = shards.iter().map(|shard| keys::slivers_of(*shard, &blob_id));
         for prefix in prefixes.chain([keys::commitments_of(&blob_id)]) {
             loop {
-                let page = self
-                    .page(prefix.clone(), None, PAGE)
-                    .await
-                    .map_err(|_| StoreWriteError::Failed)?;
+                let page =
+                    self.page(prefix.clone(), None, PAGE).await.map_err(|_| StoreWriteError::Failed)?;
                 if page.is_empty() {
                     break;
                 }

@@ -188,7 +188,9 @@ mod tests {
     fn misplaced_parts_are_refused() {
         let mut assemblies = Assemblies::new(10 * LEN, Duration::from_secs(30));
         let short = Bytes::from(vec![0; 5]);
-        for (offset, bytes) in [(1, part(0).1), (0, short.clone()), (2 * RANGE_BYTES_MAX, short), (LEN, Bytes::new())] {
+        for (offset, bytes) in
+            [(1, part(0).1), (0, short.clone()), (2 * RANGE_BYTES_MAX, short), (LEN, Bytes::new())]
+        {
             let result = assemblies.part(Duration::ZERO, PEER, at(0), LEN, (offset, &bytes));
             assert_eq!(result, Err(PartError::Misplaced));
         }

@@ -174,11 +174,13 @@ impl Uploads {
         let offset = usize::try_from(offset).map_err(|_| Refusal::Malformed)?;
         let len = shape.sliver_bytes(at.axis);
         let now = inner.start.elapsed();
-        let whole = inner
-            .assemblies
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .part(now, from, at, len, (offset, &part));
+        let whole = inner.assemblies.lock().unwrap_or_else(PoisonError::into_inner).part(
+            now,
+            from,
+            at,
+            len,
+            (offset, &part),
+        );
         let sliver = match whole {
             Ok(Some(sliver)) => sliver,
             Ok(None) => return Ok(()),

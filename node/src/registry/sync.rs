@@ -1,0 +1,171 @@
+//! Finds records that this node missed, by comparing summaries with its peers.
+//!
+//! Gossip tells of new records quickly and not surely: a node that was down, cut off or new hears nothing. So each
+//! node asks its peers in turn for a summary of what they know, and lists those that know something else. What it
+//! lists proves itself; the peer is trusted with nothing but its time.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use protocol::{
+    BlobId, PeerId,
+    message::{Announcement, BlobStatus, Request, Response, decode_page},
+};
+use swarm::{Channel, Network, Offence};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    actor::blob_of,
+    mailbox::{RecordError, Registry},
+};
+use crate::{
+    exchange::{ExchangeError, ask, malformed},
+    membership::Membership,
+};
+
+/// Tuning of the search for missed records.
+#[derive(Clone, Copy, Debug)]
+pub struct SyncConfig {
+    /// Pause between one peer and the next; all peers are asked in turn.
+    pub interval: Duration,
+    /// How long to wait for a peer's answer.
+    pub request_timeout: Duration,
+}
+
+impl Default for SyncConfig {
+    fn default() -> Self {
+        // A summary is 40 bytes: even every second it costs nothing that counts.
+        Self { interval: Duration::from_secs(2), request_timeout: Duration::from_secs(10) }
+    }
+}
+
+/// Why listing a peer ended early.
+#[derive(Debug, thiserror::Error)]
+enum SyncError {
+    #[error(transparent)]
+    Exchange(#[from] ExchangeError),
+    #[error(transparent)]
+    Record(#[from] RecordError),
+}
+
+/// Asks peers for what this node missed.
+#[derive(Debug)]
+pub struct Sync<N> {
+    config: SyncConfig,
+    membership: Arc<Membership>,
+    network: N,
+    registry: Registry,
+}
+
+impl<N: Network> Sync<N> {
+    /// Returns the actor, not yet running.
+    pub const fn new(
+        config: SyncConfig,
+        membership: Arc<Membership>,
+        network: N,
+        registry: Registry,
+    ) -> Self {
+        Self { config, membership, network, registry }
+    }
+
+    /// Runs until `stop` is cancelled.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut connected = self.network.connected();
+        let mut known = BTreeSet::new();
+        let mut turn: usize = 0;
+        loop {
+            // Peers that have come are asked at once: one of us may have been away.
+            let members: BTreeSet<PeerId> = self.members(&connected.peers()).collect();
+            let new: Vec<PeerId> = members.difference(&known).copied().collect();
+            known = members;
+            let next = known.iter().nth(turn % known.len().max(1)).copied();
+            let peers = if new.is_empty() { next.into_iter().collect() } else { new };
+            turn = turn.wrapping_add(1);
+            let look = async {
+                for peer in peers {
+                    if let Err(error) = self.look_at(peer).await {
+                        tracing::debug!(%peer, %error, "could not compare records with a peer");
+                    }
+                }
+                let pause = tokio::time::sleep(self.config.interval);
+                tokio::select! {
+                    biased;
+                    alive = connected.changed() => alive,
+                    () = pause => true,
+                }
+            };
+            let alive = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                alive = look => alive,
+            };
+            if !alive {
+                return;
+            }
+        }
+    }
+
+    fn members(&self, connected: &BTreeSet<PeerId>) -> impl Iterator<Item = PeerId> {
+        let peers: Vec<PeerId> =
+            self.membership.others().map(|(_, peer)| peer).filter(|peer| connected.contains(peer)).collect();
+        peers.into_iter()
+    }
+
+    /// Lists a peer's records if its summary differs from ours.
+    async fn look_at(&self, peer: PeerId) -> Result<(), SyncError> {
+        let (response, _) = self.ask(peer, &Request::Digest).await?;
+        let Response::Digest(digest) = response else { return Err(malformed(&self.network, peer).into()) };
+        if digest == self.registry.digest() {
+            return Ok(());
+        }
+        let mut after = None;
+        loop {
+            let (response, payload) = self.ask(peer, &Request::ListRecords { after }).await?;
+            let page = match (response, decode_page(&payload)) {
+                (Response::Records, Ok(page)) => page,
+                _ => return Err(malformed(&self.network, peer).into()),
+            };
+            for record in page {
+                let blob_id = blob_of(&record);
+                // In increasing order, or a page could be listed for ever.
+                if after.is_some_and(|after| blob_id <= after) {
+                    return Err(malformed(&self.network, peer).into());
+                }
+                after = Some(blob_id);
+                self.take(peer, blob_id, record).await?;
+            }
+            match (after, payload.len()) {
+                (_, EMPTY_PAGE_BYTES) | (None, _) => return Ok(()),
+                (Some(_), _) => {}
+            }
+        }
+    }
+
+    async fn take(&self, peer: PeerId, blob_id: BlobId, record: Announcement) -> Result<(), SyncError> {
+        let known = self.registry.status(blob_id).await;
+        let is_news = match (&known, &record) {
+            (Ok(BlobStatus::Invalid(_)), _) => false,
+            (Ok(BlobStatus::Certified(_)), Announcement::Certified(_)) => false,
+            _ => true,
+        };
+        if !is_news {
+            return Ok(());
+        }
+        match self.registry.record(record).await {
+            Ok(_) | Err(RecordError::Invalid) => Ok(()),
+            Err(error) => {
+                if error.is_senders_fault() {
+                    self.network.report(peer, Offence::Unverifiable);
+                }
+                Err(error.into())
+            }
+        }
+    }
+
+    async fn ask(&self, peer: PeerId, request: &Request) -> Result<(Response, Bytes), ExchangeError> {
+        ask(&self.network, peer, (Channel::Control, request, Bytes::new()), self.config.request_timeout).await
+    }
+}
+
+/// Bytes of a page without records: the count alone.
+const EMPTY_PAGE_BYTES: usize = 8;

@@ -1,0 +1,136 @@
+//! The shell of the server: takes what peers send and hands it to tasks.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use protocol::{
+    PeerId,
+    message::{Announcement, Refusal, Request, Response},
+};
+use swarm::{Frame, Inbound, InboundReceiver, Network, Offence, Responder, Topic, Verdict};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::handler::Handler;
+
+/// Tuning of the server.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// Requests worked on at the same time; more are answered `Busy`.
+    pub requests_in_flight: usize,
+    /// How long a peer may take to hand over evidence that it asks us to attest.
+    pub evidence_timeout: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        // A request holds at most a frame and a few disk pages: 512 of them are 128 MiB.
+        Self { requests_in_flight: 512, evidence_timeout: Duration::from_secs(10) }
+    }
+}
+
+/// Answers what peers ask; see the [module](super) for the invariants.
+pub struct Actor<N> {
+    config: Config,
+    handler: Arc<Handler<N>>,
+    inbound: InboundReceiver,
+    tasks: JoinSet<()>,
+}
+
+impl<N> std::fmt::Debug for Actor<N> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("server::Actor").field("tasks", &self.tasks.len()).finish_non_exhaustive()
+    }
+}
+
+impl<N: Network> Actor<N> {
+    /// Returns the actor, not yet running.
+    pub(crate) fn new(config: Config, handler: Handler<N>, inbound: InboundReceiver) -> Self {
+        Self { config, handler: Arc::new(handler), inbound, tasks: JoinSet::new() }
+    }
+
+    /// Runs until `stop` is cancelled or the network stops; requests in hand are then dropped, their callers told.
+    pub async fn run(mut self, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                Some(ended) = self.tasks.join_next() => if let Err(error) = ended {
+                    tracing::error!(%error, "a request handler failed; this is a bug");
+                },
+                inbound = self.inbound.recv() => match inbound {
+                    Some(inbound) => self.accept(inbound),
+                    None => return,
+                },
+            }
+        }
+    }
+
+    fn accept(&mut self, inbound: Inbound) {
+        match inbound {
+            Inbound::Request { from, frame, reply, .. } => self.request(from, frame, reply),
+            Inbound::Gossip { from, topic: Topic::Certificates, data, verdict, .. } => {
+                self.announcement(from, data, verdict);
+            }
+            Inbound::Gossip { verdict, .. } => verdict.ignore(),
+            Inbound::Connected(peer) => tracing::debug!(%peer, "a peer connected"),
+            Inbound::Disconnected(peer) => tracing::debug!(%peer, "a peer disconnected"),
+        }
+    }
+
+    fn request(&mut self, from: PeerId, frame: Frame, reply: Responder) {
+        if self.tasks.len() >= self.config.requests_in_flight {
+            reply.busy();
+            return;
+        }
+        let Ok(request) = Request::from_bytes(&frame.header) else {
+            self.handler.network().report(from, Offence::Malformed);
+            answer(reply, Response::Refused(Refusal::Malformed), Bytes::new());
+            return;
+        };
+        let handler = Arc::clone(&self.handler);
+        let evidence_timeout = self.config.evidence_timeout;
+        self.tasks.spawn(async move {
+            let result = Box::pin(handler.handle(from, request, frame.payload, evidence_timeout)).await;
+            match result {
+                Ok((response, payload)) => answer(reply, response, payload),
+                Err(refusal) => {
+                    if refusal == Refusal::Unverifiable {
+                        handler.network().report(from, Offence::Unverifiable);
+                    }
+                    answer(reply, Response::Refused(refusal), Bytes::new());
+                }
+            }
+        });
+    }
+
+    fn announcement(&mut self, from: PeerId, data: Bytes, verdict: Verdict) {
+        if self.tasks.len() >= self.config.requests_in_flight {
+            // Neither judged nor passed on; peers list what we know and we list what they know.
+            verdict.ignore();
+            return;
+        }
+        let Ok(announcement) = Announcement::from_bytes(&data) else {
+            self.handler.network().report(from, Offence::Malformed);
+            verdict.reject();
+            return;
+        };
+        let handler = Arc::clone(&self.handler);
+        self.tasks.spawn(async move {
+            match handler.registry().record(announcement).await {
+                Ok(_) => verdict.accept(),
+                Err(error) if error.is_senders_fault() => {
+                    tracing::warn!(%from, %error, "a peer announced what does not verify");
+                    verdict.reject();
+                }
+                Err(_) => verdict.ignore(),
+            }
+        });
+    }
+}
+
+fn answer(reply: Responder, response: Response, payload: Bytes) {
+    if let Err(error) = reply.send(Frame::new(response.to_bytes(), payload)) {
+        tracing::error!(%error, "an answer was too large; this is a bug");
+    }
+}
