@@ -231,7 +231,9 @@ impl<N: Network> Exchange<N> {
 /// What is large goes over the bulk channel, so that it never holds up what is urgent.
 const fn channel_of(request: &Request) -> Channel {
     match request {
-        Request::StoreSliver { .. } | Request::FetchSliver { .. } | Request::FetchSymbols { .. } => Channel::Bulk,
+        Request::StoreSliver { .. } | Request::FetchSliver { .. } | Request::FetchSymbols { .. } => {
+            Channel::Bulk
+        }
         _ => Channel::Control,
     }
 }

@@ -10,12 +10,15 @@ mod retry;
 mod source;
 mod status;
 mod store;
+#[cfg(test)]
+mod tests;
 
 use std::{sync::Arc, time::Duration};
 
 use protocol::{BlobId, certificate::Persistence, genesis::Genesis};
 use swarm::Network;
 
+use self::exchange::Exchange;
 pub use self::{
     health::MemberHealth,
     read::{ReadError, ReadSummary},
@@ -23,7 +26,6 @@ pub use self::{
     status::{StatusError, StatusReport},
     store::{StoreError, Stored, blob_id},
 };
-use self::exchange::Exchange;
 use crate::encoder::Encoder;
 
 /// How a client goes about its work.

@@ -44,7 +44,11 @@ pub enum StatusError {
 }
 
 fn hint(answered: u16) -> &'static str {
-    if answered == 0 { "is the network up, and client.toml the right one?" } else { "too many nodes are down" }
+    if answered == 0 {
+        "is the network up, and client.toml the right one?"
+    } else {
+        "too many nodes are down"
+    }
 }
 
 impl<N: Network> Client<N> {

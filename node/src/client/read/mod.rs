@@ -49,7 +49,9 @@ pub enum ReadError {
     #[error("the blob was encoded wrongly by its writer, as the committee certified; nobody can read it")]
     Invalid,
     /// The slivers verify and yet do not fit together.
-    #[error("the blob was encoded wrongly by its writer; storage nodes will certify this once they repair it")]
+    #[error(
+        "the blob was encoded wrongly by its writer; storage nodes will certify this once they repair it"
+    )]
     Inconsistent,
     /// The status of the blob could not be found.
     #[error(transparent)]
@@ -134,7 +136,8 @@ impl<N: Network> Client<N> {
             summary.segments_decoded += u32::from(segment.is_decoded);
             let len: usize = segment.chunks.iter().map(|chunk| chunk.len()).sum();
             // Fetching goes on while the sink writes.
-            let (written, following) = futures::future::join(write(&self.encoder, sink, segment), segments.next()).await;
+            let (written, following) =
+                futures::future::join(write(&self.encoder, sink, segment), segments.next()).await;
             sink = written?;
             next = following;
             done += u64::try_from(len).unwrap_or(0);

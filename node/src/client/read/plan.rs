@@ -125,8 +125,12 @@ mod tests {
     #[test]
     fn systematic_ones_come_first_and_those_to_avoid_last() {
         // avoided, first choice of 3 out of 7
-        let table: [(&[u16], &[u16]); 4] =
-            [(&[], &[0, 1, 2]), (&[1], &[0, 2, 3]), (&[0, 1, 2], &[3, 4, 5]), (&[0, 1, 2, 3, 4, 5], &[6, 0, 1])];
+        let table: [(&[u16], &[u16]); 4] = [
+            (&[], &[0, 1, 2]),
+            (&[1], &[0, 2, 3]),
+            (&[0, 1, 2], &[3, 4, 5]),
+            (&[0, 1, 2, 3, 4, 5], &[6, 0, 1]),
+        ];
         for (avoided, expected) in table {
             let mut plan = Plan::new(3, 7);
             assert_eq!(plan.ask(|index| avoided.contains(&index)), expected, "{avoided:?}");

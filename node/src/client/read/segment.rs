@@ -10,7 +10,9 @@ use futures::{
 use protocol::{
     NodeIndex, SegmentIndex,
     commitment::SegmentCommitment,
-    encoding::{Axis, DecodeError, SegmentDecoder, SegmentEncoder, SegmentShape, n_source_rows, verify_sliver},
+    encoding::{
+        Axis, DecodeError, SegmentDecoder, SegmentEncoder, SegmentShape, n_source_rows, verify_sliver,
+    },
 };
 use swarm::{Network, RequestError};
 
@@ -53,7 +55,10 @@ pub(super) async fn read_segment<N: Network>(
     })
 }
 
-async fn read<N: Network>(reader: &SharedReader<N>, index: SegmentIndex) -> Result<SegmentBytes, SegmentError> {
+async fn read<N: Network>(
+    reader: &SharedReader<N>,
+    index: SegmentIndex,
+) -> Result<SegmentBytes, SegmentError> {
     let shape = reader.header.shape().segment(index).expect("only segments that exist are read");
     let range = reader.header.shape().range(index).expect("only segments that exist are read");
     let len = usize::try_from(range.end - range.start).expect("a segment fits in memory");

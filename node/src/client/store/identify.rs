@@ -121,7 +121,8 @@ impl Segments {
             kept.extend(segment);
             progress(Progress::Encoding { done: shape.range(index)?.end, total });
         }
-        let header = BlobHeader::new(&shape, &roots).verify().expect("the header is of this version and shape");
+        let header =
+            BlobHeader::new(&shape, &roots).verify().expect("the header is of this version and shape");
         Ok(Identified { header, roots: Arc::new(roots), kept })
     }
 }
@@ -132,7 +133,11 @@ impl Inner {
         step(&mut self.spare.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn read_and_encode(&self, index: SegmentIndex, encoder: &mut SegmentEncoder) -> io::Result<EncodedSegment> {
+    fn read_and_encode(
+        &self,
+        index: SegmentIndex,
+        encoder: &mut SegmentEncoder,
+    ) -> io::Result<EncodedSegment> {
         let range = self.shape.range(index).map_err(io::Error::other)?;
         let shape = self.shape.segment(index).map_err(io::Error::other)?;
         let len = usize::try_from(range.end - range.start).map_err(io::Error::other)?;

@@ -66,7 +66,9 @@ pub enum StoreError {
     },
     /// The certificate could not be recorded by enough members. The blob may or may not be stored; storing it again
     /// settles it.
-    #[error("members with {got} of the {required} shards needed recorded the certificate; store the file again")]
+    #[error(
+        "members with {got} of the {required} shards needed recorded the certificate; store the file again"
+    )]
     TooFewRecords {
         /// Weight in shards of the members that recorded the certificate.
         got: u16,

@@ -96,7 +96,8 @@ impl State {
 
     /// The members that take slivers.
     pub(super) fn sending(&self) -> Vec<NodeIndex> {
-        let sending = |(_, member): &(NodeIndex, &Member)| matches!(member.standing, Standing::Sending { .. });
+        let sending =
+            |(_, member): &(NodeIndex, &Member)| matches!(member.standing, Standing::Sending { .. });
         self.nodes().filter(sending).map(|(node, _)| node).collect()
     }
 
@@ -113,7 +114,9 @@ impl State {
     /// A member holds its slivers of a segment. True if these were its last.
     pub(super) fn holds(&mut self, node: NodeIndex, segment: SegmentIndex, now: Duration) -> bool {
         let n_segments = self.n_segments;
-        let Standing::Sending { segments } = &mut self.members[node.as_usize()].standing else { return false };
+        let Standing::Sending { segments } = &mut self.members[node.as_usize()].standing else {
+            return false;
+        };
         *segments += 1;
         let is_complete = *segments == n_segments;
         if is_complete {
@@ -143,8 +146,14 @@ impl State {
         }
     }
 
-    /// When a segment may be let go although members still lack it: a quorum holds it, and the others had their tail.
+    /// When a segment may be let go although members still lack it: a quorum that can still confirm holds it, and the
+    /// others had their tail.
     fn due(&self, held: &Held) -> Option<Duration> {
+        let holders = held.holders.iter().filter(|node| self.is_reachable(**node));
+        let weight: u16 = holders.map(|node| self.members[node.as_usize()].weight).sum();
+        if weight < self.quorum {
+            return None;
+        }
         held.quorum_at.map(|at| at + self.tail.max(at.saturating_sub(held.offered) / 2))
     }
 
@@ -296,6 +305,19 @@ mod tests {
             assert!(state.is_hopeless());
             assert_eq!(state.reachable(), 2);
         }
+    }
+
+    #[test]
+    fn a_quorum_of_which_one_failed_is_none() {
+        let mut state = state(&[1; 5], 2);
+        state.offer(A, ms(0));
+        for node in 0..4 {
+            state.holds(NodeIndex(node), A, ms(1));
+        }
+        assert_eq!(state.next_due(), Some(ms(101)));
+        state.failed(NodeIndex(0), "gone".into());
+        assert_eq!(state.next_due(), None);
+        assert_eq!(state.release(ms(9_000), true), released(&[], &[]), "the last one is needed");
     }
 
     #[test]

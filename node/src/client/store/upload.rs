@@ -126,7 +126,7 @@ impl<N: Network> Upload<N> {
             self.release();
             self.encode_next();
             if self.state.is_hopeless() && matches!(self.phase, Phase::Confirming) {
-                return Err(self.too_few_confirmations().await);
+                return Err(self.into_failure().await);
             }
             if let Some(stored) = self.stored() {
                 return Ok(stored);
@@ -325,18 +325,24 @@ impl<N: Network> Upload<N> {
         Ok(())
     }
 
-    async fn too_few_confirmations(&self) -> StoreError {
-        if self.is_suspect {
-            let status = self.client.status(self.identified.header.blob_id()).await;
+    /// The error that too few members can take the blob, or what the network knows better.
+    async fn into_failure(self) -> StoreError {
+        let failure = StoreError::TooFewConfirmations {
+            got: self.state.reachable(),
+            required: self.builder.required(),
+            reasons: self.state.reasons(),
+        };
+        let (client, blob_id, is_suspect) =
+            (self.client.clone(), self.identified.header.blob_id(), self.is_suspect);
+        // Memory is let go before anyone is asked.
+        drop(self);
+        if is_suspect {
+            let status = client.status(blob_id).await;
             if status.is_ok_and(|report| matches!(report.status, BlobStatus::Invalid(_))) {
                 return StoreError::Invalid;
             }
         }
-        StoreError::TooFewConfirmations {
-            got: self.state.reachable(),
-            required: self.builder.required(),
-            reasons: self.state.reasons(),
-        }
+        failure
     }
 
     /// Until when members that are still being sent something are worth waiting for: each for a tail after it last

@@ -1,0 +1,188 @@
+//! Reading, and the status of a blob.
+
+use protocol::message::{BlobStatus, Refusal};
+use swarm::simulated::Link;
+use tokio::time::Instant;
+
+use super::*;
+use crate::client::StatusError;
+
+#[test]
+fn up_to_two_f_silent_shards_do_not_stop_a_read() {
+    // f = 2, p = 3. The status is known after a fifth of a second, silence is noticed after three.
+    for silent in [vec![0, 1], vec![0, 1, 2, 3], vec![3, 4, 5, 6], vec![0, 2, 4, 6]] {
+        for manner in [Manner::Silent, Manner::Refuses(Refusal::NotFound), Manner::Liar] {
+            run(async {
+                let cluster = Cluster::new(7, 7);
+                let data = blob(100_000);
+                let stored = cluster.store(&data).await.unwrap();
+                cluster.behave(silent.iter().copied(), &manner);
+                let started = Instant::now();
+                let (summary, read) = cluster.read(stored.blob_id).await.unwrap();
+                assert!(read == data);
+                assert!(started.elapsed() < 3 * SECOND, "{silent:?} {manner:?} {:?}", started.elapsed());
+                assert!(summary.segments_decoded <= 1);
+            });
+        }
+    }
+    run(async {
+        let cluster = Cluster::new(7, 7);
+        let stored = cluster.store(b"hello").await.unwrap();
+        cluster.crash([0, 1, 2, 3]);
+        let started = Instant::now();
+        assert_eq!(cluster.read(stored.blob_id).await.unwrap().1, b"hello");
+        assert!(started.elapsed() < SECOND, "{:?}", started.elapsed());
+    });
+}
+
+#[test]
+fn too_few_slivers_are_told_in_bounded_time() {
+    for manner in [Manner::Silent, Manner::Refuses(Refusal::NotFound), Manner::Refuses(Refusal::Busy)] {
+        run(async {
+            let cluster = Cluster::new(7, 7);
+            let stored = cluster.store(&blob(100_000)).await.unwrap();
+            cluster.behave(0..5, &manner);
+            let started = Instant::now();
+            let error = cluster.read(stored.blob_id).await.unwrap_err();
+            assert!(
+                matches!(error, ReadError::TooFewSlivers { segment: 0, got: 2, required: 3 }),
+                "{manner:?} {error:?}"
+            );
+            assert!(started.elapsed() <= 50 * SECOND, "{manner:?} {:?}", started.elapsed());
+        });
+    }
+    run(async {
+        let cluster = Cluster::new(7, 7);
+        let stored = cluster.store(b"hello").await.unwrap();
+        cluster.crash(0..5);
+        assert!(matches!(
+            cluster.read(stored.blob_id).await,
+            Err(ReadError::TooFewSlivers { segment: 0, got: 2, required: 3 })
+        ));
+    });
+}
+
+#[test]
+fn silence_costs_its_delay_once_not_for_every_segment() {
+    run(async {
+        let cluster = Cluster::new(4, 4);
+        let data = blob(4 * segment_bytes(4));
+        let stored = cluster.store(&data).await.unwrap();
+        cluster.behave([0], &Manner::Silent);
+        let started = Instant::now();
+        let (summary, read) = cluster.read(stored.blob_id).await.unwrap();
+        assert!(read == data);
+        assert!(summary.segments_decoded > 0);
+        assert!(started.elapsed() < 2 * SECOND, "{:?}", started.elapsed());
+        let sliver_bytes = summary.size / 2;
+        assert!(summary.received_bytes < summary.size + sliver_bytes, "hedges are few: {summary:?}");
+    });
+}
+
+#[test]
+fn a_link_that_is_slow_for_all_is_not_loaded_with_hedges() {
+    run(async {
+        let cluster = Cluster::new(7, 7);
+        let data = blob(segment_bytes(7));
+        let stored = cluster.store(&data).await.unwrap();
+        for i in 0..7 {
+            let link = Link { bytes_per_second: Some(2 << 20), ..Link::default() };
+            cluster.simulation.set_link(peer(i), CLIENT, link);
+        }
+        let (summary, read) = cluster.read(stored.blob_id).await.unwrap();
+        assert!(read == data);
+        assert!(summary.received_bytes <= summary.size + summary.size / 4, "{summary:?}");
+    });
+}
+
+#[test]
+fn liars_never_change_the_bytes() {
+    run(async {
+        let cluster = Cluster::new(4, 4);
+        let data = blob(2 * segment_bytes(4) + 5);
+        let stored = cluster.store(&data).await.unwrap();
+        cluster.behave([1, 3], &Manner::Liar);
+        let (summary, read) = cluster.read(stored.blob_id).await.unwrap();
+        assert!(read == data);
+        assert!(summary.segments_decoded > 0);
+        // With three, two slivers cannot be had, and nothing false is read instead.
+        cluster.behave([0], &Manner::Liar);
+        assert!(matches!(
+            cluster.read(stored.blob_id).await,
+            Err(ReadError::TooFewSlivers { got: 0 | 1, required: 2, .. } | ReadError::Status(_))
+        ));
+    });
+}
+
+#[test]
+fn unknown_blobs_are_not_found_on_the_word_of_a_quorum() {
+    run(async {
+        let cluster = Cluster::new(7, 7);
+        let unknown = BlobId([9; 32]);
+        cluster.behave([0, 1], &Manner::Silent);
+        let started = Instant::now();
+        let report = cluster.client.status(unknown).await.unwrap();
+        assert!((report.status == BlobStatus::Unknown) && report.answered == 5);
+        assert!(started.elapsed() < SECOND);
+        assert!(matches!(cluster.read(unknown).await, Err(ReadError::NotFound)));
+        cluster.behave([2], &Manner::Silent);
+        let started = Instant::now();
+        let error = cluster.client.status(unknown).await.unwrap_err();
+        assert!(matches!(error, StatusError::TooFewAnswers { answered: 4, required: 5 }));
+        assert!(started.elapsed() <= 25 * SECOND, "{:?}", started.elapsed());
+    });
+}
+
+#[test]
+fn one_honest_member_is_enough_to_know_that_a_blob_is_certified() {
+    run(async {
+        let cluster = Cluster::new(7, 7);
+        let stored = cluster.store(b"hello").await.unwrap();
+        cluster.behave(0..3, &Manner::Liar);
+        cluster.behave(3..6, &Manner::Silent);
+        let started = Instant::now();
+        let report = cluster.client.status(stored.blob_id).await.unwrap();
+        assert!(matches!(report.status, BlobStatus::Certified(_)));
+        assert!(started.elapsed() < SECOND, "{:?}", started.elapsed());
+    });
+}
+
+#[test]
+fn an_invalidity_certificate_overrules_availability() {
+    run(async {
+        let cluster = Cluster::new(7, 7);
+        let stored = cluster.store(b"hello").await.unwrap();
+        let certificate = cluster.invalidity(stored.blob_id);
+        cluster.doubles[6].set_status(stored.blob_id, BlobStatus::Invalid(certificate));
+        // Its answer is among the last, yet within the time that a certificate waits.
+        let latency = Duration::from_millis(60)..=Duration::from_millis(60);
+        cluster.simulation.set_link(CLIENT, peer(6), Link { latency, ..Link::default() });
+        cluster.behave([0, 1, 2], &Manner::Silent);
+        let report = cluster.client.status(stored.blob_id).await.unwrap();
+        assert!(matches!(report.status, BlobStatus::Invalid(_)));
+        assert!(matches!(cluster.read(stored.blob_id).await, Err(ReadError::Invalid)));
+        assert!(matches!(cluster.store(b"hello").await, Err(StoreError::Invalid)));
+    });
+}
+
+#[test]
+fn a_blob_found_invalid_while_it_is_read_is_told_so() {
+    run(async {
+        let cluster = Cluster::new(7, 7);
+        let stored = cluster.store(&blob(1000)).await.unwrap();
+        let certificate = cluster.invalidity(stored.blob_id);
+        cluster.simulation.set_default_link(Link::default());
+        let late = async {
+            // After the status, before the slivers.
+            tokio::time::sleep(Duration::from_millis(42)).await;
+            for double in &cluster.doubles {
+                double.set_status(stored.blob_id, BlobStatus::Invalid(certificate.clone()));
+                double.drop_slivers();
+            }
+        };
+        let latency = Duration::from_millis(20)..=Duration::from_millis(20);
+        cluster.simulation.set_default_link(Link { latency, ..Link::default() });
+        let (result, ()) = futures::future::join(cluster.read(stored.blob_id), late).await;
+        assert!(matches!(result, Err(ReadError::Invalid)), "{result:?}");
+    });
+}
