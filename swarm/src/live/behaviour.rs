@@ -134,9 +134,9 @@ fn gossip(
         .duplicate_cache_time(limits::GOSSIP_REMEMBERED)
         .max_publish_messages(limits::GOSSIP_MESSAGES_MAX)
         .connection_handler_queue_len(limits::GOSSIP_QUEUE_MAX)
-        .max_transmit_size(bytes_max + limits::GOSSIP_OVERHEAD_BYTES);
+        .max_transmit_size(bytes_max + limits::GOSSIP_PACKET_SLACK_BYTES);
     for (topic, name) in &topics {
-        builder.max_transmit_size_for_topic(topic.bytes_max(), name.hash());
+        builder.max_transmit_size_for_topic(topic.bytes_max() + limits::GOSSIP_OVERHEAD_BYTES, name.hash());
     }
     let built = builder.build().map_err(|error| error.to_string())?;
     let authenticity = gossipsub::MessageAuthenticity::Signed(keypair.clone());

@@ -44,11 +44,21 @@ const OUTCOME_FRAME: u8 = 0;
 const OUTCOME_REFUSED: u8 = 1;
 const OUTCOME_BUSY: u8 = 2;
 
+/// Why a request of a peer was not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unread {
+    /// The budget for requests being read was used up.
+    NoRoom,
+    /// It breaks the form or the limits of a frame.
+    Malformed,
+}
+
 /// A request as the event loop hands it over, or gets it.
 #[derive(Debug)]
 pub(super) struct Request {
-    /// `None` if the budget for requests being read was used up.
-    pub(super) frame: Option<Frame>,
+    /// The frame. A malformed one is no error of the stream, since libp2p keeps errors of unread requests to itself
+    /// (read in the source), and its sender is to be scored down.
+    pub(super) frame: Result<Frame, Unread>,
     /// Ready once the caller stopped waiting; the stream is then given up. `None` for a request of a peer.
     pub(super) abandoned: Option<oneshot::Receiver<()>>,
     /// The share of the budget that this request uses, until the node's queue, which has its own bounds, takes it.
@@ -189,8 +199,12 @@ impl request_response::Codec for Codec {
         T: AsyncRead + Unpin + Send,
     {
         let read = read_frame_within(io, &self.request_bytes);
-        let read = timeout(READ_REQUEST_TIMEOUT, read).await.map_err(timed_out)??;
-        let (frame, held) = read.map_or((None, None), |(frame, held)| (Some(frame), held));
+        let (frame, held) = match timeout(READ_REQUEST_TIMEOUT, read).await.map_err(timed_out)? {
+            Ok(Some((frame, held))) => (Ok(frame), held),
+            Ok(None) => (Err(Unread::NoRoom), None),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => (Err(Unread::Malformed), None),
+            Err(error) => return Err(error),
+        };
         Ok(Request { frame, abandoned: None, held })
     }
 
@@ -217,7 +231,7 @@ impl request_response::Codec for Codec {
         T: AsyncWrite + Unpin + Send,
     {
         self.abandoned = request.abandoned;
-        let frame = request.frame.ok_or_else(|| invalid("nothing to send"))?;
+        let frame = request.frame.map_err(|unread| invalid(format!("{unread:?}")))?;
         unless_abandoned(self.abandoned.as_mut(), write_frame(io, None, frame)).await
     }
 
@@ -260,7 +274,7 @@ mod tests {
 
     async fn written(frame: Frame) -> Vec<u8> {
         let mut io = Cursor::new(Vec::new());
-        let request = Request { frame: Some(frame), abandoned: None, held: None };
+        let request = Request { frame: Ok(frame), abandoned: None, held: None };
         codec(0).write_request(&PROTOCOL, &mut io, request).await.unwrap();
         io.into_inner()
     }
@@ -272,7 +286,7 @@ mod tests {
             let mut codec = codec(1 << 20);
             let mut io = Cursor::new(written(frame.clone()).await);
             let request = codec.read_request(&PROTOCOL, &mut io).await.unwrap();
-            assert_eq!(request.frame, Some(frame));
+            assert_eq!(request.frame, Ok(frame));
             assert_eq!(codec.request_bytes.available_permits(), (1 << 20) - header - payload);
             drop(request.held);
             assert_eq!(codec.request_bytes.available_permits(), 1 << 20);
@@ -287,8 +301,8 @@ mod tests {
     #[tokio::test]
     async fn lengths_are_refused_before_anything_is_read() {
         for prefix in [[0xff; 8], [1, 64, 0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 1, 0, 4, 0]] {
-            let error = codec(1 << 20).read_request(&PROTOCOL, &mut Cursor::new(prefix)).await.unwrap_err();
-            assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{prefix:?}");
+            let request = codec(1 << 20).read_request(&PROTOCOL, &mut Cursor::new(prefix)).await.unwrap();
+            assert_eq!(request.frame, Err(Unread::Malformed), "{prefix:?}");
         }
         let outcome = codec(0).read_response(&PROTOCOL, &mut Cursor::new([9])).await;
         assert_eq!(outcome.unwrap_err().kind(), io::ErrorKind::InvalidData);
@@ -298,7 +312,7 @@ mod tests {
     async fn an_exhausted_budget_is_no_error_of_the_peer() {
         let mut codec = codec(100_000);
         let mut io = Cursor::new(written(Frame::new(vec![1], vec![2; 200_000])).await);
-        assert_eq!(codec.read_request(&PROTOCOL, &mut io).await.unwrap().frame, None);
+        assert_eq!(codec.read_request(&PROTOCOL, &mut io).await.unwrap().frame, Err(Unread::NoRoom));
         assert_eq!(codec.request_bytes.available_permits(), 100_000);
     }
 

@@ -47,6 +47,11 @@ pub(super) const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// What signatures, keys and names add to a message on a topic; some 200 bytes, generously.
 pub(super) const GOSSIP_OVERHEAD_BYTES: usize = 4 * 1024;
 
+/// What a packet of gossip may have beyond the longest message. libp2p compares the limit with all that was read from
+/// the stream so far (read in the source), which may include the start of the next packet: at least its read buffer of
+/// 8 KiB must fit, or the longest message breaks the stream now and then.
+pub(super) const GOSSIP_PACKET_SLACK_BYTES: usize = 64 * 1024;
+
 /// Messages that wait for one slow peer before they are dropped. With block proposals of 2 MiB this is 256 MiB at worst,
 /// for the few seconds that a message is kept.
 pub(super) const GOSSIP_QUEUE_MAX: usize = 128;
@@ -63,6 +68,8 @@ pub(super) const LISTEN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Peers whose rates are remembered after they left, so that a new connection is not a new allowance.
 pub(super) const RATES_REMEMBERED: usize = 1_024;
 
-/// Answers written to a peer that is refused are not worth waiting for; neither are its addresses. Strangers learnt from
-/// the hash table are many: this many addresses are taken from one of its entries.
+/// Addresses that are taken from one entry of the hash table: a host seldom has more, and the entry may be forged.
 pub(super) const FOUND_ADDRESSES_MAX: usize = 4;
+
+/// How long a node that stops waits for its connections to close: a round trip to the far side of the world.
+pub(super) const HANG_UP_TIMEOUT: Duration = Duration::from_millis(300);

@@ -26,6 +26,8 @@ mod keys;
 mod limits;
 mod mailbox;
 mod score;
+#[cfg(test)]
+mod tests;
 mod transport;
 
 use std::{
