@@ -9,15 +9,19 @@ use storage::{
     index::{MemoryIndex, SledIndex},
 };
 
+fn reopen(open: impl FnMut() -> Parts + 'static) -> Reopen {
+    Box::new(open)
+}
+
 #[test]
 fn real_disk_with_sled() {
     run(|| {
         let directory = tempfile::tempdir().unwrap();
-        Box::new(move || -> Parts {
+        reopen(move || {
             let disk = Arc::new(RealDisk::open(directory.path().join("node")).unwrap());
             let index = SledIndex::open(directory.path().join("node/index")).unwrap();
             (disk, Box::new(index))
-        }) as Reopen
+        })
     });
 }
 
@@ -25,9 +29,9 @@ fn real_disk_with_sled() {
 fn real_disk_with_memory() {
     run(|| {
         let directory = tempfile::tempdir().unwrap();
-        Box::new(move || -> Parts {
+        reopen(move || {
             (Arc::new(RealDisk::open(directory.path()).unwrap()), Box::new(MemoryIndex::default()))
-        }) as Reopen
+        })
     });
 }
 
@@ -37,7 +41,7 @@ fn simulated_disk_with_memory() {
     run(|| {
         seed += 1;
         let disk = SimulatedDisk::new(seed);
-        Box::new(move || -> Parts { (Arc::new(disk.kill()), Box::new(MemoryIndex::default())) }) as Reopen
+        reopen(move || (Arc::new(disk.kill()), Box::new(MemoryIndex::default())))
     });
 }
 

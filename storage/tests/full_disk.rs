@@ -69,7 +69,7 @@ fn the_reserve_is_for_deletes_and_compaction() {
     disk.set_capacity(Some(300_000));
     let config = Config { reserve_bytes: 100_000, ..CONFIG };
     let index = Box::new(MemoryIndex::default());
-    let (store, _) = Store::open(Arc::new(disk.clone()), index, config).unwrap();
+    let (store, _) = Store::open(Arc::new(disk), index, config).unwrap();
     let mut n = 0;
     while store.write(vec![put(n, 10_000)]).is_ok() {
         n += 1;
@@ -93,7 +93,7 @@ fn deleting_large_payloads_makes_room_without_compaction() {
     disk.set_capacity(Some(1_000_000));
     let index = Box::new(MemoryIndex::default());
     let (store, _) =
-        Store::open(Arc::new(disk.clone()), index, Config { reserve_bytes: 0, ..Config::default() }).unwrap();
+        Store::open(Arc::new(disk), index, Config { reserve_bytes: 0, ..Config::default() }).unwrap();
     for i in 0..50 {
         store.write(vec![put(i, 400_000)]).unwrap();
         if i > 0 {

@@ -1,6 +1,6 @@
 //! One directory of files, as little of a file system as the store needs.
 //!
-//! [`RealDisk`] is the operating system's, [`SimulatedDisk`] an in-memory one that crashes, tears writes, runs full
+//! [`RealDisk`] is the operating system's, `SimulatedDisk` (feature `simulated`) an in-memory one that crashes, tears writes, runs full
 //! and flips bits on demand.
 //!
 //! # Invariants

@@ -46,9 +46,23 @@ impl LaggingIndex {
         copy
     }
 
-    /// Goes back to some moment since the last flush, or rarely to any earlier one.
+    /// Loses one entry without a trace.
+    pub(crate) fn lose_entry(&self, key: &Key) {
+        let mut state = self.0.lock().unwrap();
+        let summary = state.current.summary().unwrap().unwrap();
+        state.history.push((vec![(key.clone(), None)], summary));
+        state.current.apply(&[(key.clone(), None)], &summary).unwrap();
+    }
+
+    /// Goes back to some moment since the last flush, or rarely to any earlier one. Of what was not flushed, any
+    /// change may be missing on its own.
     pub(crate) fn crash(&self) {
         let mut state = self.0.lock().unwrap();
+        let (n_flushed, gaps) = (state.n_flushed, state.rng.random::<bool>());
+        let State { rng, history, .. } = &mut *state;
+        for (changes, _) in history.iter_mut().skip(n_flushed) {
+            changes.retain(|_| !gaps || rng.random::<bool>());
+        }
         let n = state.history.len();
         let first = if state.rng.random_range(0..8) == 0 { 0 } else { state.n_flushed.min(n) };
         let cut = state.rng.random_range(first..=n);

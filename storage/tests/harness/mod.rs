@@ -219,7 +219,7 @@ pub(crate) fn crash_at(seed: u64, steps: &[Step], point: u64, lying_sync: bool) 
     if !machine.disk.is_dead() {
         return Ok(false);
     }
-    machine = machine.crash();
+    machine = if point % 5 == 1 { machine.kill() } else { machine.crash() };
     for again in 0..point % 3 {
         machine.disk.fail_after((point / 3 + again) % 7);
         drop(open(&machine));
