@@ -1,1 +1,3 @@
 //! Many Floe nodes on one machine: real processes and simulations, faults and reports.
+
+pub mod sim;

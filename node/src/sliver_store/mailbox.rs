@@ -456,3 +456,11 @@ impl SliverStore {
 fn read_all(records: &Store, key: &Key) -> Result<Bytes, StoreReadError> {
     records.read_all(key).map_err(|error| StoreReadError::from(&error))
 }
+
+/// The sliver that an open store holds, if any: for tests and tools that look at a disk without running a node.
+#[must_use]
+pub fn sliver_in_image(store: &Store, n_shards: u16, at: &SliverAt) -> Option<Vec<u8>> {
+    let shard = shard_of(n_shards, &at.blob_id, at.segment, at.pair);
+    let record = store.read_all(&keys::sliver(shard, &at.blob_id, at.segment, at.axis)).ok()?;
+    record.get(HASH_BYTES..).map(<[u8]>::to_vec)
+}

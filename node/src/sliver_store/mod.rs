@@ -21,5 +21,5 @@ mod mailbox;
 pub use self::{
     actor::{Actor, Config},
     blocking::Blocking,
-    mailbox::{Counts, HeldSliver, SliverStore, StoreReadError, StoreWriteError},
+    mailbox::{Counts, HeldSliver, SliverStore, StoreReadError, StoreWriteError, sliver_in_image},
 };

@@ -1,0 +1,33 @@
+//! Whole nodes in one process: simulated network, disks and clock, everything from one seed.
+//!
+//! ```text
+//!  Plan(seed) --> World: nodes over swarm::simulated and storage's SimulatedDisk, one thread, a paused clock
+//!                   ^            ^
+//!                faults       workload: clients store and read, and remember what they were told
+//!                                |
+//!                             oracles: durable images and acknowledged answers against what was promised
+//! ```
+//!
+//! A run has a chaos phase, in which only safety counts, then everything is healed and liveness counts too. The same
+//! seed gives the same run, delivery by delivery; a failure prints the command that repeats it.
+//!
+//! Read [`run`] first: it is one run from beginning to end.
+
+mod byzantine;
+mod faults;
+mod model;
+mod oracle;
+mod plan;
+mod run;
+mod workload;
+mod world;
+mod writer;
+
+pub use self::{
+    byzantine::{Behaviour, Peers, Watched},
+    model::{Model, Violation},
+    plan::Plan,
+    run::{Outcome, run, run_seed},
+    world::{SimClient, World},
+    writer::WrongWriter,
+};

@@ -1,0 +1,68 @@
+//! What clients were told, and what was seen to be wrong.
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use protocol::{BlobId, NodeIndex};
+
+/// A promise that was broken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Name of the promise, as in `docs/TESTING.md`.
+    pub promise: &'static str,
+    /// What was seen.
+    pub detail: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.promise, self.detail)
+    }
+}
+
+/// A blob whose store was acknowledged.
+#[derive(Clone, Debug)]
+pub struct Acknowledged {
+    /// Its bytes.
+    pub data: Arc<Vec<u8>>,
+    /// The members that vouched for it.
+    pub signers: Vec<NodeIndex>,
+}
+
+/// What clients were told.
+#[derive(Debug, Default)]
+pub struct Model {
+    /// Blobs whose store was acknowledged.
+    pub acknowledged: BTreeMap<BlobId, Acknowledged>,
+    /// Blobs that a writer encoded wrongly.
+    pub wrong: Vec<BlobId>,
+    /// Operations by kind and outcome.
+    pub operations: BTreeMap<&'static str, u64>,
+    /// Faults by kind.
+    pub faults: BTreeMap<&'static str, u64>,
+    /// Broken promises.
+    pub violations: Vec<Violation>,
+}
+
+impl Model {
+    /// Counts an operation.
+    pub fn operation(&mut self, kind: &'static str) {
+        *self.operations.entry(kind).or_default() += 1;
+    }
+
+    /// Counts a fault.
+    pub fn fault(&mut self, kind: &'static str) {
+        *self.faults.entry(kind).or_default() += 1;
+    }
+
+    /// Writes down a broken promise.
+    pub fn violation(&mut self, promise: &'static str, detail: impl Into<String>) {
+        self.violations.push(Violation { promise, detail: detail.into() });
+    }
+
+    /// Writes down a broken promise unless `holds`.
+    pub fn check(&mut self, promise: &'static str, holds: bool, detail: impl FnOnce() -> String) {
+        if !holds {
+            self.violation(promise, detail());
+        }
+    }
+}

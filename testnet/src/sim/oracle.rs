@@ -1,0 +1,230 @@
+//! What was promised, against what is on the disks.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use node::sliver_store::sliver_in_image;
+use protocol::{
+    BlobId, NodeIndex, SegmentIndex,
+    commitment::VerifiedHeader,
+    encoding::{Axis, BlobShape, SegmentEncoder},
+    message::{BlobStatus, SliverAt},
+    quorum::{max_faulty, quorum},
+};
+use rand::seq::SliceRandom as _;
+use storage::Store;
+use swarm::Offence;
+use tokio::time::Instant;
+
+use super::{
+    workload::User,
+    world::{World, durable_image},
+};
+
+const AXES: [Axis; 2] = [Axis::Primary, Axis::Secondary];
+
+/// The slivers of a one-segment blob that a node owes.
+fn owed(world: &World, blob_id: BlobId, node: NodeIndex) -> Vec<SliverAt> {
+    let committee = world.committee();
+    let segment = SegmentIndex(0);
+    let pairs = committee.shards(node).iter().map(|shard| committee.pair_of(&blob_id, segment, *shard));
+    pairs.flat_map(|pair| AXES.map(|axis| SliverAt { blob_id, segment, pair, axis })).collect()
+}
+
+fn holds(world: &World, image: &Store, at: &SliverAt) -> bool {
+    sliver_in_image(image, world.committee().n_shards(), at).is_some()
+}
+
+/// D2: a certificate has the weight of a quorum, by a count of its own, and those who signed it and are honest hold
+/// durably what they vouched for.
+pub(super) fn certificate_is_backed(world: &World, blob_id: BlobId) {
+    let signers = world.model().acknowledged.get(&blob_id).map(|acknowledged| acknowledged.signers.clone());
+    let Some(signers) = signers.filter(|signers| !signers.is_empty()) else { return };
+    let n = world.committee().n_shards();
+    let weight: usize = signers.iter().map(|signer| world.committee().shards(*signer).len()).sum();
+    world.model().check("D2", 3 * weight > 2 * usize::from(n) && weight >= usize::from(quorum(n)), || {
+        format!("{blob_id} was certified with a weight of {weight} of {n}")
+    });
+    for signer in signers {
+        if world.is_faulty(signer) || world.plan.flips {
+            continue;
+        }
+        let Some(image) = durable_image(&world.disk(signer)) else {
+            world.model().violation("D4", format!("node {signer}: the durable image does not open"));
+            continue;
+        };
+        let missing = owed(world, blob_id, signer).iter().filter(|at| !holds(world, &image, at)).count();
+        world.model().check("D2", missing == 0, || {
+            format!("node {signer} vouched for {blob_id} and lacks {missing} slivers on disk")
+        });
+    }
+}
+
+/// D4: what a node vouched for is still there after it lost power.
+pub(super) fn nothing_acknowledged_was_lost(world: &World, node: NodeIndex) {
+    if world.plan.flips || world.is_faulty(node) {
+        return;
+    }
+    let blobs: Vec<BlobId> = world
+        .model()
+        .acknowledged
+        .iter()
+        .filter(|(_, acknowledged)| acknowledged.signers.contains(&node))
+        .map(|(blob_id, _)| *blob_id)
+        .collect();
+    for blob_id in blobs {
+        certificate_is_backed(world, blob_id);
+    }
+}
+
+/// D5: no honest node was blamed for bytes that do not verify, so none served what its disk had damaged.
+pub(super) fn no_honest_node_was_blamed(world: &World, ever_faulty: &BTreeSet<protocol::PeerId>) {
+    let members: BTreeSet<_> = world.committee().members().iter().map(|member| member.peer).collect();
+    for (by, peer, offence) in world.peers.blamed() {
+        let is_honest = members.contains(&peer) && !ever_faulty.contains(&peer);
+        let is_grave = matches!(offence, Offence::Unverifiable | Offence::Malformed);
+        world.model().check("D5", !(is_honest && is_grave), || {
+            format!("{by} blamed the honest {peer} for {offence:?}")
+        });
+    }
+}
+
+/// The certified blobs that a node knows.
+async fn certified(world: &World, node: NodeIndex) -> Option<Vec<VerifiedHeader>> {
+    let registry = &world.handles(node)?.registry;
+    let mut headers = Vec::new();
+    for blob_id in registry.list(None, usize::MAX).await.ok()? {
+        if let BlobStatus::Certified(record) = registry.status(blob_id).await.ok()? {
+            headers.push(record.header.verify_for(blob_id).ok()?);
+        }
+    }
+    Some(headers)
+}
+
+/// What a node still lacks, or `None` if it is whole: it knows what all others know, and holds all that it owes.
+async fn lacks(world: &World, node: NodeIndex) -> Option<String> {
+    let Some(handles) = world.handles(node) else { return Some("it is down".to_owned()) };
+    let digest = handles.registry.digest();
+    for other in world.running() {
+        let theirs = world.handles(other).map(|handles| handles.registry.digest());
+        if theirs != Some(digest) {
+            return Some(format!("its records differ from those of node {other}"));
+        }
+    }
+    let Some(headers) = certified(world, node).await else {
+        return Some("a record of it cannot be read".to_owned());
+    };
+    for header in headers {
+        let owed = owed(world, header.blob_id(), node);
+        let missing = owed.iter().filter(|at| !handles.store.has_sliver(at)).count();
+        if missing > 0 {
+            return Some(format!("{missing} slivers of {}", header.blob_id()));
+        }
+    }
+    None
+}
+
+/// True if the node is whole.
+pub(super) async fn is_whole(world: &World, node: NodeIndex) -> bool {
+    lacks(world, node).await.is_none()
+}
+
+/// D3 and L4: within `limit` of healing, every node holds every sliver that it owes. Returns the time it took.
+pub(super) async fn becomes_whole(world: &mut World, limit: Duration) -> Option<Duration> {
+    let start = Instant::now();
+    loop {
+        let mut lacking = None;
+        for node in world.all() {
+            if let Some(what) = lacks(world, node).await {
+                lacking = Some(format!("node {node} lacks after {:?}: {what}", start.elapsed()));
+                break;
+            }
+        }
+        match lacking {
+            None => {
+                for node in world.all() {
+                    world.set_whole(node);
+                }
+                return Some(start.elapsed());
+            }
+            Some(what) if start.elapsed() > limit => {
+                world.model().violation("D3", what);
+                return None;
+            }
+            Some(_) => tokio::time::sleep(Duration::from_millis(500)).await,
+        }
+        for node in world.reap().await {
+            world.restart(node).await;
+        }
+    }
+}
+
+/// D6: every sliver on every disk is the one that an honest encoder makes. With `D5`, bits that were flipped on the
+/// disks are gone.
+pub(super) fn slivers_are_the_encoders(world: &World) {
+    let n = world.committee().n_shards();
+    let acknowledged: Vec<_> =
+        world.model().acknowledged.iter().map(|(id, blob)| (*id, std::sync::Arc::clone(&blob.data))).collect();
+    let mut encoder = SegmentEncoder::new(n);
+    let images: Vec<_> = world.all().into_iter().map(|node| (node, durable_image(&world.disk(node)))).collect();
+    for (blob_id, data) in acknowledged {
+        let length = u64::try_from(data.len()).expect("a small blob");
+        let shape = BlobShape::new(n, length).expect("a small blob");
+        let segment = encoder.encode(shape.segment(SegmentIndex(0)).expect("a small blob"), &data);
+        for (node, image) in &images {
+            let Some(image) = image else {
+                world.model().violation("D4", format!("node {node}: the durable image does not open"));
+                continue;
+            };
+            for at in owed(world, blob_id, *node) {
+                let stored = sliver_in_image(image, n, &at);
+                let is_right = stored.as_deref() == Some(segment.sliver_of_pair(at.axis, at.pair));
+                world.model().check("D6", is_right, || {
+                    let what = if stored.is_some() { "another sliver" } else { "nothing" };
+                    format!("node {node} holds {what} for pair {} {:?} of {blob_id}", at.pair, at.axis)
+                });
+            }
+        }
+    }
+}
+
+/// D1: with any `f` shards down, every acknowledged blob is read as the bytes that were stored.
+pub(super) async fn all_read_with_f_down(world: &mut World, user: &User) {
+    let mut nodes = world.all();
+    nodes.shuffle(&mut world.rng(4));
+    let f = max_faulty(world.committee().n_shards());
+    let (mut down, mut weight) = (Vec::new(), 0);
+    for node in nodes {
+        if weight + world.committee().weight(node) <= f {
+            weight += world.committee().weight(node);
+            world.kill(node).await;
+            down.push(node);
+        }
+    }
+    let blobs: Vec<BlobId> = world.model().acknowledged.keys().copied().collect();
+    for blob_id in blobs {
+        let is_read = user.read(blob_id).await;
+        world.model().check("D1", is_read, || format!("{blob_id} cannot be read with {weight} shards down"));
+    }
+    for node in down {
+        world.restart(node).await;
+    }
+}
+
+/// H1: every blob that any node lists can be read, or is invalid for everyone.
+pub(super) async fn what_is_listed_is_readable(world: &World, user: &User) {
+    let mut listed = BTreeSet::new();
+    for node in world.running() {
+        if let Some(headers) = certified(world, node).await {
+            listed.extend(headers.iter().map(VerifiedHeader::blob_id));
+        }
+    }
+    for blob_id in listed {
+        let known = world.model().acknowledged.contains_key(&blob_id);
+        if known {
+            continue;
+        }
+        // Certified although its writer was not told so: as good as any other.
+        let result = user.client.read(blob_id, Vec::new(), super::workload::silent()).await;
+        world.model().check("H1", result.is_ok(), || format!("{blob_id} is listed and cannot be read"));
+    }
+}

@@ -1,0 +1,250 @@
+//! One run, from beginning to end.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use node::client::ReadError;
+use protocol::{BlobId, NodeIndex, message::BlobStatus, quorum::max_faulty};
+use rand::Rng as _;
+use tokio::{sync::mpsc, task::JoinSet, time::Instant};
+
+use super::{
+    faults::Faults,
+    model::Violation,
+    oracle,
+    plan::Plan,
+    workload::{User, silent},
+    world::World,
+    writer::WrongWriter,
+};
+
+/// Time within which every node is whole again after everything was healed. Source: `docs/TESTING.md`, D3.
+const WHOLE_MAX: Duration = Duration::from_secs(60);
+/// Time within which operations end after everything was healed.
+const PENDING_MAX: Duration = Duration::from_secs(120);
+/// Acknowledgements that may wait to be looked at.
+const ACKNOWLEDGEMENTS: usize = 64;
+
+/// How a run went.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The options of the run.
+    pub plan: Plan,
+    /// Broken promises.
+    pub violations: Vec<Violation>,
+    /// Operations by kind and outcome.
+    pub operations: BTreeMap<&'static str, u64>,
+    /// Faults by kind.
+    pub faults: BTreeMap<&'static str, u64>,
+    /// A hash over every delivery of the network with its instant.
+    pub trace: [u8; 32],
+    /// Deliveries of the network.
+    pub events: u64,
+    /// Simulated time.
+    pub simulated: Duration,
+    /// Time from healing to every node being whole.
+    pub whole_after: Option<Duration>,
+}
+
+/// Runs the plan of a seed.
+#[must_use]
+pub fn run_seed(seed: u64) -> Outcome {
+    run(Plan::new(seed))
+}
+
+/// Runs a plan.
+///
+/// # Panics
+///
+/// If no runtime can be made, or a node does not start on what its disk holds.
+#[must_use]
+pub fn run(plan: Plan) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime without I/O needs nothing of the system");
+    runtime.block_on(Box::pin(drive(plan)))
+}
+
+async fn drive(plan: Plan) -> Outcome {
+    let start = Instant::now();
+    let mut world = World::start(plan.clone()).await;
+    let (users, ever_faulty) = Box::pin(chaos(&mut world)).await;
+    let whole_after = Box::pin(finish(&mut world, users)).await;
+    oracle::no_honest_node_was_blamed(&world, &ever_faulty);
+    if plan.wrong_writer {
+        Box::pin(wrong_writer_is_caught(&mut world)).await;
+    }
+    let trace = world.simulation.trace();
+    let mut model = world.model();
+    Outcome {
+        plan,
+        violations: std::mem::take(&mut model.violations),
+        operations: std::mem::take(&mut model.operations),
+        faults: std::mem::take(&mut model.faults),
+        trace: trace.hash,
+        events: trace.events,
+        simulated: start.elapsed(),
+        whole_after,
+    }
+}
+
+/// Faults and work side by side; only safety counts.
+async fn chaos(world: &mut World) -> (Vec<User>, BTreeSet<protocol::PeerId>) {
+    let (acknowledgements, mut acknowledged) = mpsc::channel(ACKNOWLEDGEMENTS);
+    let mut faults = Faults::new(world.rng(1));
+    if world.plan.byzantine {
+        faults.corrupt_some(world);
+    }
+    let ever_faulty: BTreeSet<_> = world
+        .all()
+        .into_iter()
+        .map(|node| world.peer(node))
+        .filter(|peer| world.peers.is_faulty(*peer))
+        .collect();
+    let mut users = JoinSet::new();
+    for index in 0..u64::from(world.plan.n_clients) {
+        let user = User {
+            client: world.client(),
+            rng: world.rng(100 + index),
+            model: world.shared_model(),
+            acknowledgements: acknowledgements.clone(),
+        };
+        users.spawn(user.work(world.plan.clone()));
+    }
+    drop(acknowledgements);
+    let end = Instant::now() + world.plan.chaos;
+    let mut rng = world.rng(2);
+    while Instant::now() < end {
+        let pause = Duration::from_millis(rng.random_range(300..3_000));
+        let next = (Instant::now() + pause).min(end);
+        look_at_acknowledged(world, &mut acknowledged, next).await;
+        faults.step(world).await;
+        regained(world).await;
+    }
+    faults.heal(world).await;
+    for node in world.all() {
+        oracle::nothing_acknowledged_was_lost(world, node);
+    }
+    // From here on operations must end.
+    let end = Instant::now() + PENDING_MAX;
+    let mut finished = Vec::new();
+    while !users.is_empty() {
+        tokio::select! {
+            biased;
+            Some(user) = users.join_next() => match user {
+                Ok(user) => finished.push(user),
+                Err(error) => world.model().violation("L1", format!("a client failed: {error}")),
+            },
+            Some(blob_id) = acknowledged.recv() => oracle::certificate_is_backed(world, blob_id),
+            () = tokio::time::sleep_until(end) => {
+                world.model().violation("L1", format!("{} clients are still waiting", users.len()));
+                break;
+            }
+        }
+    }
+    (finished, ever_faulty)
+}
+
+async fn look_at_acknowledged(world: &World, acknowledged: &mut mpsc::Receiver<BlobId>, until: Instant) {
+    loop {
+        tokio::select! {
+            biased;
+            Some(blob_id) = acknowledged.recv() => oracle::certificate_is_backed(world, blob_id),
+            () = tokio::time::sleep_until(until) => return,
+        }
+    }
+}
+
+/// Nodes that had lost their disks and are whole again count as honest again.
+async fn regained(world: &mut World) {
+    let healing: Vec<NodeIndex> = world.running().into_iter().filter(|node| world.is_faulty(*node)).collect();
+    for node in healing {
+        if oracle::is_whole(world, node).await {
+            world.set_whole(node);
+        }
+    }
+}
+
+/// Everything is healed: liveness counts too, and every promise is looked at.
+async fn finish(world: &mut World, mut users: Vec<User>) -> Option<Duration> {
+    let whole_after = oracle::becomes_whole(world, WHOLE_MAX).await;
+    let Some(mut user) = users.pop() else { return whole_after };
+    // L1: with everything up, a store succeeds; H3: storing it again gives the same ID.
+    let data = user.blob(1_000);
+    for _ in 0..2 {
+        let stored = user.store(&data).await;
+        world.model().check("L1", stored, || "a store failed although every node is up".to_owned());
+    }
+    oracle::what_is_listed_is_readable(world, &user).await;
+    oracle::all_read_with_f_down(world, &user).await;
+    nothing_is_stored_below_a_quorum(world, &mut user).await;
+    oracle::becomes_whole(world, WHOLE_MAX).await;
+    // Whatever the disks lost is found by the scrubber within one round of it, and comes back.
+    if world.plan.flips {
+        tokio::time::sleep(Duration::from_secs(40)).await;
+        oracle::becomes_whole(world, WHOLE_MAX).await;
+    }
+    oracle::slivers_are_the_encoders(world);
+    whole_after
+}
+
+/// L1, the other way round: with more than `f` shards silent, nothing is acknowledged.
+async fn nothing_is_stored_below_a_quorum(world: &mut World, user: &mut User) {
+    let f = max_faulty(world.committee().n_shards());
+    let (mut down, mut weight) = (Vec::new(), 0);
+    for node in world.all() {
+        if weight <= f {
+            weight += world.committee().weight(node);
+            world.kill(node).await;
+            down.push(node);
+        }
+    }
+    let data = user.blob(500);
+    let source = std::sync::Arc::new([&data[..], b"below a quorum"].concat());
+    let result = user.client.store(source, node::client::StoreOptions::default(), silent()).await;
+    world.model().check("L1", result.is_err(), || format!("stored with {weight} shards down"));
+    for node in down {
+        world.restart(node).await;
+    }
+}
+
+/// H5: a blob that was encoded wrongly ends as invalid, for everyone and for the same reason.
+async fn wrong_writer_is_caught(world: &mut World) {
+    let mut rng = world.rng(5);
+    let victim = NodeIndex(rng.random_range(0..world.plan.n_nodes));
+    let data: Vec<u8> = (0..rng.random_range(1..2_000)).map(|_| rng.random()).collect();
+    let writer = WrongWriter::new(std::sync::Arc::clone(&world.genesis), &data, victim);
+    let blob_id = writer.blob_id();
+    let (client, network) = (world.client(), world.stranger());
+    if let Err(error) = writer.store(&network).await {
+        world.model().violation("H5", format!("the wrong writer is not certified: {error}"));
+        return;
+    }
+    world.model().operation("stored wrongly");
+    let end = Instant::now() + WHOLE_MAX;
+    loop {
+        let mut knowing = 0;
+        for node in world.all() {
+            let Some(handles) = world.handles(node) else { continue };
+            knowing += usize::from(matches!(handles.registry.status(blob_id).await, Ok(BlobStatus::Invalid(_))));
+        }
+        if knowing == world.all().len() {
+            break;
+        }
+        if Instant::now() > end {
+            let detail = format!("only {knowing} nodes know that {blob_id} is invalid");
+            world.model().violation("H5", detail);
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    let read = client.read(blob_id, Vec::new(), silent()).await;
+    world.model().check("H5", matches!(read, Err(ReadError::Invalid)), || {
+        format!("reading the invalid {blob_id} gives {:?}", read.map(|(summary, _)| summary))
+    });
+    world.model().operation("proved wrong");
+}

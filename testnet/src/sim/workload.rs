@@ -1,0 +1,142 @@
+//! Clients that store and read, and remember what they were told.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use node::client::{OnProgress, ReadError, StatusError, StoreError, StoreOptions};
+use protocol::{BlobId, message::BlobStatus};
+use rand::{Rng as _, RngCore as _, seq::IndexedRandom as _};
+use rand_chacha::ChaCha8Rng;
+use tokio::sync::mpsc;
+
+use super::{
+    model::{Acknowledged, Model},
+    plan::Plan,
+    world::SimClient,
+};
+
+/// Tells the run of blobs whose store was acknowledged, to look at the disks.
+pub(super) type Acknowledgements = mpsc::Sender<BlobId>;
+
+/// One client with its share of chance.
+pub(super) struct User {
+    pub(super) client: SimClient,
+    pub(super) rng: ChaCha8Rng,
+    pub(super) model: Arc<Mutex<Model>>,
+    pub(super) acknowledgements: Acknowledgements,
+}
+
+pub(super) fn silent() -> OnProgress {
+    Arc::new(|_| {})
+}
+
+impl User {
+    fn model(&self) -> MutexGuard<'_, Model> {
+        self.model.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Stores and reads through the chaos.
+    pub(super) async fn work(mut self, plan: Plan) -> Self {
+        let pause = plan.chaos / u32::from(plan.stores_per_client).max(1);
+        for _ in 0..plan.stores_per_client {
+            let wait = self.rng.random_range(Duration::ZERO..pause);
+            tokio::time::sleep(wait).await;
+            let data = self.blob(plan.blob_bytes_max);
+            self.store(&data).await;
+            self.read_some().await;
+        }
+        self
+    }
+
+    /// Bytes of a new blob.
+    pub(super) fn blob(&mut self, bytes_max: usize) -> Arc<Vec<u8>> {
+        let len = match self.rng.random_range(0..6_u32) {
+            0 => self.rng.random_range(0..=2),
+            _ => self.rng.random_range(0..=bytes_max),
+        };
+        let mut data = vec![0; len];
+        self.rng.fill_bytes(&mut data);
+        Arc::new(data)
+    }
+
+    /// Stores a blob, and writes down what it was told. True if it was acknowledged.
+    pub(super) async fn store(&mut self, data: &Arc<Vec<u8>>) -> bool {
+        let source = Arc::new(data.to_vec());
+        match self.client.store(source, StoreOptions::default(), silent()).await {
+            Ok(stored) => {
+                let signers = self.signers(stored.blob_id).await;
+                self.acknowledged(stored.blob_id, Acknowledged { data: Arc::clone(data), signers });
+                // The run has ended if nobody listens.
+                let _ = self.acknowledgements.send(stored.blob_id).await;
+                true
+            }
+            Err(error) => {
+                let mut model = self.model();
+                model.operation("store refused");
+                let is_expected = matches!(
+                    error,
+                    StoreError::TooFewConfirmations { .. } | StoreError::TooFewRecords { .. }
+                );
+                model.check("L1", is_expected, || format!("store failed: {error}"));
+                false
+            }
+        }
+    }
+
+    fn acknowledged(&self, blob_id: BlobId, acknowledged: Acknowledged) {
+        let mut model = self.model();
+        model.operation("stored");
+        let data = Arc::clone(&acknowledged.data);
+        let before = model.acknowledged.insert(blob_id, acknowledged);
+        model.check("H3", before.is_none_or(|before| before.data == data), || {
+            format!("{blob_id} was acknowledged for two different blobs")
+        });
+    }
+
+    /// The members that vouched for a blob, as far as they can be learned.
+    async fn signers(&self, blob_id: BlobId) -> Vec<protocol::NodeIndex> {
+        match self.client.status(blob_id).await {
+            Ok(report) => match report.status {
+                BlobStatus::Certified(record) => record.certificate.signers().iter().copied().collect(),
+                BlobStatus::Unknown | BlobStatus::Invalid(_) => {
+                    let detail = format!("{blob_id} was acknowledged, and its status is not certified");
+                    self.model().violation("H1", detail);
+                    Vec::new()
+                }
+            },
+            Err(StatusError::TooFewAnswers { .. }) => Vec::new(),
+        }
+    }
+
+    async fn read_some(&mut self) {
+        let known: Vec<BlobId> = self.model().acknowledged.keys().copied().collect();
+        if let Some(blob_id) = known.choose(&mut self.rng) {
+            self.read(*blob_id).await;
+        }
+    }
+
+    /// Reads a blob whose store was acknowledged: it must be its bytes, or a reason that chaos explains. True if it was
+    /// read.
+    pub(super) async fn read(&self, blob_id: BlobId) -> bool {
+        let expected = self.model().acknowledged.get(&blob_id).map(|acknowledged| Arc::clone(&acknowledged.data));
+        match self.client.read(blob_id, Vec::new(), silent()).await {
+            Ok((_, data)) => {
+                let mut model = self.model();
+                model.operation("read");
+                let is_right = expected.is_some_and(|expected| *expected == data);
+                model.check("D1", is_right, || format!("{blob_id} was read as other bytes"));
+                true
+            }
+            Err(ReadError::TooFewSlivers { .. } | ReadError::Status(_)) => {
+                self.model().operation("read refused");
+                false
+            }
+            Err(error) => {
+                self.model().violation("D1", format!("{blob_id} was acknowledged, reading it says: {error}"));
+                false
+            }
+        }
+    }
+}

@@ -1,0 +1,384 @@
+//! The nodes of a simulation: their disks, their starts and their ends.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::Duration,
+};
+
+use node::{
+    client::{Client, ClientConfig},
+    encoder::Encoder,
+    node::{Handles, Parts, Settings},
+    registry::SyncConfig,
+    repair::ScrubConfig,
+    sliver_store::Blocking,
+    supervisor::Supervisor,
+};
+use protocol::{
+    NodeIndex, PeerId,
+    bls::SecretKey,
+    committee::{Committee, Member, spread},
+    genesis::Genesis,
+};
+use rand::SeedableRng as _;
+use rand_chacha::ChaCha8Rng;
+use storage::{Store, disk::SimulatedDisk, index::MemoryIndex};
+use swarm::simulated::{Link, Simulation};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    byzantine::{Peers, Watched},
+    model::Model,
+    plan::Plan,
+};
+
+/// How long an actor of a simulated node may take to stop.
+const STOP_GRACE: Duration = Duration::from_secs(5);
+
+/// A client of a simulation.
+pub type SimClient = Client<Watched>;
+
+/// One node.
+struct Node {
+    peer: PeerId,
+    key: SecretKey,
+    disk: SimulatedDisk,
+    running: Option<Running>,
+    /// Lost its disk and has not been seen whole since: counts as faulty.
+    is_healing: bool,
+}
+
+struct Running {
+    handles: Handles,
+    /// The supervisor; aborting it takes the actors with it.
+    tasks: JoinSet<()>,
+}
+
+/// All nodes, their network and what clients were told.
+pub struct World {
+    /// The options of the run.
+    pub plan: Plan,
+    /// The network.
+    pub simulation: Simulation,
+    /// Who is faulty, and who was blamed.
+    pub peers: Peers,
+    /// The genesis of the network.
+    pub genesis: Arc<Genesis>,
+    nodes: Vec<Node>,
+    model: Arc<Mutex<Model>>,
+    n_clients: u16,
+    settings: Settings,
+}
+
+impl std::fmt::Debug for World {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("World").field("plan", &self.plan).finish_non_exhaustive()
+    }
+}
+
+/// Keys and members are the same in every run; making them costs more than many a run.
+fn identity(index: u16) -> (PeerId, SecretKey, Member) {
+    static CACHE: OnceLock<Mutex<Vec<(PeerId, SecretKey, Member)>>> = OnceLock::new();
+    let mut cache = CACHE.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
+    for next in cache.len()..=usize::from(index) {
+        let byte = u8::try_from(next).expect("a simulation has at most 256 nodes");
+        let peer = PeerId([byte + 1; 32]);
+        let key = SecretKey::from_seed(&[byte; 32]);
+        let member = Member {
+            name: format!("node-{next}"),
+            peer,
+            public_key: key.public_key(),
+            proof_of_possession: key.prove_possession(&peer),
+            addresses: vec![format!("/ip4/10.0.0.{byte}/tcp/4100")],
+            shards: Vec::new(),
+        };
+        cache.push((peer, key, member));
+    }
+    cache[usize::from(index)].clone()
+}
+
+/// The genesis of a network of this size; verified once and kept.
+fn genesis(n_nodes: u16, n_shards: u16) -> Arc<Genesis> {
+    type Cache = Mutex<std::collections::BTreeMap<(u16, u16), Arc<Genesis>>>;
+    static CACHE: OnceLock<Cache> = OnceLock::new();
+    let mut cache = CACHE.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
+    let genesis = cache.entry((n_nodes, n_shards)).or_insert_with(|| {
+        let members = spread(n_shards, n_nodes).into_iter().zip(0..).map(|(shards, index)| {
+            let (_, _, member) = identity(index);
+            Member { shards, ..member }
+        });
+        let genesis = Genesis::new("simulation".to_owned(), n_shards, members.collect());
+        Arc::new(genesis.expect("the members are sound"))
+    });
+    Arc::clone(genesis)
+}
+
+impl World {
+    /// Starts the network of a plan.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    pub async fn start(plan: Plan) -> Self {
+        let genesis = genesis(plan.n_nodes, plan.n_shards);
+        let mut network = swarm::simulated::Plan::new(plan.seed);
+        // A cut is noticed sooner than on a real network, so that a run of a minute sees both sides of it.
+        network.detection = Duration::from_secs(5);
+        network.link = link(&plan);
+        let simulation = Simulation::new(network);
+        let peers = Peers::new(plan.seed);
+        let committee = genesis.committee();
+        // In the order of the committee, so that a node's place in the list is its index.
+        let nodes = committee.members().iter().zip(0_u64..).map(|(member, index)| {
+            let (_, key, _) = identity(u16::from(member.peer.0[0]) - 1);
+            let disk = SimulatedDisk::new(plan.seed.wrapping_mul(1009).wrapping_add(index));
+            Node { peer: member.peer, key, disk, running: None, is_healing: false }
+        });
+        let mut world = Self {
+            nodes: nodes.collect(),
+            settings: settings(),
+            plan,
+            simulation,
+            peers,
+            genesis,
+            model: Arc::default(),
+            n_clients: 0,
+        };
+        for node in world.all() {
+            world.restart(node).await;
+        }
+        world
+    }
+
+    /// What clients were told.
+    pub fn model(&self) -> MutexGuard<'_, Model> {
+        self.model.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A handle to what clients were told, for their tasks.
+    #[must_use]
+    pub fn shared_model(&self) -> Arc<Mutex<Model>> {
+        Arc::clone(&self.model)
+    }
+
+    /// The committee.
+    #[must_use]
+    pub fn committee(&self) -> &Committee {
+        self.genesis.committee()
+    }
+
+    /// All nodes.
+    #[must_use]
+    pub fn all(&self) -> Vec<NodeIndex> {
+        self.committee().nodes().collect()
+    }
+
+    /// The nodes that run.
+    #[must_use]
+    pub fn running(&self) -> Vec<NodeIndex> {
+        self.all().into_iter().filter(|node| self.node(*node).running.is_some()).collect()
+    }
+
+    fn node(&self, node: NodeIndex) -> &Node {
+        &self.nodes[node.as_usize()]
+    }
+
+    /// The network identity of a node.
+    #[must_use]
+    pub fn peer(&self, node: NodeIndex) -> PeerId {
+        self.node(node).peer
+    }
+
+    /// The disk of a node.
+    #[must_use]
+    pub fn disk(&self, node: NodeIndex) -> SimulatedDisk {
+        self.node(node).disk.clone()
+    }
+
+    /// The actors of a node that runs.
+    #[must_use]
+    pub fn handles(&self, node: NodeIndex) -> Option<&Handles> {
+        self.node(node).running.as_ref().map(|running| &running.handles)
+    }
+
+    /// True if the node is faulty in the sense of the fault model: down, lying, or without what it lost.
+    #[must_use]
+    pub fn is_faulty(&self, node: NodeIndex) -> bool {
+        let Node { peer, running, is_healing, .. } = self.node(node);
+        running.is_none() || *is_healing || self.peers.is_faulty(*peer)
+    }
+
+    /// Weight in shards of the nodes that are faulty now.
+    #[must_use]
+    pub fn faulty_weight(&self) -> u16 {
+        let faulty: BTreeSet<NodeIndex> = self.all().into_iter().filter(|node| self.is_faulty(*node)).collect();
+        self.committee().weight_of(&faulty)
+    }
+
+    /// True if this node may become faulty too without going beyond the fault model.
+    #[must_use]
+    pub fn may_fail(&self, node: NodeIndex) -> bool {
+        let f = protocol::quorum::max_faulty(self.committee().n_shards());
+        !self.is_faulty(node) && self.faulty_weight() + self.committee().weight(node) <= f
+    }
+
+    /// Cuts a node's power: its tasks end, and what it had not synced is lost in part or whole.
+    pub async fn crash(&mut self, node: NodeIndex) {
+        self.end(node).await;
+        let node = &mut self.nodes[node.as_usize()];
+        node.disk = node.disk.crash();
+    }
+
+    /// Kills a node's process: the system keeps what it wrote.
+    pub async fn kill(&mut self, node: NodeIndex) {
+        self.end(node).await;
+        let node = &mut self.nodes[node.as_usize()];
+        node.disk = node.disk.kill();
+    }
+
+    async fn end(&mut self, node: NodeIndex) {
+        let Node { peer, running, .. } = &mut self.nodes[node.as_usize()];
+        self.simulation.crash(*peer);
+        if let Some(mut running) = running.take() {
+            running.tasks.abort_all();
+            while running.tasks.join_next().await.is_some() {}
+            // The actors were aborted with their supervisor; they go when they are next polled.
+            for _ in 0..8 {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// Gives a node that is down an empty disk.
+    ///
+    /// # Panics
+    ///
+    /// If the node runs.
+    pub fn wipe(&mut self, node: NodeIndex) {
+        let seed = self.plan.seed ^ 0x7769_7065 ^ u64::from(node.0);
+        let node = &mut self.nodes[node.as_usize()];
+        assert!(node.running.is_none(), "a disk is replaced in a node that is down");
+        node.disk = SimulatedDisk::new(seed);
+        node.is_healing = true;
+    }
+
+    /// Says that a node that had lost its disk has regained what it owes.
+    pub fn set_whole(&mut self, node: NodeIndex) {
+        self.nodes[node.as_usize()].is_healing = false;
+    }
+
+    /// Starts a node over what its disk holds. Nothing happens if it runs.
+    ///
+    /// # Panics
+    ///
+    /// If its store does not open: recovery from a crash must always succeed.
+    pub async fn restart(&mut self, node: NodeIndex) {
+        if self.node(node).running.is_some() {
+            return;
+        }
+        let Node { peer, key, disk, .. } = self.node(node);
+        let (peer, key, disk) = (*peer, key.clone(), disk.clone());
+        let (store, _) = Store::open(Arc::new(disk), Box::new(MemoryIndex::default()), store_config())
+            .unwrap_or_else(|error| panic!("seed {}: node {node} cannot open its store: {error}", self.plan.seed));
+        let (network, inbound) = self.simulation.join(peer, self.genesis.network_id());
+        let n_shards = self.genesis.n_shards();
+        let parts = Parts {
+            name: format!("node-{node}"),
+            genesis: Arc::clone(&self.genesis),
+            key,
+            network: (Watched::new(network, self.peers.clone()), inbound),
+            store: Arc::new(store),
+            blocking: Blocking::Inline,
+            encoder: Encoder::inline(n_shards),
+            settings: self.settings,
+        };
+        let mut supervisor = Supervisor::new(STOP_GRACE);
+        let handles = node::node::start(parts, &mut supervisor)
+            .await
+            .unwrap_or_else(|error| panic!("seed {}: node {node} does not start: {error}", self.plan.seed));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            if let Err(error) = supervisor.run(CancellationToken::new()).await {
+                // A disk that fails ends the node; the run restarts it.
+                tracing::info!(%error, "a simulated node ended");
+            }
+        });
+        self.nodes[node.as_usize()].running = Some(Running { handles, tasks });
+    }
+
+    /// Takes note of nodes that ended by themselves, as after a failed sync; returns them.
+    pub async fn reap(&mut self) -> Vec<NodeIndex> {
+        let mut ended = Vec::new();
+        for node in self.all() {
+            let Some(running) = &mut self.nodes[node.as_usize()].running else { continue };
+            if running.tasks.try_join_next().is_some() {
+                ended.push(node);
+                self.end(node).await;
+            }
+        }
+        ended
+    }
+
+    /// Brings up a party that is no member, with an identity of its own.
+    pub fn stranger(&mut self) -> Watched {
+        self.n_clients += 1;
+        let mut peer = [0xC0; 32];
+        peer[1..3].copy_from_slice(&self.n_clients.to_be_bytes());
+        let (network, _inbound) = self.simulation.join_with_topics(PeerId(peer), self.genesis.network_id(), &[]);
+        Watched::new(network, self.peers.clone())
+    }
+
+    /// Brings up a client.
+    pub fn client(&mut self) -> SimClient {
+        let network = self.stranger();
+        let config = ClientConfig { request_timeout: Duration::from_secs(5), ..ClientConfig::default() };
+        Client::new(network, Arc::clone(&self.genesis), Encoder::inline(self.genesis.n_shards()), config)
+    }
+
+    /// A stream of chance of its own for one purpose.
+    #[must_use]
+    pub fn rng(&self, purpose: u64) -> ChaCha8Rng {
+        ChaCha8Rng::seed_from_u64(self.plan.seed.wrapping_mul(31).wrapping_add(purpose))
+    }
+
+    /// Sets every link as the plan says, or without any loss.
+    pub fn set_links(&self, lossless: bool) {
+        let mut link = link(&self.plan);
+        if lossless {
+            link.loss = 0.0;
+        }
+        self.simulation.set_default_link(link);
+    }
+}
+
+fn link(plan: &Plan) -> Link {
+    Link {
+        latency: Duration::from_millis(1)..=plan.latency_max,
+        loss: f64::from(plan.loss_percent) / 100.0,
+        bytes_per_second: None,
+    }
+}
+
+/// Log files are small, so that runs see many of them.
+fn store_config() -> storage::Config {
+    storage::Config { log_bytes: 256 << 10, reserve_bytes: 0, ..storage::Config::default() }
+}
+
+/// Everything is quicker than on a real network, so that a simulated minute sees all of it.
+fn settings() -> Settings {
+    let mut settings = Settings::default();
+    settings.sync = SyncConfig { interval: Duration::from_secs(2), request_timeout: Duration::from_secs(3) };
+    settings.repair.request_timeout = Duration::from_secs(3);
+    settings.repair.retry_max = Duration::from_secs(8);
+    settings.repair.pass_interval = Duration::from_secs(30);
+    settings.scrub = Some(ScrubConfig { bytes_per_second: 1 << 20, interval: Duration::from_secs(10) });
+    settings
+}
+
+/// Opens a copy of what a node's disk would hold if its power were cut now.
+pub(super) fn durable_image(disk: &SimulatedDisk) -> Option<Store> {
+    let image = disk.fork().crash();
+    Store::open(Arc::new(image), Box::new(MemoryIndex::default()), store_config()).ok().map(|(store, _)| store)
+}

@@ -1,0 +1,145 @@
+//! A writer that encodes wrongly: it commits to a sliver that is not on the grid, and keeps it from its owner.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use node::exchange::ask;
+use protocol::{
+    BlobId, NodeIndex, SegmentIndex, SliverPairIndex,
+    certificate::{CertificateBuilder, Persistence, StorageConfirmation},
+    commitment::{BlobHeader, PairRoots, SegmentCommitment},
+    encoding::{Axis, BlobShape, EncodedSegment, SegmentEncoder},
+    genesis::Genesis,
+    message::{BlobRecord, Request, Response, SliverAt},
+};
+use swarm::{Channel, Network};
+
+/// How long the writer waits for an answer.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A blob of one segment that was encoded wrongly.
+#[derive(Debug)]
+pub struct WrongWriter {
+    genesis: Arc<Genesis>,
+    segment: EncodedSegment,
+    commitment: SegmentCommitment,
+    header: BlobHeader,
+    victim: NodeIndex,
+}
+
+/// The writer could not get its blob certified.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct NotCertified(String);
+
+impl WrongWriter {
+    /// Encodes `data`, and commits to something else in the place of a primary sliver that belongs to `victim`.
+    ///
+    /// # Panics
+    ///
+    /// If `data` takes more than one segment.
+    #[must_use]
+    pub fn new(genesis: Arc<Genesis>, data: &[u8], victim: NodeIndex) -> Self {
+        let n = genesis.n_shards();
+        let length = u64::try_from(data.len()).expect("a small blob");
+        let shape = BlobShape::new(n, length).expect("a small blob");
+        assert_eq!(shape.n_segments(), 1, "one segment is enough to be wrong");
+        let segment_shape = shape.segment(SegmentIndex(0)).expect("the first segment exists");
+        let mut encoder = SegmentEncoder::new(n);
+        let segment = encoder.encode(segment_shape, data);
+        // The blob ID, and with it who holds which pair, follows from the commitment; so try pairs until the one that
+        // is wrong is the victim's.
+        for wrong in (0..n).map(SliverPairIndex) {
+            let mut sliver = segment.sliver(Axis::Primary, wrong.primary()).to_vec();
+            sliver[0] ^= 1;
+            let root = encoder.hash_sliver(segment_shape, Axis::Primary, &sliver).root();
+            let honest = segment.commitment();
+            let pairs = (0..n).map(SliverPairIndex).map(|pair| {
+                let roots = *honest.pair(pair);
+                if pair == wrong { PairRoots { primary: root, ..roots } } else { roots }
+            });
+            let commitment = SegmentCommitment::new(pairs.collect());
+            let header = BlobHeader::new(&shape, &[commitment.root()]);
+            let committee = genesis.committee();
+            let shard = committee.shard_of(&header.blob_id(), SegmentIndex(0), wrong);
+            if committee.owner(shard) == victim {
+                return Self { genesis, segment, commitment, header, victim };
+            }
+        }
+        // With a pair a shard and IDs that are as good as random, about one try in `n / weight` succeeds; a blob for
+        // which none does is as rare as its data is arbitrary.
+        let mut other = data.to_vec();
+        other.push(0);
+        Self::new(genesis, &other, victim)
+    }
+
+    /// The ID of the blob.
+    #[must_use]
+    pub fn blob_id(&self) -> BlobId {
+        self.header.blob_id()
+    }
+
+    /// Sends everybody but the victim what it should hold, and has the blob certified.
+    ///
+    /// # Errors
+    ///
+    /// [`NotCertified`] if too few members confirm.
+    pub async fn store<N: Network>(&self, network: &N) -> Result<(), NotCertified> {
+        node::node::introduce_members(network, &self.genesis);
+        let committee = Arc::new(self.genesis.committee().clone());
+        let statement = StorageConfirmation {
+            epoch: committee.epoch(),
+            blob_id: self.blob_id(),
+            persistence: Persistence::Permanent,
+        };
+        let builder =
+            CertificateBuilder::new(statement, &self.genesis.network_id(), Arc::clone(&committee));
+        let mut builder = builder.map_err(|error| NotCertified(error.to_string()))?;
+        for node in committee.nodes().filter(|node| *node != self.victim) {
+            self.send(network, node).await?;
+            let confirm = Request::Confirm { header: self.header, persistence: Persistence::Permanent };
+            match self.ask(network, node, Channel::Control, &confirm, Bytes::new()).await? {
+                Response::Confirmed(signature) => {
+                    builder.add(&signature).map_err(|error| NotCertified(error.to_string()))?;
+                }
+                other => return Err(NotCertified(format!("{other:?}"))),
+            }
+        }
+        let certificate = builder.finish().map_err(|error| NotCertified(error.to_string()))?;
+        let certify = Request::Certify(BlobRecord { header: self.header, certificate });
+        for node in committee.nodes() {
+            self.ask(network, node, Channel::Control, &certify, Bytes::new()).await?;
+        }
+        Ok(())
+    }
+
+    async fn send<N: Network>(&self, network: &N, node: NodeIndex) -> Result<(), NotCertified> {
+        let (blob_id, segment) = (self.blob_id(), SegmentIndex(0));
+        let commitment = Request::StoreCommitment { header: self.header, segment, path: Vec::new() };
+        let bytes = self.commitment.to_bytes().into();
+        self.ask(network, node, Channel::Control, &commitment, bytes).await?;
+        let committee = self.genesis.committee();
+        for shard in committee.shards(node) {
+            let pair = committee.pair_of(&blob_id, segment, *shard);
+            for axis in [Axis::Primary, Axis::Secondary] {
+                let at = SliverAt { blob_id, segment, pair, axis };
+                let sliver = Bytes::copy_from_slice(self.segment.sliver_of_pair(axis, pair));
+                self.ask(network, node, Channel::Bulk, &Request::StoreSliver { at, offset: 0 }, sliver).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn ask<N: Network>(
+        &self,
+        network: &N,
+        node: NodeIndex,
+        channel: Channel,
+        request: &Request,
+        payload: Bytes,
+    ) -> Result<Response, NotCertified> {
+        let member = self.genesis.committee().member(node).ok_or_else(|| NotCertified("no such node".into()))?;
+        let answer = ask(network, member.peer, (channel, request, payload), TIMEOUT).await;
+        answer.map(|(response, _)| response).map_err(|error| NotCertified(format!("{}: {error}", member.name)))
+    }
+}
