@@ -63,6 +63,10 @@ fn exercise(disk: Arc<dyn Disk>, index: Box<dyn Index>, n_writes: usize) {
             };
             apply(&mut model, &change);
             store.write(vec![change]).unwrap();
+            // Compaction must not bring back what a write has just replaced.
+            let expected =
+                model.iter().map(|(key, bytes)| (key.clone(), u64::try_from(bytes.len()).unwrap()));
+            assert!(store.scan(b"", None, N_KEYS).unwrap().into_iter().eq(expected));
         }
         stopped.store(true, Ordering::Relaxed);
         let (n_read, n_removed) = (reader.join().unwrap(), compactor.join().unwrap());

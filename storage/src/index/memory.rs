@@ -24,17 +24,12 @@ impl Index for MemoryIndex {
         after: Option<&Key>,
         limit: usize,
     ) -> Result<Vec<(Key, Entry)>, IndexError> {
-        let start = match after {
-            Some(after) if after.as_bytes() >= prefix => Bound::Excluded(after.as_bytes()),
-            _ => Bound::Included(prefix),
-        };
         // A prefix longer than any key begins none.
-        let key_of = |bytes: &[u8]| Key::new(bytes.to_vec()).ok();
-        let start = match start {
-            Bound::Excluded(bytes) => key_of(bytes).map(Bound::Excluded),
-            _ => key_of(prefix).map(Bound::Included),
+        let Ok(first) = Key::new(prefix.to_vec()) else { return Ok(Vec::new()) };
+        let start = match after {
+            Some(after) if *after >= first => Bound::Excluded(after.clone()),
+            _ => Bound::Included(first),
         };
-        let Some(start) = start else { return Ok(Vec::new()) };
         let guard = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let entries = guard.0.range((start, Bound::Unbounded));
         let matching = entries.take_while(|(key, _)| key.as_bytes().starts_with(prefix)).take(limit);

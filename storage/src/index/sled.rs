@@ -31,7 +31,8 @@ pub struct SledIndex {
 
 impl SledIndex {
     /// Opens the database in `directory`. One that cannot be opened is moved aside to `<directory>.broken` and
-    /// replaced by an empty one, which the store then fills from its logs.
+    /// replaced by an empty one, which the store then fills from its logs. Take the store's directory first (see
+    /// [`RealDisk`](crate::disk::RealDisk)): a database in use by another process looks broken, too.
     ///
     /// # Errors
     /// [`IndexError`] if an empty one cannot be created either.

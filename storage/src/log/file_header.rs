@@ -16,7 +16,7 @@ use crate::{
 pub(crate) const FORMAT_VERSION: u32 = 1;
 
 /// Distance of the two copies: one sector, the unit in which disks go bad and tear.
-const COPY_BYTES: usize = 512;
+const COPY_BYTES: u16 = 512;
 
 /// Where the records begin.
 pub(crate) const RECORDS_START: u64 = 1024;
@@ -55,13 +55,13 @@ impl FileHeader {
         copy.extend(self.store);
         copy.extend(self.marker);
         copy.extend(crc32fast::hash(&copy).to_le_bytes());
-        copy.resize(COPY_BYTES, 0);
+        copy.resize(usize::from(COPY_BYTES), 0);
         file.write_at(0, &[IoSlice::new(&copy), IoSlice::new(&copy)])
     }
 
     /// Reads whichever copy is whole.
     pub(crate) fn read(file: &dyn DiskFile) -> Result<Self, HeadError> {
-        for offset in [0, 512] {
+        for offset in [0, u64::from(COPY_BYTES)] {
             let mut bytes = [0; HEAD_BYTES];
             match file.read_at(offset, &mut bytes) {
                 Ok(()) => {}

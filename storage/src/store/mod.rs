@@ -12,6 +12,8 @@
 
 mod batch;
 mod compact;
+mod fill;
+mod logs;
 mod open;
 mod read;
 mod usage;
