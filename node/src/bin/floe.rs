@@ -1,7 +1,8 @@
 //! The `floe` command: one storage node, or a client of a network.
 
-use std::process::ExitCode;
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-fn main() -> ExitCode {
-    ExitCode::SUCCESS
+fn main() -> std::process::ExitCode {
+    node::cli::main()
 }

@@ -1,0 +1,158 @@
+//! `floe node`: set up and run a storage node.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use clap::Subcommand;
+use protocol::committee;
+use serde::Serialize;
+use swarm::Address;
+
+use super::{Exit, Failure, Output, output::note, runtime, shown};
+use crate::{
+    config::{CONFIG_FILE, ConfigError, MemberFile, NodeConfig, create_new},
+    keys::NodeKeys,
+    node::RunError,
+    telemetry::{self, Format, Role},
+};
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Make the directory of a node: keys, config.toml, and member.toml for the founder of a network
+    Init {
+        /// The directory; it must not hold a node yet
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        /// What people call the node
+        #[arg(long, value_name = "NAME", default_value = "node")]
+        name: String,
+        /// An address to listen on, like /ip4/0.0.0.0/tcp/4100; may be given several times
+        #[arg(long, value_name = "ADDR", num_args = 1..)]
+        listen: Vec<Address>,
+        /// An address under which others reach the node, like /dns/example.org/tcp/4100
+        #[arg(long, value_name = "ADDR", num_args = 1..)]
+        external: Vec<Address>,
+        /// The genesis file; it may be made later [default: genesis.toml in the directory]
+        #[arg(long, value_name = "FILE")]
+        genesis: Option<PathBuf>,
+    },
+    /// Run the node of a directory until SIGINT or SIGTERM
+    Run {
+        /// The directory
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        /// Log one JSON object a line
+        #[arg(long)]
+        log_json: bool,
+    },
+}
+
+#[derive(Debug, Serialize)]
+struct Document {
+    name: String,
+    peer: String,
+    dir: String,
+    member_file: String,
+}
+
+pub(super) fn execute(command: Command, output: Output) -> Result<(), Failure> {
+    match command {
+        Command::Init { dir, name, listen, external, genesis } => {
+            let mut config = NodeConfig { name, ..NodeConfig::default() };
+            if !listen.is_empty() {
+                config.network.listen = listen;
+            }
+            config.network.external = external;
+            if let Some(genesis) = genesis {
+                config.genesis = std::path::absolute(&genesis)
+                    .map_err(|error| Failure::io(format!("cannot use {}", shown(&genesis)), &error))?;
+            }
+            let member = init(&dir, &config)?;
+            let document = Document {
+                name: member.name,
+                peer: member.peer.to_string(),
+                dir: shown(&dir),
+                member_file: shown(&dir.join(MemberFile::NAME)),
+            };
+            output.data(&document, &document.member_file)
+        }
+        Command::Run { dir, log_json } => run(&dir, log_json, output),
+    }
+}
+
+/// Makes the directory of a node: its keys, then the files that describe it.
+///
+/// # Errors
+///
+/// If the name cannot be used, the directory holds a node already, or something cannot be written.
+pub fn init(dir: &Path, config: &NodeConfig) -> Result<MemberFile, Failure> {
+    let refuse = |error: &(dyn std::error::Error + 'static)| {
+        Failure::because(Exit::Usage, format!("cannot use the name {:?}", config.name), error)
+    };
+    committee::check_name(&config.name).map_err(|error| refuse(&error))?;
+    let path = dir.join(CONFIG_FILE);
+    NodeConfig::parse(&path, &config.to_toml()).map_err(|error| match error {
+        ConfigError::Syntax { message, .. } => Failure::new(Exit::Usage, message),
+        error => error.into(),
+    })?;
+    if path.exists() {
+        return Err(Failure::new(Exit::Usage, format!("{} holds a node already", shown(dir)))
+            .hint("choose another directory"));
+    }
+    fs::create_dir_all(dir).map_err(|error| Failure::io(format!("cannot create {}", shown(dir)), &error))?;
+    let keys = NodeKeys::create(dir)?;
+    let member = MemberFile::new(config.name.clone(), &keys, config.network.announced());
+    if member.addresses.is_empty() {
+        note("warning: no address is known under which others can reach this node; give --external");
+    }
+    create_new(&dir.join(MemberFile::NAME), &member.to_toml())?;
+    // Last: a directory with a configuration is complete.
+    create_new(&path, &config.to_toml())?;
+    Ok(member)
+}
+
+fn run(dir: &Path, log_json: bool, output: Output) -> Result<(), Failure> {
+    telemetry::init(Role::Node, if log_json { Format::Json } else { Format::Text })?;
+    if output.json {
+        let member = MemberFile::load(&dir.join(MemberFile::NAME))?;
+        let document = Document {
+            name: member.name,
+            peer: member.peer.to_string(),
+            dir: shown(dir),
+            member_file: shown(&dir.join(MemberFile::NAME)),
+        };
+        output.data(&document, "")?;
+    }
+    runtime()?.block_on(Box::pin(crate::node::run(dir))).map_err(|error| failure(dir, error))
+}
+
+fn failure(dir: &Path, error: RunError) -> Failure {
+    let missing = |source: &io::Error| source.kind() == io::ErrorKind::NotFound;
+    match error {
+        RunError::Config(ConfigError::Read { path, source }) if missing(&source) => {
+            let hint = if path.ends_with(CONFIG_FILE) {
+                format!("set up a node with: floe node init --dir {}", shown(dir))
+            } else {
+                "put the network's genesis file there, or say in config.toml where it is".to_owned()
+            };
+            Failure::from(ConfigError::Read { path, source }).hint(hint)
+        }
+        RunError::Config(error) => error.into(),
+        RunError::Keys(error) => error.into(),
+        error => {
+            let exit = match &error {
+                RunError::Start(_) => Exit::Usage,
+                RunError::Lock(_)
+                | RunError::Index { .. }
+                | RunError::Open { .. }
+                | RunError::Network(_)
+                | RunError::System { .. } => Exit::Io,
+                _ => Exit::Other,
+            };
+            Failure::of(exit, &error)
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! Writes a configuration with the explanations of the example.
+
+use std::fmt::Write as _;
+
+use super::NodeConfig;
+
+/// The documented example; a test keeps it true.
+pub(super) const EXAMPLE: &str = include_str!("../../config.example.toml");
+
+/// Renders a configuration: the example, line by line, with the values replaced.
+pub(super) fn render(config: &NodeConfig) -> String {
+    let values = toml::Table::try_from(config).expect("texts, numbers and lists of them are TOML");
+    let mut section: Option<&str> = None;
+    let mut text = String::with_capacity(EXAMPLE.len());
+    for line in EXAMPLE.lines() {
+        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            section = Some(name);
+        }
+        let key = line.split_once(" = ").map(|(key, _)| key).filter(|key| !key.starts_with('#'));
+        let table = section.map_or(Some(&values), |name| values.get(name)?.as_table());
+        match key.and_then(|key| Some((key, table?.get(key)?))) {
+            Some((key, value)) => writeln!(text, "{key} = {value}"),
+            None => writeln!(text, "{line}"),
+        }
+        .expect("a text takes what is written to it");
+    }
+    text
+}
