@@ -1,7 +1,7 @@
 //! The shell of the registry: verifies records, one of a blob at a time, and makes them durable.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -14,11 +14,11 @@ use protocol::{
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::mailbox::{Change, Message, RecordError, Registry};
+use super::mailbox::{Change, Message, RecordError, Registry, Take};
 use crate::{
     encoder::Encoder,
     membership::Membership,
-    sliver_store::{SliverStore, StoreReadError},
+    sliver_store::{SliverStore, StoreReadError, StoreWriteError},
 };
 
 /// Tuning of the registry.
@@ -61,9 +61,11 @@ pub struct Actor {
     changes: broadcast::Sender<Change>,
     in_flight: FuturesUnordered<Pin<Box<dyn Future<Output = Outcome> + Send>>>,
     /// Records of a blob wait until the one before them is settled.
-    waiting: BTreeMap<BlobId, VecDeque<Message>>,
+    waiting: BTreeMap<BlobId, VecDeque<Take>>,
     /// INV: the length of all queues together.
     n_waiting: usize,
+    /// Records to drop, and the summary to make anew, once nothing is in flight.
+    to_forget: BTreeSet<BlobId>,
 }
 
 #[derive(Clone)]
@@ -104,6 +106,7 @@ impl Actor {
             in_flight: FuturesUnordered::new(),
             waiting: BTreeMap::new(),
             n_waiting: 0,
+            to_forget: BTreeSet::new(),
         };
         Ok((actor, registry))
     }
@@ -111,7 +114,11 @@ impl Actor {
     /// Runs until `stop` is cancelled or every handle is dropped.
     pub async fn run(mut self, stop: CancellationToken) {
         loop {
-            let has_room = self.in_flight.len() + self.n_waiting < self.config.in_flight_max;
+            if self.in_flight.is_empty() && !self.to_forget.is_empty() && !self.forget().await {
+                return;
+            }
+            let has_room = self.to_forget.is_empty()
+                && self.in_flight.len() + self.n_waiting < self.config.in_flight_max;
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
@@ -123,20 +130,49 @@ impl Actor {
     }
 
     fn accept(&mut self, message: Message) {
-        let blob_id = blob_of(&message.record);
+        let take = match message {
+            Message::Take(take) => take,
+            Message::Forget(blob_id) => {
+                self.to_forget.insert(blob_id);
+                return;
+            }
+        };
+        let blob_id = blob_of(&take.record);
         match self.waiting.get_mut(&blob_id) {
             Some(queue) => {
-                queue.push_back(message);
+                queue.push_back(take);
                 self.n_waiting += 1;
             }
             None => {
                 self.waiting.insert(blob_id, VecDeque::new());
-                self.begin(blob_id, message);
+                self.begin(blob_id, take);
             }
         }
     }
 
-    fn begin(&self, blob_id: BlobId, Message { record, reply }: Message) {
+    /// Drops records that cannot be read; peers' summaries then differ from ours, and they are listed again. False if
+    /// the store failed.
+    async fn forget(&mut self) -> bool {
+        let store = self.context.store.clone();
+        for blob_id in std::mem::take(&mut self.to_forget) {
+            if !matches!(store.record(blob_id).await, Err(StoreReadError::Corrupt)) {
+                continue;
+            }
+            tracing::warn!(%blob_id, "the record of a blob was corrupt; asking peers for it");
+            match store.delete_record(blob_id).await {
+                // A disk without room for a tombstone keeps the record; whoever meets it next says so again.
+                Ok(()) | Err(StoreWriteError::Full) => {}
+                Err(StoreWriteError::Failed) => return false,
+            }
+        }
+        match read_digest(&store).await {
+            Ok(digest) => *self.digest.lock().unwrap_or_else(PoisonError::into_inner) = digest,
+            Err(_) => return false,
+        }
+        true
+    }
+
+    fn begin(&self, blob_id: BlobId, Take { record, reply }: Take) {
         let context = self.context.clone();
         self.in_flight.push(Box::pin(async move { (blob_id, reply, context.take(blob_id, record).await) }));
     }
@@ -155,9 +191,9 @@ impl Actor {
         // A caller that went away is not an error.
         let _ = reply.send(result.map(|news| news.is_some()));
         match self.waiting.get_mut(&blob_id).and_then(VecDeque::pop_front) {
-            Some(message) => {
+            Some(take) => {
                 self.n_waiting -= 1;
-                self.begin(blob_id, message);
+                self.begin(blob_id, take);
             }
             None => {
                 self.waiting.remove(&blob_id);

@@ -58,8 +58,17 @@ impl RecordError {
     }
 }
 
+/// What callers may ask of the registry.
+pub(super) enum Message {
+    /// Take a record. When the mailbox is full, the caller gets [`RecordError::Busy`].
+    Take(Take),
+    /// Drop a record that cannot be read, so that it is missing rather than wrong. When the mailbox is full this is
+    /// lost; whoever meets the record next says it again.
+    Forget(BlobId),
+}
+
 /// A record to take, and whom to tell.
-pub(super) struct Message {
+pub(super) struct Take {
     pub(super) record: Announcement,
     pub(super) reply: oneshot::Sender<Result<bool, RecordError>>,
 }
@@ -92,7 +101,7 @@ impl Registry {
     /// [`RecordError`].
     pub async fn record(&self, record: Announcement) -> Result<bool, RecordError> {
         let (reply, answer) = oneshot::channel();
-        self.sender.try_send(Message { record, reply }).map_err(|error| match error {
+        self.sender.try_send(Message::Take(Take { record, reply })).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => RecordError::Busy,
             mpsc::error::TrySendError::Closed(_) => RecordError::Stopped,
         })?;
@@ -117,7 +126,7 @@ impl Registry {
         self.record(Announcement::Invalid(certificate)).await
     }
 
-    /// What is known of a blob.
+    /// What is known of a blob. A record that the disk damaged is dropped, and found again at a peer.
     ///
     /// # Errors
     ///
@@ -127,7 +136,13 @@ impl Registry {
             Ok(Announcement::Certified(record)) => Ok(BlobStatus::Certified(record)),
             Ok(Announcement::Invalid(certificate)) => Ok(BlobStatus::Invalid(certificate)),
             Err(StoreReadError::NotFound) => Ok(BlobStatus::Unknown),
-            Err(error) => Err(error),
+            Err(error) => {
+                if error == StoreReadError::Corrupt && self.sender.try_send(Message::Forget(blob_id)).is_err()
+                {
+                    tracing::debug!(%blob_id, "a corrupt record waits to be forgotten");
+                }
+                Err(error)
+            }
         }
     }
 

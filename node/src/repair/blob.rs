@@ -112,7 +112,9 @@ impl<N: Network> Context<N> {
             Ok(BlobStatus::Unknown) | Err(_) => return Outcome::Whole,
         };
         let missing = missing_slivers(&self.membership, &self.store, &header);
-        if missing == 0 {
+        let has_commitments =
+            header.shape().segments().all(|segment| self.store.has_commitment(blob_id, segment));
+        if missing == 0 && has_commitments {
             return Outcome::Whole;
         }
         let touched = self.uploads.last_touched(&blob_id);
@@ -155,10 +157,11 @@ impl<N: Network> Context<N> {
     async fn heal_segment(&self, header: &VerifiedHeader, segment: SegmentIndex) -> Result<u32, Halt> {
         let blob_id = header.blob_id();
         let missing = missing_in_segment(&self.membership, &self.store, blob_id, segment);
-        if missing == 0 {
+        if missing == 0 && self.store.has_commitment(blob_id, segment) {
             return Ok(0);
         }
-        let Some(commitment) = self.commitment(header, segment).await? else { return Ok(missing) };
+        // Without the commitment nothing here can be served, so it counts like a sliver.
+        let Some(commitment) = self.commitment(header, segment).await? else { return Ok(missing.max(1)) };
         let shape = header.shape().segment(segment).map_err(|_| Halt::Stopped)?;
         Box::pin(SegmentRepair { context: self, header, segment, shape, commitment }.heal()).await
     }

@@ -52,6 +52,14 @@ pub(super) fn commitment(blob_id: &BlobId, segment: SegmentIndex) -> Key {
     key(&[&[COMMITMENT], blob_id.as_bytes(), &segment.0.to_be_bytes()])
 }
 
+/// Reads the name of a commitment.
+pub(super) fn parse_commitment(key: &Key) -> Option<(BlobId, SegmentIndex)> {
+    let (tag, rest) = key.as_bytes().split_first()?;
+    let (blob_id, segment) = rest.split_first_chunk::<32>()?;
+    let segment = u32::from_be_bytes(segment.try_into().ok()?);
+    (*tag == COMMITMENT).then_some((BlobId(*blob_id), SegmentIndex(segment)))
+}
+
 /// Prefix of the commitments of one blob.
 pub(super) fn commitments_of(blob_id: &BlobId) -> Vec<u8> {
     [&[COMMITMENT][..], blob_id.as_bytes()].concat()

@@ -346,6 +346,49 @@ impl SliverStore {
         Ok((header, path, record.slice(2 + head.len()..)))
     }
 
+    /// True if the store has a commitment of the segment.
+    #[must_use]
+    pub fn has_commitment(&self, blob_id: BlobId, segment: SegmentIndex) -> bool {
+        self.has(&keys::commitment(&blob_id, segment))
+    }
+
+    /// Drops a commitment, for one because it is corrupt; durable on return.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreWriteError`].
+    pub async fn delete_commitment(
+        &self,
+        blob_id: BlobId,
+        segment: SegmentIndex,
+    ) -> Result<(), StoreWriteError> {
+        self.delete(vec![keys::commitment(&blob_id, segment)]).await
+    }
+
+    /// A page of the commitments in the store, blob by blob, from after `after` on.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreReadError::Failed`].
+    pub async fn commitments(
+        &self,
+        after: Option<(BlobId, SegmentIndex)>,
+        limit: usize,
+    ) -> Result<Vec<(BlobId, SegmentIndex)>, StoreReadError> {
+        let after = after.map(|(blob_id, segment)| keys::commitment(&blob_id, segment));
+        let page = self.page(vec![keys::COMMITMENT], after, limit).await?;
+        Ok(page.iter().filter_map(|(key, _)| keys::parse_commitment(key)).collect())
+    }
+
+    /// Drops what is known of a blob, because it is corrupt; durable on return.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreWriteError`].
+    pub async fn delete_record(&self, blob_id: BlobId) -> Result<(), StoreWriteError> {
+        self.delete(vec![keys::record(&blob_id)]).await
+    }
+
     /// Keeps what is known of a blob: that it is certified, or that it is invalid.
     ///
     /// # Errors

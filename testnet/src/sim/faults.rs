@@ -32,7 +32,10 @@ impl Faults {
         let half = protocol::quorum::max_faulty(world.committee().n_shards()).div_ceil(2);
         for node in world.all() {
             let weight = world.committee().weight(node);
-            if world.faulty_weight() + weight <= half.max(weight) && world.may_fail(node) && self.rng.random_bool(0.5) {
+            if world.faulty_weight() + weight <= half.max(weight)
+                && world.may_fail(node)
+                && self.rng.random_bool(0.5)
+            {
                 let behaviours = [Behaviour::Mute, Behaviour::Liar, Behaviour::Denier];
                 let behaviour = *behaviours.choose(&mut self.rng).unwrap_or(&Behaviour::Mute);
                 world.peers.corrupt(world.peer(node), behaviour);
@@ -138,7 +141,9 @@ impl Faults {
         let Ok(mut names) = disk.list() else { return };
         names.sort();
         let Some(name) = names.choose(&mut self.rng) else { return };
-        let Some(len) = disk.open(name).and_then(|file| file.len()).ok().filter(|len| *len > 0) else { return };
+        let Some(len) = disk.open(name).and_then(|file| file.len()).ok().filter(|len| *len > 0) else {
+            return;
+        };
         let offset = self.rng.random_range(0..len);
         if disk.flip(name, offset, 1 << self.rng.random_range(0..8_u32)) {
             world.model().fault("bit flip");
@@ -156,7 +161,9 @@ impl Faults {
 
     fn change_link(&mut self, world: &World) {
         let nodes = world.all();
-        let (Some(from), Some(to)) = (nodes.choose(&mut self.rng), nodes.choose(&mut self.rng)) else { return };
+        let (Some(from), Some(to)) = (nodes.choose(&mut self.rng), nodes.choose(&mut self.rng)) else {
+            return;
+        };
         let slowest = Duration::from_millis(self.rng.random_range(20..2_000));
         let link = Link {
             latency: Duration::from_millis(1)..=slowest,

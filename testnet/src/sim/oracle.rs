@@ -162,10 +162,15 @@ pub(super) async fn becomes_whole(world: &mut World, limit: Duration) -> Option<
 /// disks are gone.
 pub(super) fn slivers_are_the_encoders(world: &World) {
     let n = world.committee().n_shards();
-    let acknowledged: Vec<_> =
-        world.model().acknowledged.iter().map(|(id, blob)| (*id, std::sync::Arc::clone(&blob.data))).collect();
+    let acknowledged: Vec<_> = world
+        .model()
+        .acknowledged
+        .iter()
+        .map(|(id, blob)| (*id, std::sync::Arc::clone(&blob.data)))
+        .collect();
     let mut encoder = SegmentEncoder::new(n);
-    let images: Vec<_> = world.all().into_iter().map(|node| (node, durable_image(&world.disk(node)))).collect();
+    let images: Vec<_> =
+        world.all().into_iter().map(|node| (node, durable_image(&world.disk(node)))).collect();
     for (blob_id, data) in acknowledged {
         let length = u64::try_from(data.len()).expect("a small blob");
         let shape = BlobShape::new(n, length).expect("a small blob");

@@ -230,7 +230,8 @@ async fn wrong_writer_is_caught(world: &mut World) {
         let mut knowing = 0;
         for node in world.all() {
             let Some(handles) = world.handles(node) else { continue };
-            knowing += usize::from(matches!(handles.registry.status(blob_id).await, Ok(BlobStatus::Invalid(_))));
+            knowing +=
+                usize::from(matches!(handles.registry.status(blob_id).await, Ok(BlobStatus::Invalid(_))));
         }
         if knowing == world.all().len() {
             break;

@@ -120,7 +120,8 @@ impl User {
     /// Reads a blob whose store was acknowledged: it must be its bytes, or a reason that chaos explains. True if it was
     /// read.
     pub(super) async fn read(&self, blob_id: BlobId) -> bool {
-        let expected = self.model().acknowledged.get(&blob_id).map(|acknowledged| Arc::clone(&acknowledged.data));
+        let expected =
+            self.model().acknowledged.get(&blob_id).map(|acknowledged| Arc::clone(&acknowledged.data));
         match self.client.read(blob_id, Vec::new(), silent()).await {
             Ok((_, data)) => {
                 let mut model = self.model();

@@ -213,7 +213,8 @@ impl World {
     /// Weight in shards of the nodes that are faulty now.
     #[must_use]
     pub fn faulty_weight(&self) -> u16 {
-        let faulty: BTreeSet<NodeIndex> = self.all().into_iter().filter(|node| self.is_faulty(*node)).collect();
+        let faulty: BTreeSet<NodeIndex> =
+            self.all().into_iter().filter(|node| self.is_faulty(*node)).collect();
         self.committee().weight_of(&faulty)
     }
 
@@ -281,7 +282,9 @@ impl World {
         let Node { peer, key, disk, .. } = self.node(node);
         let (peer, key, disk) = (*peer, key.clone(), disk.clone());
         let (store, _) = Store::open(Arc::new(disk), Box::new(MemoryIndex::default()), store_config())
-            .unwrap_or_else(|error| panic!("seed {}: node {node} cannot open its store: {error}", self.plan.seed));
+            .unwrap_or_else(|error| {
+                panic!("seed {}: node {node} cannot open its store: {error}", self.plan.seed)
+            });
         let (network, inbound) = self.simulation.join(peer, self.genesis.network_id());
         let n_shards = self.genesis.n_shards();
         let parts = Parts {
@@ -326,7 +329,8 @@ impl World {
         self.n_clients += 1;
         let mut peer = [0xC0; 32];
         peer[1..3].copy_from_slice(&self.n_clients.to_be_bytes());
-        let (network, _inbound) = self.simulation.join_with_topics(PeerId(peer), self.genesis.network_id(), &[]);
+        let (network, _inbound) =
+            self.simulation.join_with_topics(PeerId(peer), self.genesis.network_id(), &[]);
         Watched::new(network, self.peers.clone())
     }
 
@@ -380,5 +384,7 @@ fn settings() -> Settings {
 /// Opens a copy of what a node's disk would hold if its power were cut now.
 pub(super) fn durable_image(disk: &SimulatedDisk) -> Option<Store> {
     let image = disk.fork().crash();
-    Store::open(Arc::new(image), Box::new(MemoryIndex::default()), store_config()).ok().map(|(store, _)| store)
+    Store::open(Arc::new(image), Box::new(MemoryIndex::default()), store_config())
+        .ok()
+        .map(|(store, _)| store)
 }

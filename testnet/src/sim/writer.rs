@@ -3,14 +3,14 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use node::exchange::ask;
+use node::exchange::{ExchangeError, ask};
 use protocol::{
     BlobId, NodeIndex, SegmentIndex, SliverPairIndex,
     certificate::{CertificateBuilder, Persistence, StorageConfirmation},
     commitment::{BlobHeader, PairRoots, SegmentCommitment},
     encoding::{Axis, BlobShape, EncodedSegment, SegmentEncoder},
     genesis::Genesis,
-    message::{BlobRecord, Request, Response, SliverAt},
+    message::{BlobRecord, Refusal, Request, Response, SliverAt},
 };
 use swarm::{Channel, Network};
 
@@ -92,8 +92,7 @@ impl WrongWriter {
             blob_id: self.blob_id(),
             persistence: Persistence::Permanent,
         };
-        let builder =
-            CertificateBuilder::new(statement, &self.genesis.network_id(), Arc::clone(&committee));
+        let builder = CertificateBuilder::new(statement, &self.genesis.network_id(), Arc::clone(&committee));
         let mut builder = builder.map_err(|error| NotCertified(error.to_string()))?;
         for node in committee.nodes().filter(|node| *node != self.victim) {
             self.send(network, node).await?;
@@ -107,8 +106,12 @@ impl WrongWriter {
         }
         let certificate = builder.finish().map_err(|error| NotCertified(error.to_string()))?;
         let certify = Request::Certify(BlobRecord { header: self.header, certificate });
-        for node in committee.nodes() {
-            self.ask(network, node, Channel::Control, &certify, Bytes::new()).await?;
+        for member in committee.members() {
+            // The others are told by gossip, and may have found the blob out by the time they are told here.
+            match ask(network, member.peer, (Channel::Control, &certify, Bytes::new()), TIMEOUT).await {
+                Ok(_) | Err(ExchangeError::Refused(Refusal::Invalid)) => {}
+                Err(error) => return Err(NotCertified(format!("{}: {error}", member.name))),
+            }
         }
         Ok(())
     }
@@ -124,7 +127,8 @@ impl WrongWriter {
             for axis in [Axis::Primary, Axis::Secondary] {
                 let at = SliverAt { blob_id, segment, pair, axis };
                 let sliver = Bytes::copy_from_slice(self.segment.sliver_of_pair(axis, pair));
-                self.ask(network, node, Channel::Bulk, &Request::StoreSliver { at, offset: 0 }, sliver).await?;
+                self.ask(network, node, Channel::Bulk, &Request::StoreSliver { at, offset: 0 }, sliver)
+                    .await?;
             }
         }
         Ok(())
@@ -138,8 +142,11 @@ impl WrongWriter {
         request: &Request,
         payload: Bytes,
     ) -> Result<Response, NotCertified> {
-        let member = self.genesis.committee().member(node).ok_or_else(|| NotCertified("no such node".into()))?;
+        let member =
+            self.genesis.committee().member(node).ok_or_else(|| NotCertified("no such node".into()))?;
         let answer = ask(network, member.peer, (channel, request, payload), TIMEOUT).await;
-        answer.map(|(response, _)| response).map_err(|error| NotCertified(format!("{}: {error}", member.name)))
+        answer
+            .map(|(response, _)| response)
+            .map_err(|error| NotCertified(format!("{}: {error}", member.name)))
     }
 }
