@@ -288,6 +288,7 @@ pub async fn a_stopped_node_closes(factory: &mut impl Factory) {
     assert!(!view.contains(b.peer));
     timeout(PATIENCE, b.server.join_next()).await.expect("its receiver ends");
     assert_eq!(b.ask(&a, Ask::Echo).await, Err(RequestError::Stopped));
+    assert!(b.network.connected().peers().is_empty());
     let published = b.network.publish(Topic::Epoch, Bytes::new()).await;
     assert_eq!(published, Err(PublishError::Stopped));
     assert_eq!(a.ask(&b, Ask::Echo).await, Err(RequestError::Unreachable));

@@ -57,7 +57,7 @@ pub struct Limits {
     pub member_response_bytes: usize,
     /// Bytes of answers to others being sent; more are answered `Busy`.
     pub stranger_response_bytes: usize,
-    /// Bytes of requests being read from all peers; more are answered `Busy`.
+    /// Bytes of requests being read from all peers on one channel; more are answered `Busy`.
     pub request_bytes: usize,
 }
 
@@ -151,11 +151,28 @@ fn burst((per_second, burst_seconds): (u64, u64)) -> u128 {
     NANOS.saturating_mul(u128::from(per_second)).saturating_mul(u128::from(burst_seconds))
 }
 
+/// Refusals for its rate after which a peer counts as flooding, each time. A peer that backs off when refused has a
+/// window of 128 refused now and then; one that does not passes this within a second.
+const FLOODING_AFTER: u32 = 1_024;
+
 /// What one peer has used of its limits.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Admission {
     requests: TokenBucket,
     bytes: TokenBucket,
+    /// Refusals since the peer last counted as flooding.
+    refused: u32,
+}
+
+/// Whether a request is within its peer's rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Admitted {
+    /// It is, and was charged.
+    Yes,
+    /// It is not.
+    No,
+    /// It is not, and the peer goes on although it was refused often.
+    Flooding,
 }
 
 impl Admission {
@@ -164,20 +181,26 @@ impl Admission {
         Self {
             requests: TokenBucket::full((limits.requests_per_second, limits.burst_seconds), now),
             bytes: TokenBucket::full((limits.bytes_per_second, limits.burst_seconds), now),
+            refused: 0,
         }
     }
 
     /// Whether a request of this many bytes is within the peer's rate; if so, it is charged.
-    pub(crate) fn admit(&mut self, limits: &RateLimits, bytes: usize, now: Duration) -> bool {
+    pub(crate) fn admit(&mut self, limits: &RateLimits, bytes: usize, now: Duration) -> Admitted {
         self.requests.refill((limits.requests_per_second, limits.burst_seconds), now);
         self.bytes.refill((limits.bytes_per_second, limits.burst_seconds), now);
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
-        let admitted = self.requests.holds(1) && self.bytes.holds(bytes);
-        if admitted {
+        if self.requests.holds(1) && self.bytes.holds(bytes) {
             self.requests.take(1);
             self.bytes.take(bytes);
+            return Admitted::Yes;
         }
-        admitted
+        self.refused += 1;
+        if self.refused < FLOODING_AFTER {
+            return Admitted::No;
+        }
+        self.refused = 0;
+        Admitted::Flooding
     }
 
     /// Charges the bytes of an answer; it delays later requests rather than refusing this one.
@@ -196,7 +219,9 @@ mod tests {
     #[test]
     fn a_burst_is_admitted_and_then_the_steady_rate() {
         let mut peer = Admission::new(&SLOW, Duration::ZERO);
-        let admitted = |peer: &mut Admission, millis| peer.admit(&SLOW, 0, Duration::from_millis(millis));
+        let admitted = |peer: &mut Admission, millis| {
+            peer.admit(&SLOW, 0, Duration::from_millis(millis)) == Admitted::Yes
+        };
         assert_eq!((0..9).filter(|_| admitted(&mut peer, 0)).count(), 4);
         assert!(!admitted(&mut peer, 499));
         assert!(admitted(&mut peer, 500));
@@ -211,10 +236,18 @@ mod tests {
     #[test]
     fn bytes_are_charged_for_requests_and_answers() {
         let mut peer = Admission::new(&SLOW, Duration::ZERO);
-        assert!(!peer.admit(&SLOW, 201, Duration::ZERO));
-        assert!(peer.admit(&SLOW, 100, Duration::ZERO));
+        assert_eq!(peer.admit(&SLOW, 201, Duration::ZERO), Admitted::No);
+        assert_eq!(peer.admit(&SLOW, 100, Duration::ZERO), Admitted::Yes);
         peer.charge(1_000);
-        assert!(!peer.admit(&SLOW, 1, Duration::ZERO));
-        assert!(peer.admit(&SLOW, 100, Duration::from_secs(1)));
+        assert_eq!(peer.admit(&SLOW, 1, Duration::ZERO), Admitted::No);
+        assert_eq!(peer.admit(&SLOW, 100, Duration::from_secs(1)), Admitted::Yes);
+    }
+
+    #[test]
+    fn only_going_on_after_many_refusals_is_flooding() {
+        let mut peer = Admission::new(&SLOW, Duration::ZERO);
+        let outcomes: Vec<_> = (0..3_000).map(|_| peer.admit(&SLOW, 0, Duration::ZERO)).collect();
+        assert_eq!(outcomes.iter().filter(|outcome| **outcome == Admitted::Yes).count(), 4);
+        assert_eq!(outcomes.iter().filter(|outcome| **outcome == Admitted::Flooding).count(), 2);
     }
 }

@@ -76,11 +76,12 @@ impl Behaviour {
             .with_cache_size(0);
         let ping =
             ping::Config::new().with_interval(limits::PING_INTERVAL).with_timeout(limits::PING_TIMEOUT);
-        let codec = Codec::new(Arc::new(Semaphore::new(config.limits.request_bytes)));
+        // A budget for each channel: bulk never starves control.
+        let codec = || Codec::new(Arc::new(Semaphore::new(config.limits.request_bytes)));
         Ok(Self {
             gate: Gate::new(config.connections, shared),
-            control: exchange(&names, Channel::Control, &codec)?,
-            bulk: exchange(&names, Channel::Bulk, &codec)?,
+            control: exchange(&names, Channel::Control, codec())?,
+            bulk: exchange(&names, Channel::Bulk, codec())?,
             gossip: gossip(config, &names, keypair)?,
             identify: identify::Behaviour::new(identify),
             ping: ping::Behaviour::new(ping),
@@ -104,7 +105,7 @@ fn protocol(name: String) -> Result<StreamProtocol, String> {
 fn exchange(
     names: &Names,
     channel: Channel,
-    codec: &Codec,
+    codec: Codec,
 ) -> Result<request_response::Behaviour<Codec>, String> {
     let streams = match channel {
         Channel::Control => limits::CONTROL_STREAMS_MAX,
@@ -114,7 +115,7 @@ fn exchange(
         .with_request_timeout(limits::EXCHANGE_TIMEOUT)
         .with_max_concurrent_streams(streams);
     let protocols = [(protocol(names.channel(channel))?, request_response::ProtocolSupport::Full)];
-    Ok(request_response::Behaviour::with_codec(codec.clone(), protocols, config))
+    Ok(request_response::Behaviour::with_codec(codec, protocols, config))
 }
 
 fn gossip(

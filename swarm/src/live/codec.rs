@@ -34,8 +34,9 @@ const READ_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// A peer that reads 128 of the longest answers in turn needs 14 Mbit a second.
 const WRITE_ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Bytes that are counted against the budget at a time.
-const READ_STEP: usize = 64 * 1024;
+/// The start of a request that is not counted against the budget, so that small requests pass when it is used up.
+/// A stream holds more than this in buffers anyway.
+const UNCOUNTED_BYTES: usize = 4 * 1024;
 
 /// The two lengths before a frame.
 const PREFIX_BYTES: usize = 8;
@@ -143,7 +144,12 @@ async fn read_frame_within<T: AsyncRead + Unpin + Send>(
     // Zeroed memory of this size comes untouched from the system: a page is only taken once bytes arrive for it.
     let mut buffer = vec![0; header + payload];
     let mut held: Option<OwnedSemaphorePermit> = None;
-    for step in buffer.chunks_mut(READ_STEP) {
+    let (start, mut rest) = buffer.split_at_mut(UNCOUNTED_BYTES.min(header + payload));
+    io.read_exact(start).await?;
+    // Each step is as long as all before it: what is counted is at most twice what arrived.
+    let mut step_bytes = UNCOUNTED_BYTES;
+    while !rest.is_empty() {
+        let (step, behind) = rest.split_at_mut(step_bytes.min(rest.len()));
         let share = u32::try_from(step.len()).map_err(invalid)?;
         let Ok(share) = Arc::clone(budget).try_acquire_many_owned(share) else {
             return Ok(None);
@@ -153,6 +159,8 @@ async fn read_frame_within<T: AsyncRead + Unpin + Send>(
             None => held = Some(share),
         }
         io.read_exact(step).await?;
+        rest = behind;
+        step_bytes *= 2;
     }
     Ok(Some((split(buffer, header), held)))
 }
@@ -287,7 +295,8 @@ mod tests {
             let mut io = Cursor::new(written(frame.clone()).await);
             let request = codec.read_request(&PROTOCOL, &mut io).await.unwrap();
             assert_eq!(request.frame, Ok(frame));
-            assert_eq!(codec.request_bytes.available_permits(), (1 << 20) - header - payload);
+            let counted = (header + payload).saturating_sub(UNCOUNTED_BYTES);
+            assert_eq!(codec.request_bytes.available_permits(), (1 << 20) - counted);
             drop(request.held);
             assert_eq!(codec.request_bytes.available_permits(), 1 << 20);
         }
@@ -314,6 +323,9 @@ mod tests {
         let mut io = Cursor::new(written(Frame::new(vec![1], vec![2; 200_000])).await);
         assert_eq!(codec.read_request(&PROTOCOL, &mut io).await.unwrap().frame, Err(Unread::NoRoom));
         assert_eq!(codec.request_bytes.available_permits(), 100_000);
+        let mut io = Cursor::new(written(Frame::new(vec![1], vec![2; 4_000])).await);
+        let small = self::codec(0).read_request(&PROTOCOL, &mut io).await.unwrap();
+        assert!(small.frame.is_ok(), "a small request passes");
     }
 
     #[tokio::test]

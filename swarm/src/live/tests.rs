@@ -315,3 +315,36 @@ async fn kademlia_finds_strangers_through_a_bootstrap_peer() {
     };
     timeout(PATIENCE, knows).await.expect("the stranger is found");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn measure_ranges_over_loopback() {
+    const RANGES: usize = 4_000;
+    for transport in [Transport::Tcp, Transport::Quic] {
+        let a = Node::start(1, any(transport)).await;
+        let b = Node::start(2, any(transport)).await;
+        a.knows(&b, PeerRole::Member);
+        b.knows(&a, PeerRole::Member);
+        let payload = Bytes::from(vec![7; 240 * 1024]);
+        let to = b.network.local_peer();
+        let ask = |payload: Bytes| {
+            let network = a.network.clone();
+            async move { network.request(to, Channel::Bulk, Frame::new(vec![1; 64], payload), PATIENCE).await }
+        };
+        for bytes in [payload.len(), 256] {
+            let payload = payload.slice(..bytes);
+            let started = Instant::now();
+            let asks = futures::stream::iter((0..RANGES).map(|_| ask(payload.clone())));
+            let answers: Vec<_> = asks.buffer_unordered(32).collect().await;
+            assert!(answers.iter().all(Result::is_ok), "{:?}", answers.iter().find(|answer| answer.is_err()));
+            let seconds = started.elapsed().as_secs_f64();
+            let requests = f64::from(u32::try_from(RANGES).unwrap()) / seconds;
+            let mib = requests * f64::from(u32::try_from(bytes).unwrap()) / 1_048_576.0;
+            println!(
+                "{transport:?}, 32 in flight, {bytes} B echoed: {requests:.0} requests/s, {mib:.0} MiB/s each way"
+            );
+        }
+        a.end().await;
+        b.end().await;
+    }
+}

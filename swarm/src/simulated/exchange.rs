@@ -7,7 +7,7 @@ use super::world::{Event, Pair, World, pair};
 use crate::{
     frame::{Channel, Frame},
     inbound::{Answer, Inbound, Responder},
-    limits::Admission,
+    limits::{Admission, Admitted},
     network::{Offence, PeerRole, RequestError},
 };
 
@@ -144,10 +144,10 @@ impl World {
         let has_room = *in_flight < rates.in_flight_max;
         *in_flight += 1;
         self.serving.insert(id, Serving { server: to, caller: from, channel, session });
-        if !admitted {
+        if admitted == Admitted::Flooding {
             self.report(to, from, Offence::Flooding);
         }
-        if !admitted || !has_room {
+        if admitted != Admitted::Yes || !has_room {
             return self.answer(id, Answer::Busy);
         }
         let handle = self.handle.clone();

@@ -284,6 +284,7 @@ impl World {
     /// Takes a node down and returns its inbox, to be discarded once the lock is free.
     pub(super) fn crash(&mut self, peer: PeerId) -> Option<InboundSender> {
         let node = self.nodes.remove(&peer)?;
+        node.connected.send_replace(Arc::default());
         self.record("crash", peer, peer, 0);
         // Dropping the callers' half answers `Stopped`.
         self.requests.retain(|_, request| request.from != peer);

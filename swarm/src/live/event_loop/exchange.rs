@@ -17,7 +17,7 @@ use super::{
 use crate::{
     frame::{Channel, Frame},
     inbound::{Answer, Inbound, Responder},
-    limits::{Admission, Limits},
+    limits::{Admission, Admitted, Limits},
     network::{Offence, PeerRole, RequestError},
 };
 
@@ -234,10 +234,10 @@ impl EventLoop {
         let bytes = frame.as_ref().map_or(0, Frame::bytes);
         let admitted = usage.admission.admit(self.limits.of(role), bytes, now);
         let slot = usage.slots.get(&channel).map(|slots| Arc::clone(slots).try_acquire_owned());
-        if !admitted {
+        if admitted == Admitted::Flooding {
             self.shared.report(from, Offence::Flooding);
         }
-        let (true, Some(Ok(slot)), Ok(frame)) = (admitted, slot, frame) else {
+        let (Admitted::Yes, Some(Ok(slot)), Ok(frame)) = (admitted, slot, frame) else {
             let response = Response { answer: Answer::Busy, held: Vec::new() };
             // A peer that went away is not an error.
             let _ = self.swarm.behaviour_mut().exchange(channel).send_response(reply, response);

@@ -129,7 +129,7 @@ impl EventLoop {
     }
 
     /// Runs until `stop` is cancelled or every handle is dropped. Ending closes all connections, answers every caller
-    /// with [`RequestError::Stopped`], and ends the receiver once it is read empty.
+    /// with [`RequestError::Stopped`](crate::RequestError::Stopped), and ends the receiver once it is read empty.
     pub async fn run(mut self, stop: CancellationToken) {
         loop {
             let due = self.dials.next_due().map(|due| self.shared.instant(due));
@@ -163,6 +163,7 @@ impl EventLoop {
         // Dropping the callers' half answers `Stopped`.
         self.outgoing.clear();
         self.waiting.clear();
+        self.ends.view.send_replace(Arc::default());
         self.ends.commands.close();
         while self.ends.commands.try_recv().is_ok() {}
         let peers: Vec<_> = self.swarm.connected_peers().copied().collect();

@@ -35,6 +35,9 @@ impl EventLoop {
                 .shared
                 .with_book(|book| (book.is_kept(peer), book.role(peer), book.refused_until(peer, now)));
             self.dials.keep(peer, kept, refused_until.unwrap_or(now));
+            if self.waiting.contains_key(&peer) {
+                self.dials.want(peer, now);
+            }
             self.set_gossip_score(peer, role);
             if refused_until.is_some() {
                 self.fail_waiting(peer, RequestError::Unreachable);
