@@ -134,7 +134,7 @@ mod tests {
         for (avoided, expected) in table {
             let mut plan = Plan::new(3, 7);
             assert_eq!(plan.ask(|index| avoided.contains(&index)), expected, "{avoided:?}");
-            assert_eq!(plan.ask(nobody), [], "enough are under way");
+            assert!(plan.ask(nobody).is_empty(), "enough are under way");
         }
     }
 
@@ -150,7 +150,7 @@ mod tests {
         plan.got(1);
         assert!(plan.is_half_done());
         plan.missed(2, false);
-        assert_eq!(plan.ask(nobody), [], "the late one came after all");
+        assert!(plan.ask(nobody).is_empty(), "the late one came after all");
         plan.got(3);
         assert!(plan.is_complete());
     }

@@ -32,7 +32,7 @@ use crate::{
 
 /// Ranges in flight to one member: 8 MB, which fills a link of 50 ms (measured).
 const RANGES_PER_MEMBER: usize = 32;
-/// Ranges in flight to all members: 15 MB. On a link of 8 Mbit/s these still arrive within a request's timeout.
+/// Ranges in flight to all members that are not late: 15 MB. On a link of 8 Mbit/s these still arrive within a request's timeout.
 const RANGES_IN_FLIGHT: usize = 64;
 
 /// One read.
@@ -175,10 +175,19 @@ impl<N: Network> Reader<N> {
     ) -> Result<Sliver, AskError> {
         // The semaphores are never closed.
         let _room_of_member = self.rooms[&node].acquire().await;
-        let _room = self.room.acquire().await;
+        let room = self.room.acquire().await;
         let narrow = |value| u32::try_from(value).expect("a sliver is far shorter than 4 GiB");
         let request = Request::FetchSliver { at, offset: narrow(start), len: narrow(len) };
-        match self.ask(node, &request, pulse).await? {
+        let mut answer = Box::pin(self.ask(node, &request, pulse));
+        let answer = match tokio::time::timeout(self.with_pace(|pace| pace.delay()), &mut answer).await {
+            Ok(answer) => answer,
+            // What is late takes no bandwidth; silent members must not keep others from being asked.
+            Err(_) => {
+                drop(room);
+                answer.await
+            }
+        };
+        match answer? {
             (Response::Sliver { parity }, bytes) if bytes.len() == len => {
                 self.received.fetch_add(u64::try_from(len).unwrap_or(0), Ordering::Relaxed);
                 Ok(Sliver { bytes, parity })

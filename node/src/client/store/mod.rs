@@ -1,9 +1,11 @@
 //! Storing: a blob to slivers on the nodes, and their confirmations to a certificate.
 //!
 //! The bytes are read twice. The first pass ([`identify`]) finds the blob ID, on which the place of every sliver
-//! depends; the second ([`upload`]) encodes again and sends, a few segments at a time. [`state`] decides who is waited
+//! depends; the second ([`upload`]) encodes again and sends, a few segments at a time; [`certify`] turns signatures into the point of
+//! availability. [`state`] decides who is waited
 //! for, [`lane`] is the way to one member.
 
+mod certify;
 mod identify;
 mod lane;
 mod state;

@@ -20,7 +20,7 @@ use protocol::{
     encoding::EncodedSegment,
     hash::Hash,
     merkle,
-    message::{BlobRecord, BlobStatus, Refusal},
+    message::{BlobStatus, Refusal},
 };
 use swarm::{Network, RequestError};
 use tokio::time::Instant;
@@ -34,7 +34,7 @@ use super::{
 use crate::client::{Client, OnProgress, Progress, StatusReport, exchange::AskError};
 
 /// Something that came to its end.
-enum Event {
+pub(super) enum Event {
     Encoded(Result<Outgoing, StoreError>),
     Sent(NodeIndex, SegmentIndex, Option<Result<(), AskError>>),
     Signed(NodeIndex, Result<MemberSignature, AskError>),
@@ -43,7 +43,7 @@ enum Event {
 }
 
 /// How far the blob is.
-enum Phase {
+pub(super) enum Phase {
     /// Slivers go out, signatures come back.
     Confirming,
     /// There is a certificate, recorded by members of this weight.
@@ -54,26 +54,27 @@ enum Phase {
 
 /// One blob on its way to the members.
 pub(super) struct Upload<N> {
-    client: Client<N>,
+    pub(super) client: Client<N>,
     segments: Segments,
-    identified: Identified,
-    progress: OnProgress,
-    persistence: Persistence,
-    started: Instant,
-    state: State,
-    phase: Phase,
-    builder: CertificateBuilder<StorageConfirmation>,
-    lanes: Vec<Arc<Lane<N>>>,
+    pub(super) identified: Identified,
+    pub(super) progress: OnProgress,
+    pub(super) persistence: Persistence,
+    pub(super) started: Instant,
+    pub(super) state: State,
+    pub(super) phase: Phase,
+    pub(super) builder: CertificateBuilder<StorageConfirmation>,
+    pub(super) lanes: Vec<Arc<Lane<N>>>,
     /// Encoded segments that members still need.
     held: BTreeMap<SegmentIndex, Arc<EncodedSegment>>,
     /// The next segment to encode.
     next: SegmentIndex,
-    is_encoding: bool,
+    /// Segments being encoded.
+    n_encoding: usize,
     /// Members that were asked to record the certificate and have yet to answer.
-    recording: BTreeSet<NodeIndex>,
+    pub(super) recording: BTreeSet<NodeIndex>,
     /// A member says that the blob is invalid.
     is_suspect: bool,
-    events: FuturesUnordered<BoxFuture<'static, Event>>,
+    pub(super) events: FuturesUnordered<BoxFuture<'static, Event>>,
 }
 
 impl<N: Network> Upload<N> {
@@ -109,7 +110,7 @@ impl<N: Network> Upload<N> {
             lanes,
             held: BTreeMap::new(),
             next: SegmentIndex(0),
-            is_encoding: false,
+            n_encoding: 0,
             recording: BTreeSet::new(),
             is_suspect: false,
             events: FuturesUnordered::new(),
@@ -124,7 +125,9 @@ impl<N: Network> Upload<N> {
         self.report_uploaded(0);
         loop {
             self.release();
-            self.encode_next();
+            while self.has_next() && self.has_room() {
+                self.encode_next();
+            }
             if self.state.is_hopeless() && matches!(self.phase, Phase::Confirming) {
                 return Err(self.into_failure().await);
             }
@@ -163,41 +166,17 @@ impl<N: Network> Upload<N> {
         self.events.push(async move { Event::Known(client.status(blob_id).await.ok()) }.boxed());
     }
 
-    /// The network knew the blob before.
-    fn known(&self, report: Option<StatusReport>) -> Result<Option<Stored>, StoreError> {
-        if !matches!(self.phase, Phase::Confirming) {
-            return Ok(None);
-        }
-        match report.map(|report| report.status) {
-            Some(BlobStatus::Invalid(_)) => Err(StoreError::Invalid),
-            Some(BlobStatus::Certified(record)) => {
-                let certified = record.certificate.statement().persistence;
-                // A blob that may be deleted is not what one who wants it kept asked for.
-                let is_enough = certified == self.persistence || certified == Persistence::Permanent;
-                let confirmed = self.client.exchange.committee().weight_of(record.certificate.signers());
-                Ok(is_enough.then(|| self.result(confirmed, true, self.started.elapsed())))
-            }
-            _ => Ok(None),
-        }
+    fn has_next(&self) -> bool {
+        self.next.0 < self.segments.shape().n_segments()
     }
 
-    fn result(&self, confirmed: u16, already_certified: bool, duration: Duration) -> Stored {
-        let header = &self.identified.header;
-        Stored {
-            blob_id: header.blob_id(),
-            size: header.shape().length(),
-            encoded_size: header.shape().encoded_bytes(),
-            confirmed,
-            already_certified,
-            duration,
-        }
+    fn has_room(&self) -> bool {
+        self.state.in_hand() + self.n_encoding < self.client.config.segments_in_flight.max(1)
     }
 
     /// True if a segment waits for one in hand to be let go.
     fn wants_memory(&self) -> bool {
-        self.next.0 < self.segments.shape().n_segments()
-            && !self.is_encoding
-            && self.state.in_hand() >= self.client.config.segments_in_flight.max(1)
+        self.has_next() && self.n_encoding == 0 && !self.has_room()
     }
 
     fn release(&mut self) {
@@ -215,13 +194,9 @@ impl<N: Network> Upload<N> {
     }
 
     fn encode_next(&mut self) {
-        let is_last = self.next.0 == self.segments.shape().n_segments();
-        if is_last || self.is_encoding || self.wants_memory() {
-            return;
-        }
         let (index, roots) = (self.next, Arc::clone(&self.identified.roots));
         self.next.0 += 1;
-        self.is_encoding = true;
+        self.n_encoding += 1;
         // Either all segments were kept, or none.
         if let Some(segment) = self.identified.kept.pop_front() {
             let outgoing = outgoing(index, segment, &roots);
@@ -242,7 +217,7 @@ impl<N: Network> Upload<N> {
     }
 
     fn offer(&mut self, outgoing: Outgoing) {
-        self.is_encoding = false;
+        self.n_encoding -= 1;
         let (index, outgoing) = (outgoing.index, Arc::new(outgoing));
         self.held.insert(index, Arc::clone(&outgoing.segment));
         self.state.offer(index, self.started.elapsed());
@@ -270,48 +245,6 @@ impl<N: Network> Upload<N> {
         if uploaded > before || uploaded == 0 {
             (self.progress)(Progress::Uploading { done, total });
         }
-    }
-
-    fn signed(&mut self, node: NodeIndex, signature: &MemberSignature) {
-        if signature.member != node || self.builder.add(signature).is_err() {
-            let error = self.client.exchange.report_unverifiable(node);
-            self.state.failed(node, error.to_string());
-            return;
-        }
-        self.state.confirmed(node);
-        if !self.builder.is_complete() || !matches!(self.phase, Phase::Confirming) {
-            return;
-        }
-        // Signatures of colluding members can cancel each other out; another one mends that.
-        let Ok(certificate) = self.builder.finish() else { return };
-        let record = BlobRecord { header: *self.identified.header.header(), certificate };
-        self.phase = Phase::Recording { recorded: 0 };
-        for (node, lane) in self.client.exchange.committee().nodes().zip(&self.lanes) {
-            let (lane, record) = (Arc::clone(lane), record.clone());
-            self.recording.insert(node);
-            self.events.push(async move { Event::Recorded(node, lane.certify(record).await) }.boxed());
-        }
-    }
-
-    fn recorded(&mut self, node: NodeIndex, result: Result<(), AskError>) -> Result<(), StoreError> {
-        self.recording.remove(&node);
-        let Phase::Recording { recorded } = &mut self.phase else { return Ok(()) };
-        let committee = self.client.exchange.committee();
-        match result {
-            Ok(()) => *recorded += committee.weight(node),
-            Err(AskError::Network(RequestError::Stopped)) => return Err(StoreError::Stopped),
-            Err(_) => {}
-        }
-        let (got, required) = (*recorded, committee.quorum());
-        if got >= required {
-            let duration = self.started.elapsed();
-            let tail = self.client.config.tail.max(duration / 2);
-            self.phase = Phase::Certified { duration, deadline: Instant::now() + tail };
-            (self.progress)(Progress::Certified);
-        } else if got + committee.weight_of(&self.recording) < required {
-            return Err(StoreError::TooFewRecords { got, required });
-        }
-        Ok(())
     }
 
     fn failed(&mut self, node: NodeIndex, error: &AskError) -> Result<(), StoreError> {
@@ -343,22 +276,6 @@ impl<N: Network> Upload<N> {
             }
         }
         failure
-    }
-
-    /// Until when members that are still being sent something are worth waiting for: each for a tail after it last
-    /// moved, all of them until the deadline.
-    fn tail_end(&self, deadline: Instant) -> Option<Instant> {
-        let reachable = |node: &NodeIndex| self.state.is_reachable(*node);
-        let recording = self.recording.iter().copied().filter(reachable);
-        let open = self.state.sending().into_iter().chain(recording);
-        let ends = open.map(|node| self.lanes[node.as_usize()].last_progress() + self.client.config.tail);
-        ends.max().map(|end| end.min(deadline))
-    }
-
-    fn stored(&self) -> Option<Stored> {
-        let Phase::Certified { duration, deadline } = self.phase else { return None };
-        let is_over = self.tail_end(deadline).is_none_or(|end| end <= Instant::now());
-        is_over.then(|| self.result(self.builder.weight(), false, duration))
     }
 
     fn wake_at(&self) -> Option<Instant> {

@@ -80,6 +80,20 @@ fn silence_costs_its_delay_once_not_for_every_segment() {
 }
 
 #[test]
+fn silent_members_do_not_use_up_the_room_for_others() {
+    run(async {
+        let cluster = Cluster::new(7, 7);
+        let data = blob(3 * segment_bytes(7));
+        let stored = cluster.store(&data).await.unwrap();
+        cluster.behave([0, 2, 3, 6], &Manner::Silent);
+        let started = Instant::now();
+        let (_, read) = cluster.read(stored.blob_id).await.unwrap();
+        assert!(read == data);
+        assert!(started.elapsed() < 4 * SECOND, "{:?}", started.elapsed());
+    });
+}
+
+#[test]
 fn a_link_that_is_slow_for_all_is_not_loaded_with_hedges() {
     run(async {
         let cluster = Cluster::new(7, 7);
