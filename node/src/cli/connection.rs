@@ -5,12 +5,18 @@ use std::{
     sync::Arc,
 };
 
+use protocol::genesis::Genesis;
 use swarm::live::{Live, LiveConfig, LiveNetwork};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{Exit, Failure, NETWORK_VARIABLE};
-use crate::{client::Client, config::ClientFile, encoder::Encoder, keys::PeerKey};
+use crate::{
+    client::{Client, ClientConfig},
+    config::ClientFile,
+    encoder::Encoder,
+    keys::PeerKey,
+};
 
 /// Name of the file that describes a network to a client.
 const CLIENT_FILE: &str = "client.toml";
@@ -35,7 +41,15 @@ impl Connection {
         let file = ClientFile::load(network).map_err(|error| {
             Failure::from(error).hint("--network takes the client.toml of a network, or its directory")
         })?;
-        let genesis = Arc::new(file.load_genesis()?);
+        Self::start(Arc::new(file.load_genesis()?), file.config()).await
+    }
+
+    /// Joins the network of a genesis: see [`open`](Self::open).
+    ///
+    /// # Errors
+    ///
+    /// If the system refuses threads, sockets or random numbers.
+    pub async fn start(genesis: Arc<Genesis>, settings: ClientConfig) -> Result<Self, Failure> {
         let threads = std::thread::available_parallelism().unwrap_or(std::num::NonZeroUsize::MIN);
         let encoder = Encoder::start(genesis.n_shards(), threads)
             .map_err(|error| Failure::io("cannot start the encoder threads", &error))?;
@@ -46,7 +60,7 @@ impl Connection {
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(event_loop.run(stop.clone()));
-        let client = Client::new(network, genesis, encoder, file.config());
+        let client = Client::new(network, genesis, encoder, settings);
         Ok(Self { client, stop, event_loop: tasks })
     }
 

@@ -174,7 +174,11 @@ pub fn block_on<T>(command: impl Future<Output = Result<T, Failure>>) -> Result<
 }
 
 /// A runtime with a thread per core.
-fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+///
+/// # Errors
+///
+/// If the system refuses threads.
+pub fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -1,0 +1,179 @@
+//! The `floe-testnet` command line.
+
+mod commands;
+mod demo;
+mod sim;
+mod up;
+
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand, ValueEnum};
+use node::cli::{Exit, Failure, Output, block_on, refuse, runtime};
+
+use crate::cluster::{Signal, become_node};
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(name = "floe-testnet", version, about = "Floe networks on one machine, to try and to break")]
+#[command(after_help = Exit::HELP, arg_required_else_help = true, disable_help_subcommand = true)]
+struct Cli {
+    /// Print the result as one JSON document
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show what Floe does: store, lose nodes, heal, read back
+    Demo(demo::Args),
+    /// Start a network in a directory, and stop it on Ctrl-C
+    Up(up::Args),
+    /// Stop all nodes
+    Down {
+        /// The testnet
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+    },
+    /// Show how the nodes are
+    Status {
+        /// The testnet
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+    },
+    /// Signal a node: kill it, stop it, continue it, or ask it to end
+    Kill {
+        /// The testnet
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        /// The node's number
+        #[arg(long, value_name = "I")]
+        node: usize,
+        /// The signal
+        #[arg(long, value_enum, ignore_case = true, default_value = "KILL")]
+        signal: SignalName,
+    },
+    /// Start a node that does not run
+    Start {
+        /// The testnet
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        /// The node's number
+        #[arg(long, value_name = "I")]
+        node: usize,
+        /// With an empty disk; keys and configuration stay
+        #[arg(long)]
+        wipe: bool,
+    },
+    /// Simulate networks in this process, from a seed
+    Sim(sim::Args),
+    /// Run `floe`
+    #[command(hide = true, disable_help_flag = true)]
+    Floe {
+        /// Its arguments
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+}
+
+/// The signals of `kill`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "UPPER")]
+enum SignalName {
+    /// The process ends at once, as at a loss of power
+    Kill,
+    /// The process stops until CONT: it looks slow, not gone
+    Stop,
+    /// A stopped process continues
+    Cont,
+    /// The process is asked to end
+    Term,
+}
+
+impl SignalName {
+    const fn signal(self) -> Signal {
+        match self {
+            Self::Kill => Signal::KILL,
+            Self::Stop => Signal::STOP,
+            Self::Cont => Signal::CONT,
+            Self::Term => Signal::TERM,
+        }
+    }
+}
+
+/// The program `floe-testnet`.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error),
+    };
+    let output = Output { json: cli.json };
+    let result = match cli.command {
+        Command::Floe { args } => return floe(args),
+        Command::Sim(args) => sim::execute(&args, output),
+        command => client_telemetry().and_then(|()| execute(command, output)),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn client_telemetry() -> Result<(), Failure> {
+    Ok(node::telemetry::init(node::telemetry::Role::Client, node::telemetry::Format::Text)?)
+}
+
+fn execute(command: Command, output: Output) -> Result<(), Failure> {
+    match command {
+        Command::Demo(args) => block_on(demo::execute(args, output)),
+        // It stops its nodes gently when it is interrupted, which takes time.
+        Command::Up(args) => runtime()?.block_on(Box::pin(up::execute(args, output))),
+        Command::Down { dir } => block_on(commands::down(&dir, output)),
+        Command::Status { dir } => block_on(commands::status(&dir, output)),
+        Command::Kill { dir, node, signal } => block_on(commands::kill(&dir, node, signal, output)),
+        Command::Start { dir, node, wipe } => block_on(commands::start(&dir, node, wipe, output)),
+        Command::Floe { .. } | Command::Sim(_) => Ok(()),
+    }
+}
+
+/// Runs `floe` in this process: the nodes of a testnet are the same code as any node.
+fn floe(args: Vec<OsString>) -> ExitCode {
+    match become_node() {
+        Ok(()) => node::cli::run(std::iter::once(OsString::from("floe")).chain(args)),
+        Err(failure) => failure.report(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn signals_go_by_their_names() {
+        for (text, signal) in [("KILL", Signal::KILL), ("stop", Signal::STOP), ("Cont", Signal::CONT)] {
+            let line = ["floe-testnet", "kill", "--dir", "d", "--node", "1", "--signal", text];
+            let Command::Kill { signal: parsed, .. } = Cli::try_parse_from(line).unwrap().command else {
+                panic!("not a kill");
+            };
+            assert_eq!(parsed.signal(), signal);
+        }
+    }
+
+    #[test]
+    fn floe_takes_its_arguments_as_they_are() {
+        let line = ["floe-testnet", "floe", "--json", "node", "run", "--dir", "d", "--help"];
+        let cli = Cli::try_parse_from(line).unwrap();
+        let Command::Floe { args } = cli.command else { panic!("not floe") };
+        assert_eq!(args, ["--json", "node", "run", "--dir", "d", "--help"]);
+        assert!(!cli.json);
+    }
+}

@@ -1,0 +1,210 @@
+//! What a testnet's directory holds.
+//!
+//! ```text
+//! DIR/testnet.json     the nodes, their ports and processes    DIR/genesis.toml    DIR/client.toml
+//! DIR/testnet.lock     held by whoever changes testnet.json
+//! DIR/node-I/          keys/ config.toml member.toml data/ node.log
+//! ```
+
+use std::{
+    fs::{self, File, TryLockError},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use node::cli::{Exit, Failure};
+use serde::{Deserialize, Serialize};
+
+use super::{process::ProcessId, wait::until};
+
+/// Version of `testnet.json`.
+const VERSION: u32 = 1;
+/// How long to wait for another `floe-testnet` that works on the same directory. What it does while it holds the lock
+/// takes seconds at most.
+const LOCK_LIMIT: Duration = Duration::from_secs(30);
+
+/// `testnet.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    version: u32,
+    /// The version of the program that made it.
+    pub program_version: String,
+    /// Shards of the network.
+    pub n_shards: u16,
+    /// The nodes, in the order of their numbers.
+    pub nodes: Vec<NodeEntry>,
+}
+
+/// One node of a testnet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeEntry {
+    /// Its name, and that of its directory.
+    pub name: String,
+    /// The TCP port on 127.0.0.1 that it listens on.
+    pub port: u16,
+    /// The process that was last started for it, unless it was stopped.
+    pub process: Option<ProcessId>,
+}
+
+impl Manifest {
+    /// A testnet of nodes on these ports, none of them started.
+    #[must_use]
+    pub fn new(n_shards: u16, ports: &[u16]) -> Self {
+        let entry = |(index, port): (usize, &u16)| NodeEntry {
+            name: format!("node-{index}"),
+            port: *port,
+            process: None,
+        };
+        Self {
+            version: VERSION,
+            program_version: env!("CARGO_PKG_VERSION").to_owned(),
+            n_shards,
+            nodes: ports.iter().enumerate().map(entry).collect(),
+        }
+    }
+
+    /// Reads the manifest of a testnet; `None` if the directory holds none.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be read or understood.
+    pub fn load(dir: &Path) -> Result<Option<Self>, Failure> {
+        let path = manifest(dir);
+        let what = || format!("cannot read {}", path.display());
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Failure::io(what(), &error)),
+        };
+        let manifest: Self =
+            serde_json::from_str(&text).map_err(|error| Failure::because(Exit::Usage, what(), &error))?;
+        if manifest.version != VERSION {
+            let version = manifest.version;
+            let what = format!("{} is of version {version}, this program knows {VERSION}", path.display());
+            return Err(Failure::new(Exit::Usage, what));
+        }
+        Ok(Some(manifest))
+    }
+
+    /// Writes the manifest; a reader sees the old or the new one. To be called with the [lock](DirLock) held.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written.
+    pub fn save(&self, dir: &Path) -> Result<(), Failure> {
+        let write = || {
+            let mut file = tempfile::NamedTempFile::new_in(dir)?;
+            serde_json::to_writer_pretty(&mut file, self)?;
+            file.write_all(b"\n")?;
+            file.persist(manifest(dir))?;
+            io::Result::Ok(())
+        };
+        write().map_err(|error| Failure::io(format!("cannot write {}", manifest(dir).display()), &error))
+    }
+}
+
+fn manifest(dir: &Path) -> PathBuf {
+    dir.join("testnet.json")
+}
+
+/// The file that describes the network to clients.
+#[must_use]
+pub fn client_file(dir: &Path) -> PathBuf {
+    dir.join("client.toml")
+}
+
+/// The genesis file.
+#[must_use]
+pub fn genesis_file(dir: &Path) -> PathBuf {
+    dir.join("genesis.toml")
+}
+
+/// Held while `testnet.json` and the processes it names are changed, against a second `floe-testnet`. Ends with the
+/// process, however it ends.
+#[derive(Debug)]
+pub struct DirLock {
+    _file: File,
+}
+
+impl DirLock {
+    /// Takes the lock, waiting for another holder for a bounded time.
+    ///
+    /// # Errors
+    ///
+    /// If another process keeps it, or the file cannot be created.
+    pub async fn take(dir: &Path) -> Result<Self, Failure> {
+        let path = dir.join("testnet.lock");
+        let failed = |error: io::Error| Failure::io(format!("cannot lock {}", path.display()), &error);
+        let file = File::options().create(true).append(true).open(&path).map_err(failed)?;
+        let what = format!("another floe-testnet is working on {}", dir.display());
+        until(&what, LOCK_LIMIT, async || match file.try_lock() {
+            Ok(()) => Ok(Some(())),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(failed(error)),
+        })
+        .await?;
+        Ok(Self { _file: file })
+    }
+}
+
+/// Bytes that the files below a directory take on the disk.
+#[must_use]
+pub fn disk_bytes(dir: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt as _;
+    let Ok(entries) = fs::read_dir(dir) else { return 0 };
+    entries
+        .flatten()
+        .map(|entry| match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() => disk_bytes(&entry.path()),
+            // Source: stat(2): blocks are of 512 bytes, whatever the file system's own.
+            Ok(metadata) => 512 * metadata.blocks(),
+            Err(_) => 0,
+        })
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manifest_survives_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(Manifest::load(dir.path()).unwrap(), None);
+        let mut manifest = Manifest::new(7, &[5, 6]);
+        manifest.nodes[1].process = Some(ProcessId::of_this_process().unwrap());
+        manifest.save(dir.path()).unwrap();
+        assert_eq!(Manifest::load(dir.path()).unwrap(), Some(manifest));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_is_not_ours_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut manifest = Manifest::new(7, &[]);
+        manifest.version = 9;
+        manifest.save(dir.path()).unwrap();
+        assert!(Manifest::load(dir.path()).unwrap_err().to_string().contains("of version 9"));
+        fs::write(super::manifest(dir.path()), "{}").unwrap();
+        assert_eq!(Manifest::load(dir.path()).unwrap_err().exit(), Exit::Usage);
+    }
+
+    #[tokio::test]
+    async fn one_at_a_time_holds_the_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = DirLock::take(dir.path()).await.unwrap();
+        let second = DirLock::take(dir.path());
+        tokio::pin!(second);
+        assert!(futures_poll_is_pending(second.as_mut()).await);
+        drop(held);
+        second.await.unwrap();
+    }
+
+    async fn futures_poll_is_pending<F: Future>(mut future: std::pin::Pin<&mut F>) -> bool {
+        std::future::poll_fn(|context| std::task::Poll::Ready(future.as_mut().poll(context).is_pending()))
+            .await
+    }
+}

@@ -1,0 +1,574 @@
+//! A network of real processes in one directory, on loopback.
+//!
+//! Every command of `floe-testnet` is a few calls of [`Cluster`], and so is every integration test. What is true of
+//! the processes is in `testnet.json`, not in this type: several programs may work on one testnet, one at a time.
+//!
+//! # Invariants
+//!
+//! - A process is signalled only if it is the one that was started: see [`process`].
+//! - With [`Fate::WithParent`], no process outlives the one that started it, however that one ends.
+
+mod layout;
+mod ports;
+mod process;
+mod wait;
+
+use std::{
+    fs::{self, File},
+    io,
+    net::{IpAddr, Ipv4Addr},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+
+use node::{
+    cli::{Connection, Exit, Failure, init_node, output::note},
+    client::{ClientConfig, MemberHealth},
+    config::{ClientFile, EncoderConfig, NetworkConfig, NodeConfig, StorageConfig, create_new, load_genesis},
+};
+use protocol::{
+    committee::spread,
+    genesis::Genesis,
+    quorum::{N_SHARDS_MAX, N_SHARDS_MIN, max_faulty},
+};
+pub use rustix::process::Signal;
+use swarm::{Address, address::Transport};
+
+pub use self::{
+    layout::{DirLock, Manifest, NodeEntry, client_file, disk_bytes, genesis_file},
+    process::{ProcessId, ProcessState},
+    wait::until,
+};
+
+/// Tells a node which process it must not outlive.
+pub const PARENT_VARIABLE: &str = "FLOE_TESTNET_PARENT";
+/// How long a node may take to stop when asked to; more than it gives its own parts.
+const STOP_LIMIT: Duration = Duration::from_secs(20);
+/// How long a killed process may take to be gone.
+const KILL_LIMIT: Duration = Duration::from_secs(10);
+/// How long to wait for a node's answer when only asking how it is. On loopback it answers in milliseconds.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
+/// Room to leave on the disk: enough not to break the machine, little enough for a small one.
+const RESERVE_BYTES: u64 = 64 << 20;
+/// Lines of a node's log that are shown when it ends unasked.
+const LOG_LINES_SHOWN: usize = 3;
+
+/// What a testnet is made with.
+#[derive(Clone, Debug)]
+pub struct ClusterConfig {
+    /// Number of nodes.
+    pub n_nodes: u16,
+    /// Number of shards.
+    pub n_shards: u16,
+    /// The first of consecutive ports; `None` for any free ones.
+    pub base_port: Option<u16>,
+}
+
+/// What becomes of nodes when the process that started them ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// They run on.
+    Detached,
+    /// They are killed.
+    WithParent,
+}
+
+/// A testnet in a directory.
+#[derive(Debug)]
+pub struct Cluster {
+    dir: PathBuf,
+    genesis: Arc<Genesis>,
+    /// The program that runs nodes: `floe-testnet`.
+    program: PathBuf,
+    fate: Fate,
+    /// Those that this process started. Kept to be reaped.
+    children: Vec<Child>,
+}
+
+impl Cluster {
+    /// Makes a testnet in a directory that is empty or does not exist; starts nothing.
+    ///
+    /// # Errors
+    ///
+    /// If the directory holds something, the numbers do not fit, or something cannot be written.
+    pub async fn create(dir: &Path, config: &ClusterConfig, fate: Fate) -> Result<Self, Failure> {
+        check_counts(config)?;
+        let dir = absolute(dir)?;
+        let failed = |error: io::Error| Failure::io(format!("cannot create {}", dir.display()), &error);
+        fs::create_dir_all(&dir).map_err(failed)?;
+        if fs::read_dir(&dir).map_err(failed)?.next().is_some() {
+            return Err(Failure::new(
+                Exit::Usage,
+                format!("{} is neither empty nor a testnet", dir.display()),
+            )
+            .hint("choose another directory"));
+        }
+        let _lock = DirLock::take(&dir).await?;
+        let ports = ports::free_ports(config.n_nodes, config.base_port)?;
+        let manifest = Manifest::new(config.n_shards, &ports);
+        let mut members = Vec::new();
+        for (node, shards) in manifest.nodes.iter().zip(spread(config.n_shards, config.n_nodes)) {
+            members.push(init_node(&dir.join(&node.name), &node_config(node))?.with_shards(shards));
+        }
+        let genesis = Genesis::new("testnet".to_owned(), config.n_shards, members)
+            .map_err(|error| Failure::because(Exit::Usage, "cannot make a genesis", &error))?;
+        create_new(&genesis_file(&dir), &genesis.to_toml())?;
+        let client = toml::to_string(&ClientFile::default())
+            .map_err(|error| Failure::because(Exit::Other, "cannot write client.toml", &error))?;
+        create_new(&client_file(&dir), &client)?;
+        // Last: a directory with a manifest is complete.
+        manifest.save(&dir)?;
+        Ok(Self { dir, genesis: Arc::new(genesis), program: program()?, fate, children: Vec::new() })
+    }
+
+    /// Opens the testnet in a directory.
+    ///
+    /// # Errors
+    ///
+    /// If there is none, or its files cannot be used.
+    pub fn open(dir: &Path, fate: Fate) -> Result<Self, Failure> {
+        let dir = absolute(dir)?;
+        if Manifest::load(&dir)?.is_none() {
+            return Err(Failure::new(Exit::Usage, format!("{} is not a testnet", dir.display()))
+                .hint("make one with: floe-testnet up --dir DIR"));
+        }
+        let genesis = Arc::new(load_genesis(&genesis_file(&dir))?);
+        Ok(Self { dir, genesis, program: program()?, fate, children: Vec::new() })
+    }
+
+    /// Runs nodes with another program than this one: for tests, whose own program is the test.
+    #[must_use]
+    pub fn with_program(mut self, program: impl Into<PathBuf>) -> Self {
+        self.program = program.into();
+        self
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The genesis of the network.
+    #[must_use]
+    pub const fn genesis(&self) -> &Arc<Genesis> {
+        &self.genesis
+    }
+
+    /// The nodes as they are now.
+    ///
+    /// # Errors
+    ///
+    /// If `testnet.json` cannot be read.
+    pub fn manifest(&self) -> Result<Manifest, Failure> {
+        Manifest::load(&self.dir)?
+            .ok_or_else(|| Failure::new(Exit::Io, format!("{} is gone", self.dir.display())))
+    }
+
+    /// The directory of a node.
+    #[must_use]
+    pub fn node_dir(&self, node: usize) -> PathBuf {
+        self.dir.join(format!("node-{node}"))
+    }
+
+    /// Shards of a node.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such node.
+    pub fn shards(&self, node: usize) -> Result<u16, Failure> {
+        let name = format!("node-{node}");
+        let committee = self.genesis.committee();
+        let index =
+            committee.nodes().find(|i| committee.member(*i).is_some_and(|member| member.name == name));
+        index.map(|index| committee.weight(index)).ok_or_else(|| no_such_node(node, self.n_nodes()))
+    }
+
+    /// Number of nodes.
+    #[must_use]
+    pub fn n_nodes(&self) -> usize {
+        self.genesis.committee().members().len()
+    }
+
+    /// Most shards that may fail at the same time.
+    #[must_use]
+    pub fn max_faulty(&self) -> u16 {
+        max_faulty(self.genesis.n_shards())
+    }
+
+    /// How the process of a node is.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such node.
+    pub fn state(&mut self, node: usize) -> Result<ProcessState, Failure> {
+        self.reap();
+        Ok(self.process(node)?.map_or(ProcessState::Dead, |process| process.state()))
+    }
+
+    /// Starts the nodes that do not run.
+    ///
+    /// # Errors
+    ///
+    /// If a process cannot be started.
+    pub async fn start_all(&mut self) -> Result<(), Failure> {
+        for node in 0..self.n_nodes() {
+            if self.state(node)? == ProcessState::Dead {
+                self.start(node).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts a node; returns as soon as its process runs.
+    ///
+    /// # Errors
+    ///
+    /// If it runs already, or its process cannot be started.
+    pub async fn start(&mut self, node: usize) -> Result<ProcessId, Failure> {
+        let _lock = DirLock::take(&self.dir).await?;
+        let mut manifest = self.manifest()?;
+        self.check_dead(node)?;
+        let process = self.spawn(node)?;
+        entry(&mut manifest, node)?.process = Some(process.clone());
+        manifest.save(&self.dir)?;
+        Ok(process)
+    }
+
+    /// Empties the disk of a node that does not run; it keeps its keys and its configuration.
+    ///
+    /// # Errors
+    ///
+    /// If it runs, or something cannot be removed.
+    pub async fn wipe(&mut self, node: usize) -> Result<(), Failure> {
+        let _lock = DirLock::take(&self.dir).await?;
+        self.check_dead(node)?;
+        let data = NodeConfig::load(&self.node_dir(node))?.storage.dir;
+        if data.parent() != Some(&self.node_dir(node)) {
+            let what = format!("will not empty {}: it is not in the node's directory", data.display());
+            return Err(Failure::new(Exit::Usage, what));
+        }
+        match fs::remove_dir_all(&data) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Failure::io(format!("cannot remove {}", data.display()), &error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Signals a node. Waits until it is gone if that is what the signal means.
+    ///
+    /// # Errors
+    ///
+    /// If it does not run, or does not end in time.
+    pub async fn signal(&mut self, node: usize, signal: Signal) -> Result<ProcessId, Failure> {
+        let _lock = DirLock::take(&self.dir).await?;
+        let mut manifest = self.manifest()?;
+        self.reap();
+        let not_running = || Failure::new(Exit::NotFound, format!("node-{node} is not running"));
+        let process = entry(&mut manifest, node)?.process.clone().ok_or_else(not_running)?;
+        if process.state() == ProcessState::Dead {
+            return Err(not_running());
+        }
+        process.signal(signal)?;
+        let limit = match signal {
+            Signal::KILL => KILL_LIMIT,
+            Signal::TERM | Signal::INT => STOP_LIMIT,
+            _ => return Ok(process),
+        };
+        self.wait_dead(&process, limit).await?;
+        entry(&mut manifest, node)?.process = None;
+        manifest.save(&self.dir)?;
+        Ok(process)
+    }
+
+    /// Kills a node, as a loss of power would.
+    ///
+    /// # Errors
+    ///
+    /// As [`signal`](Self::signal).
+    pub async fn kill(&mut self, node: usize) -> Result<ProcessId, Failure> {
+        self.signal(node, Signal::KILL).await
+    }
+
+    /// Stops all nodes: asks them to, and kills those that do not. Returns the nodes stopped, and those killed.
+    ///
+    /// # Errors
+    ///
+    /// If a process does not even end when killed.
+    pub async fn stop_all(&mut self) -> Result<(Vec<usize>, Vec<usize>), Failure> {
+        let _lock = DirLock::take(&self.dir).await?;
+        let mut manifest = self.manifest()?;
+        self.reap();
+        let (mut stopped, mut killed) = (Vec::new(), Vec::new());
+        for entry in &manifest.nodes {
+            if let Some(process) = &entry.process {
+                // One that was gone before is one less to stop; a stopped one must run to hear of it.
+                let _ = process.signal(Signal::TERM).and_then(|()| process.signal(Signal::CONT));
+            }
+        }
+        let deadline = tokio::time::Instant::now() + STOP_LIMIT;
+        for (node, entry) in manifest.nodes.iter_mut().enumerate() {
+            let Some(process) = entry.process.take() else { continue };
+            let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+            if self.wait_dead(&process, left).await.is_ok() {
+                stopped.push(node);
+            } else {
+                let _ = process.signal(Signal::KILL);
+                self.wait_dead(&process, KILL_LIMIT).await?;
+                killed.push(node);
+            }
+        }
+        manifest.save(&self.dir)?;
+        Ok((stopped, killed))
+    }
+
+    /// A client of the network, with the settings of `client.toml`.
+    ///
+    /// # Errors
+    ///
+    /// See [`Connection::open`].
+    pub async fn connect(&self) -> Result<Connection, Failure> {
+        Connection::open(&client_file(&self.dir)).await
+    }
+
+    /// A client for asking nodes how they are, which does not wait long for those that are gone.
+    ///
+    /// # Errors
+    ///
+    /// See [`Connection::start`].
+    pub async fn observe(&self) -> Result<Connection, Failure> {
+        let config = ClientConfig {
+            request_timeout: HEALTH_TIMEOUT,
+            connect_timeout: HEALTH_TIMEOUT,
+            ..ClientConfig::default()
+        };
+        Connection::start(Arc::clone(&self.genesis), config).await
+    }
+
+    /// Waits until `condition` holds of the answers of all nodes, in the order of their numbers. A node that was
+    /// started and ended unasked is an error at once.
+    ///
+    /// # Errors
+    ///
+    /// If it does not hold in time, or a node ended; the end of its log says why.
+    pub async fn wait_health<T>(
+        &mut self,
+        observer: &Connection,
+        what: &str,
+        limit: Duration,
+        mut condition: impl FnMut(&[MemberHealth]) -> Option<T>,
+    ) -> Result<T, Failure> {
+        until(what, limit, async || {
+            self.check_alive()?;
+            Ok(condition(&self.health(observer).await))
+        })
+        .await
+    }
+
+    /// Waits until all nodes answer, know of each other and miss nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`wait_health`](Self::wait_health).
+    pub async fn wait_healthy(
+        &mut self,
+        observer: &Connection,
+        limit: Duration,
+        mut progress: impl FnMut(usize),
+    ) -> Result<(), Failure> {
+        let n_nodes = self.n_nodes();
+        self.wait_health(observer, "waiting for all nodes to be healthy", limit, |members| {
+            let healthy = members.iter().filter(|member| is_healthy(member, n_nodes)).count();
+            progress(healthy);
+            (healthy == n_nodes).then_some(())
+        })
+        .await
+    }
+
+    /// Waits until one node answers.
+    ///
+    /// # Errors
+    ///
+    /// As [`wait_health`](Self::wait_health).
+    pub async fn wait_reachable(
+        &mut self,
+        observer: &Connection,
+        node: usize,
+        limit: Duration,
+    ) -> Result<(), Failure> {
+        let what = format!("waiting for node-{node} to answer");
+        self.wait_health(observer, &what, limit, |members| members.get(node)?.report.is_ok().then_some(()))
+            .await
+    }
+
+    /// How all nodes are, in the order of their numbers.
+    pub async fn health(&self, observer: &Connection) -> Vec<MemberHealth> {
+        let mut members = observer.client().health().await;
+        let number = |member: &MemberHealth| member.name.strip_prefix("node-")?.parse::<usize>().ok();
+        members.sort_by_key(|member| number(member).unwrap_or(usize::MAX));
+        members
+    }
+
+    /// Fails if a node that was started and not stopped has ended; the end of its log says why.
+    ///
+    /// # Errors
+    ///
+    /// See above.
+    pub fn check_alive(&mut self) -> Result<(), Failure> {
+        self.reap();
+        for (node, entry) in self.manifest()?.nodes.iter().enumerate() {
+            if entry.process.as_ref().is_some_and(|process| process.state() == ProcessState::Dead) {
+                let log = self.node_dir(node).join("node.log");
+                let end = log_end(&log);
+                return Err(Failure::new(Exit::Unavailable, format!("{} ended: {end}", entry.name))
+                    .hint(format!("see {}", log.display())));
+            }
+        }
+        Ok(())
+    }
+
+    fn process(&self, node: usize) -> Result<Option<ProcessId>, Failure> {
+        Ok(entry(&mut self.manifest()?, node)?.process.clone())
+    }
+
+    fn check_dead(&mut self, node: usize) -> Result<(), Failure> {
+        match self.state(node)? {
+            ProcessState::Dead => Ok(()),
+            _ => Err(Failure::new(Exit::Usage, format!("node-{node} is running"))
+                .hint("stop it first with: floe-testnet kill")),
+        }
+    }
+
+    /// Starts the process of a node. With [`Fate::WithParent`], the node watches the calling thread.
+    fn spawn(&mut self, node: usize) -> Result<ProcessId, Failure> {
+        let dir = self.node_dir(node);
+        let failed = |error: io::Error| Failure::io(format!("cannot start node-{node}"), &error);
+        let log = File::options().create(true).append(true).open(dir.join("node.log")).map_err(failed)?;
+        let mut command = Command::new(&self.program);
+        command.args(["floe", "node", "run", "--dir"]).arg(&dir).stdin(Stdio::null());
+        command.stdout(log.try_clone().map_err(failed)?).stderr(log);
+        match self.fate {
+            Fate::Detached => command.env_remove(PARENT_VARIABLE),
+            Fate::WithParent => command.env(PARENT_VARIABLE, std::process::id().to_string()),
+        };
+        let child = command.spawn().map_err(failed)?;
+        let pid = child.id();
+        self.children.push(child);
+        ProcessId::of(i32::try_from(pid).map_err(|_| failed(io::ErrorKind::InvalidData.into()))?)
+    }
+
+    async fn wait_dead(&mut self, process: &ProcessId, limit: Duration) -> Result<(), Failure> {
+        until(&format!("waiting for process {} to end", process.pid), limit, async || {
+            self.reap();
+            Ok((process.state() == ProcessState::Dead).then_some(()))
+        })
+        .await
+    }
+
+    /// Collects the exit codes of processes that ended, so that they do not stay in the system's table.
+    fn reap(&mut self) {
+        self.children.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if self.fate == Fate::Detached {
+            return;
+        }
+        for child in &mut self.children {
+            // An error means that it is gone already.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// True if a node answers, misses nothing and knows all others.
+fn is_healthy(member: &MemberHealth, n_nodes: usize) -> bool {
+    let others = n_nodes - 1;
+    member
+        .report
+        .as_ref()
+        .is_ok_and(|health| health.slivers_missing == 0 && usize::from(health.peers) >= others)
+}
+
+fn check_counts(config: &ClusterConfig) -> Result<(), Failure> {
+    let ClusterConfig { n_nodes, n_shards, .. } = *config;
+    if !(N_SHARDS_MIN..=N_SHARDS_MAX).contains(&n_shards) {
+        let what = format!("a network has {N_SHARDS_MIN} to {N_SHARDS_MAX} shards, not {n_shards}");
+        return Err(Failure::new(Exit::Usage, what));
+    }
+    if n_nodes == 0 || n_nodes > n_shards {
+        let what = format!("{n_nodes} nodes for {n_shards} shards");
+        return Err(Failure::new(Exit::Usage, what).hint("each node needs at least one shard"));
+    }
+    Ok(())
+}
+
+fn node_config(node: &NodeEntry) -> NodeConfig {
+    let listen = vec![Address::new(IpAddr::V4(Ipv4Addr::LOCALHOST), Transport::Tcp, node.port)];
+    NodeConfig {
+        name: node.name.clone(),
+        genesis: PathBuf::from("../genesis.toml"),
+        network: NetworkConfig { listen, ..NetworkConfig::default() },
+        storage: StorageConfig { reserve_bytes: RESERVE_BYTES, ..StorageConfig::default() },
+        // All nodes share one machine.
+        encoder: EncoderConfig { threads: 2 },
+        ..NodeConfig::default()
+    }
+}
+
+fn entry(manifest: &mut Manifest, node: usize) -> Result<&mut NodeEntry, Failure> {
+    let n_nodes = manifest.nodes.len();
+    manifest.nodes.get_mut(node).ok_or_else(|| no_such_node(node, n_nodes))
+}
+
+fn no_such_node(node: usize, n_nodes: usize) -> Failure {
+    Failure::new(
+        Exit::Usage,
+        format!("there is no node {node}: nodes are 0 to {}", n_nodes.saturating_sub(1)),
+    )
+}
+
+/// The last lines of a log, in one line.
+fn log_end(log: &Path) -> String {
+    let text = fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    match lines.iter().rfind(|line| line.starts_with("error: ")) {
+        Some(error) => error.trim_start_matches("error: ").to_owned(),
+        None => lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..].join(" / "),
+    }
+}
+
+fn absolute(dir: &Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(dir).map_err(|error| Failure::io(format!("cannot use {}", dir.display()), &error))
+}
+
+fn program() -> Result<PathBuf, Failure> {
+    std::env::current_exe().map_err(|error| Failure::io("cannot find this program", &error))
+}
+
+/// Makes this process a node's: it leaves the terminal's session, and ends with its parent if that is its fate.
+///
+/// # Errors
+///
+/// If the parent is gone already.
+pub fn become_node() -> Result<(), Failure> {
+    // A process that already leads a group stays in its session: then there is no terminal to leave.
+    let _ = rustix::process::setsid();
+    let Ok(parent) = std::env::var(PARENT_VARIABLE) else { return Ok(()) };
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(|error| Failure::io("cannot watch the parent process", &io::Error::from(error)))?;
+    let is_parent =
+        rustix::process::getppid().is_some_and(|pid| pid.as_raw_nonzero().get().to_string() == parent);
+    if is_parent { Ok(()) } else { Err(Failure::new(Exit::Other, "the parent process is gone")) }
+}
+
+/// Says what a long command is doing.
+pub fn tell(text: impl std::fmt::Display) {
+    note(text);
+}

@@ -1,0 +1,142 @@
+//! Processes of nodes: which they are, how they are, and how to signal them and nobody else.
+
+use std::{fs, io};
+
+use node::cli::{Exit, Failure};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use serde::{Deserialize, Serialize};
+
+/// Names a process for good: its number is used again once it is gone, but not with the same start on the same boot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProcessId {
+    /// The process number.
+    pub pid: i32,
+    /// When it started, in ticks since the boot.
+    start: u64,
+    /// The boot.
+    boot: String,
+}
+
+/// How a process is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProcessState {
+    /// It runs.
+    Running,
+    /// It was stopped by a signal, and continues at another.
+    Stopped,
+    /// It is gone, or was never there.
+    Dead,
+}
+
+impl ProcessId {
+    /// Identifies a process that runs now.
+    ///
+    /// # Errors
+    ///
+    /// If there is none, or the system does not tell.
+    pub fn of(pid: i32) -> Result<Self, Failure> {
+        let failed = |error: io::Error| Failure::io(format!("cannot identify process {pid}"), &error);
+        let (_, start) = stat(pid).map_err(failed)?;
+        Ok(Self { pid, start, boot: boot().map_err(failed)? })
+    }
+
+    /// Identifies this process.
+    ///
+    /// # Errors
+    ///
+    /// If the system does not tell.
+    pub fn of_this_process() -> Result<Self, Failure> {
+        Self::of(rustix::process::getpid().as_raw_nonzero().get())
+    }
+
+    /// How it is now.
+    #[must_use]
+    pub fn state(&self) -> ProcessState {
+        match (stat(self.pid), boot()) {
+            (Ok((state, start)), Ok(boot)) if start == self.start && boot == self.boot => match state {
+                'Z' | 'X' => ProcessState::Dead,
+                'T' | 't' => ProcessState::Stopped,
+                _ => ProcessState::Running,
+            },
+            _ => ProcessState::Dead,
+        }
+    }
+
+    /// Sends a signal to this process, and never to another that was given its number.
+    ///
+    /// # Errors
+    ///
+    /// If it is gone, or the system refuses.
+    pub fn signal(&self, signal: Signal) -> Result<(), Failure> {
+        let gone = || Failure::new(Exit::NotFound, format!("process {} is gone", self.pid));
+        let pid = Pid::from_raw(self.pid).ok_or_else(gone)?;
+        // From here on the descriptor means this process, or none.
+        let process = pidfd_open(pid, PidfdFlags::empty()).map_err(|_| gone())?;
+        if self.state() == ProcessState::Dead {
+            return Err(gone());
+        }
+        pidfd_send_signal(process, signal).map_err(|error| {
+            Failure::io(format!("cannot signal process {}", self.pid), &io::Error::from(error))
+        })
+    }
+}
+
+/// State and start of a process. Source: `proc_pid_stat(5)`, fields 3 and 22.
+fn stat(pid: i32) -> io::Result<(char, u64)> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    parse_stat(&text).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+fn parse_stat(text: &str) -> Option<(char, u64)> {
+    // The name of the program, field 2, may hold anything, also parentheses.
+    let (_, fields) = text.rsplit_once(')')?;
+    let mut fields = fields.split_whitespace();
+    let state = fields.next()?.chars().next()?;
+    Some((state, fields.nth(18)?.parse().ok()?))
+}
+
+fn boot() -> io::Result<String> {
+    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn programs_with_odd_names_are_told_apart() {
+        let text = "7 (a) S 1) R 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20";
+        assert_eq!(parse_stat(text), Some(('R', 4711)));
+        assert_eq!(parse_stat("7 (a) R 1"), None);
+    }
+
+    #[test]
+    fn signals_reach_the_process_and_its_state_is_seen() {
+        let mut child = Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn().unwrap();
+        let process = ProcessId::of(i32::try_from(child.id()).unwrap()).unwrap();
+        assert_eq!(process.state(), ProcessState::Running);
+        process.signal(Signal::STOP).unwrap();
+        while process.state() != ProcessState::Stopped {
+            std::thread::yield_now();
+        }
+        process.signal(Signal::KILL).unwrap();
+        while process.state() != ProcessState::Dead {
+            std::thread::yield_now();
+        }
+        child.wait().unwrap();
+        assert_eq!(process.signal(Signal::KILL).unwrap_err().exit(), Exit::NotFound);
+    }
+
+    #[test]
+    fn another_process_with_the_same_number_is_not_ours() {
+        let mut process = ProcessId::of_this_process().unwrap();
+        assert_eq!(process.state(), ProcessState::Running);
+        process.start += 1;
+        assert_eq!(process.state(), ProcessState::Dead);
+        assert_eq!(process.signal(Signal::KILL).unwrap_err().exit(), Exit::NotFound);
+    }
+}
