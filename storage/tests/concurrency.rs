@@ -28,6 +28,15 @@ fn payload(rng: &mut ChaCha8Rng, i: usize) -> bytes::Bytes {
     vec![u8::try_from(i).unwrap(); rng.random_range(1..50_000)].into()
 }
 
+/// Stops the other threads, also when the writer's assertions fail.
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 fn exercise(disk: Arc<dyn Disk>, index: Box<dyn Index>, n_writes: usize) {
     let (store, _) = Store::open(disk, index, CONFIG).unwrap();
     let stopped = AtomicBool::new(false);
@@ -53,6 +62,7 @@ fn exercise(disk: Arc<dyn Disk>, index: Box<dyn Index>, n_writes: usize) {
             }
             n_removed
         });
+        let stop = StopOnDrop(&stopped);
         let mut rng = ChaCha8Rng::seed_from_u64(0);
         for n in 0..n_writes {
             let i = if n < N_KEYS { n } else { rng.random_range(0..N_KEYS) };
@@ -68,7 +78,7 @@ fn exercise(disk: Arc<dyn Disk>, index: Box<dyn Index>, n_writes: usize) {
                 model.iter().map(|(key, bytes)| (key.clone(), u64::try_from(bytes.len()).unwrap()));
             assert!(store.scan(b"", None, N_KEYS).unwrap().into_iter().eq(expected));
         }
-        stopped.store(true, Ordering::Relaxed);
+        drop(stop);
         let (n_read, n_removed) = (reader.join().unwrap(), compactor.join().unwrap());
         assert!(n_read > 100 && n_removed > 10, "{n_read} read, {n_removed} log files removed");
     });
