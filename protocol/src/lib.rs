@@ -20,6 +20,7 @@ pub mod ids;
 pub mod inconsistency;
 pub mod merkle;
 pub mod message;
+pub mod planted;
 pub mod quorum;
 
 pub use ids::{BlobId, Epoch, NetworkId, NodeIndex, PeerId, SegmentIndex, ShardIndex, SliverPairIndex};

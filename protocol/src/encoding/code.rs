@@ -325,6 +325,21 @@ fn load_shard(shard: &mut [Block], len: usize, load: impl FnOnce(&mut [u8])) {
     split(shard);
 }
 
+/// Names the field kernel that this CPU runs.
+#[must_use]
+pub fn engine_name() -> &'static str {
+    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+    {
+        if std::is_x86_feature_detected!("avx2") {
+            return "avx2";
+        }
+        if std::is_x86_feature_detected!("ssse3") {
+            return "ssse3";
+        }
+    }
+    if cfg!(target_arch = "aarch64") { "neon" } else { "portable" }
+}
+
 fn tile_bytes(n_work: usize) -> usize {
     let aim = WORK_BYTES_AIM / n_work / BLOCK_BYTES * BLOCK_BYTES;
     aim.clamp(TILE_BYTES_MIN, TILE_BYTES_MAX)

@@ -32,8 +32,8 @@ use bincode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
 pub use self::{
-    code::Workspace,
-    decode::{DecodeError, SegmentDecoder, SliverError, verify_sliver},
+    code::{Workspace, engine_name},
+    decode::{DecodeError, SegmentDecoder, SliverError, VerifiedSliver, verify_sliver},
     encode::{EncodedSegment, SegmentEncoder, SliverHashes},
     recover::{RecoverError, RecoveryCoefficients, SliverRecovery},
     shape::{BlobShape, SegmentShape, ShapeError},

@@ -180,6 +180,16 @@ impl SliverRecovery {
         self.symbols.insert(crossing, symbol);
     }
 
+    /// Takes out the symbol of a crossing sliver, for one because it turned out to be wrong.
+    pub fn remove(&mut self, crossing: u16) {
+        self.symbols.remove(&crossing);
+    }
+
+    /// The symbols at hand that a recovery uses: the first of them by index, as many as are needed.
+    pub fn used(&self) -> impl Iterator<Item = (u16, &[u8])> {
+        self.symbols.iter().take(self.required()).map(|(crossing, symbol)| (*crossing, &symbol[..]))
+    }
+
     /// Rebuilds the sliver, without checking it.
     ///
     /// # Errors

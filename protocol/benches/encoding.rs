@@ -1,0 +1,237 @@
+//! How fast blobs become slivers and slivers blobs: `cargo bench -p protocol --bench encoding [-- --json] [--quick]`.
+//!
+//! Every rate is MiB of blob per CPU-second of the one thread that did the work, the best of several rounds, beside
+//! the rate of BLAKE3 and of memcpy over the same number of bytes in the same round: only the ratio between two rates
+//! of one round survives a noisy machine.
+
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::as_conversions,
+    clippy::cast_precision_loss,
+    reason = "a benchmark prints, and panics where a program would report"
+)]
+
+use std::{hint::black_box, time::Duration};
+
+use protocol::{
+    SegmentIndex, SliverPairIndex,
+    encoding::{
+        Axis, BlobShape, EncodedSegment, RecoveryCoefficients, SegmentDecoder, SegmentEncoder, SegmentShape,
+        SliverRecovery, encode::sliver_index, recover::recovery_symbol,
+    },
+};
+use rand::{RngCore as _, SeedableRng as _};
+use rustix::time::{ClockId, clock_gettime};
+
+const AXES: [Axis; 2] = [Axis::Primary, Axis::Secondary];
+const MIB: f64 = 1024.0 * 1024.0;
+
+/// CPU time of this thread.
+fn cpu() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap()
+}
+
+/// The best of several rounds of `work`, each at least a few milliseconds long, in seconds a call.
+fn best(quick: bool, mut work: impl FnMut()) -> f64 {
+    let start = cpu();
+    work();
+    let once = (cpu() - start).as_secs_f64().max(1e-9);
+    let (round, rounds) = if quick { (0.005, 2) } else { (0.05, 5) };
+    let calls = (round / once).ceil().clamp(1.0, 100_000.0);
+    let mut best = f64::INFINITY;
+    for _ in 0..rounds {
+        let start = cpu();
+        let mut done = 0.0;
+        while done < calls {
+            work();
+            done += 1.0;
+        }
+        best = best.min((cpu() - start).as_secs_f64() / calls);
+    }
+    best
+}
+
+/// A blob of `size` bytes for `n` shards: its segments are alike but for the last, so one of each is encoded.
+struct Blob {
+    shape: BlobShape,
+    data: Vec<u8>,
+}
+
+impl Blob {
+    fn new(n: u16, size: u64) -> Self {
+        let shape = BlobShape::new(n, size).unwrap();
+        let range = shape.range(SegmentIndex(0)).unwrap();
+        let mut data = vec![0; usize::try_from(range.end).unwrap()];
+        rand_chacha::ChaCha8Rng::seed_from_u64(1).fill_bytes(&mut data);
+        Self { shape, data }
+    }
+
+    /// The shapes of the first and the last segment, with how many segments they stand for and the bytes of one.
+    fn kinds(&self) -> Vec<(SegmentShape, f64, usize)> {
+        let bytes = |index: u32| {
+            let range = self.shape.range(SegmentIndex(index)).unwrap();
+            usize::try_from(range.end - range.start).unwrap()
+        };
+        let shape = |index: u32| self.shape.segment(SegmentIndex(index)).unwrap();
+        let last = self.shape.n_segments() - 1;
+        let mut kinds = vec![(shape(last), 1.0, bytes(last))];
+        if last > 0 {
+            kinds.push((shape(0), f64::from(last), bytes(0)));
+        }
+        kinds
+    }
+}
+
+struct Bench {
+    json: bool,
+    quick: bool,
+    blake3: f64,
+    memcpy: f64,
+}
+
+impl Bench {
+    fn print(&self, op: &str, n: u16, size: u64, seconds: f64) {
+        let rate = size as f64 / MIB / seconds;
+        if self.json {
+            println!(
+                "{{\"op\":\"{op}\",\"n\":{n},\"size\":{size},\"threads\":1,\"mib_per_cpu_s\":{rate:.1},\"microseconds\":{:.2},\"engine\":\"{}\",\"blake3_mib_per_cpu_s\":{:.0},\"memcpy_mib_per_cpu_s\":{:.0}}}",
+                seconds * 1e6,
+                engine(),
+                self.blake3,
+                self.memcpy
+            );
+        } else {
+            println!(
+                "{op:<28} {n:>5} {:>9} {rate:>12.1} {:>12.1} {:>9.3} {:>9.4}",
+                human(size),
+                seconds * 1e6,
+                rate / self.blake3,
+                rate / self.memcpy
+            );
+        }
+    }
+
+    /// Rates of BLAKE3 and memcpy over `size` bytes, to compare with.
+    fn baseline(&mut self, size: u64) {
+        let data = vec![7; usize::try_from(size).unwrap()];
+        let mut copy = data.clone();
+        let rate = |seconds: f64| size as f64 / MIB / seconds;
+        self.blake3 = rate(best(self.quick, || {
+            black_box(blake3::hash(black_box(&data)));
+        }));
+        self.memcpy = rate(best(self.quick, || black_box(&mut copy).copy_from_slice(black_box(&data))));
+        if !self.json {
+            println!(
+                "{:<28} {:>5} {:>9} {:>12.1}\n{:<28} {:>5} {:>9} {:>12.1}",
+                "blake3", "", human(size), self.blake3, "memcpy", "", human(size), self.memcpy
+            );
+        }
+    }
+
+    fn run(&self, n: u16, size: u64) {
+        let blob = Blob::new(n, size);
+        let mut encoder = SegmentEncoder::new(n);
+        let coefficients = RecoveryCoefficients::new(n);
+        let mut total = [0.0; 5];
+        for (shape, count, len) in blob.kinds() {
+            let data = &blob.data[..len];
+            let mut segment = encoder.encode(shape, data);
+            total[0] += count
+                * best(self.quick, || {
+                    encoder.encode_into(shape, black_box(data), &mut segment);
+                    black_box(segment.commitment());
+                });
+            let pair = SliverPairIndex(n - 1);
+            total[1] += count
+                * best(self.quick, || {
+                    for axis in AXES {
+                        black_box(encoder.hash_sliver(shape, axis, segment.sliver_of_pair(axis, pair)));
+                    }
+                });
+            total[2] += count * best(self.quick, || repair(&mut encoder, &coefficients, &segment, pair));
+            for (slot, first) in [(3, 0), (4, n - u16::try_from(shape.n_source(Axis::Secondary)).unwrap())] {
+                total[slot] += count * best(self.quick, || decode(&mut encoder, &segment, first));
+            }
+        }
+        let ops = ["encode+commit", "verify one pair", "repair one pair", "decode systematic", "decode parity"];
+        for (op, seconds) in ops.iter().zip(total) {
+            self.print(op, n, size, seconds);
+        }
+    }
+}
+
+/// Rebuilds one sliver pair, all helpers' work counted.
+fn repair(
+    encoder: &mut SegmentEncoder,
+    coefficients: &RecoveryCoefficients,
+    segment: &EncodedSegment,
+    pair: SliverPairIndex,
+) {
+    let shape = segment.shape();
+    for axis in AXES {
+        let index = sliver_index(axis, pair, shape.n());
+        let mut recovery = SliverRecovery::new(shape, axis);
+        for crossing in (0..shape.n()).take(recovery.required()) {
+            let sliver = (axis.crossing(), segment.sliver(axis.crossing(), crossing));
+            let symbol = recovery_symbol(coefficients, shape, sliver, index, 0..shape.symbol_bytes());
+            recovery.add(crossing, symbol);
+        }
+        let root = segment.hashes(axis, index).root();
+        black_box(recovery.recover(encoder, &root).unwrap());
+    }
+}
+
+/// Verifies and decodes the primary slivers from `first` on, as many as are needed.
+fn decode(encoder: &mut SegmentEncoder, segment: &EncodedSegment, first: u16) {
+    let shape = segment.shape();
+    let commitment = segment.commitment();
+    let mut decoder = SegmentDecoder::new(shape, &commitment);
+    for index in (first..shape.n()).take(shape.n_source(Axis::Secondary)) {
+        let parity = segment.hashes(Axis::Primary, index).parity;
+        decoder.add(Axis::Primary, index, segment.sliver(Axis::Primary, index), &parity).unwrap();
+    }
+    black_box(decoder.decode(encoder).unwrap());
+}
+
+fn engine() -> &'static str {
+    protocol::encoding::engine_name()
+}
+
+fn human(bytes: u64) -> String {
+    match bytes {
+        0..1024 => format!("{bytes} B"),
+        1024..1_048_576 => format!("{} KiB", bytes >> 10),
+        _ => format!("{} MiB", bytes >> 20),
+    }
+}
+
+/// Most memory this process has had resident, in MiB. Source: proc(5), `VmHWM`.
+fn peak_mib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib: u64 = line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0);
+    kib >> 10
+}
+
+fn main() {
+    let has = |flag: &str| std::env::args().any(|arg| arg == flag);
+    let mut bench = Bench { json: has("--json"), quick: has("--quick"), blake3: 1.0, memcpy: 1.0 };
+    if !bench.json {
+        println!("MiB of blob per CPU-second of one thread, field engine: {}", engine());
+        println!(
+            "{:<28} {:>5} {:>9} {:>12} {:>12} {:>9} {:>9}",
+            "op", "n", "size", "MiB/cpu-s", "µs", "/blake3", "/memcpy"
+        );
+    }
+    for size in [1 << 10, 64 << 10, 1 << 20, 32 << 20, 256 << 20] {
+        bench.baseline(size);
+        for n in [10, 100, 1000] {
+            bench.run(n, size);
+        }
+    }
+    if !bench.json {
+        println!("peak resident memory: {} MiB, of which the data to encode and compare with is 512", peak_mib());
+    }
+}
