@@ -31,9 +31,12 @@ const UP_LIMIT: Duration = Duration::from_secs(120);
 /// How long nodes may take to regain what they lost: a minute, and a second for every MiB, is slow beyond doubt.
 const HEAL_LIMIT: Duration = Duration::from_secs(60);
 const HEAL_LIMIT_PER_MIB: Duration = Duration::from_secs(1);
-/// Most bytes that repair may receive for each byte it regains. Symbols add up to exactly what was lost; what comes on
-/// top is requests that were asked twice because a helper was slow.
-const REPAIR_RATIO_MAX: f64 = 1.25;
+/// Most bytes of symbols that repair may receive for four bytes that it regains. Symbols add up to at most what was
+/// lost; what comes on top is requests that were asked twice because a helper was slow.
+const REPAIR_BYTES_MAX_PER_4: u64 = 5;
+/// Most bytes that a node receives for the commitment of a segment, for each shard of the network. It needs one whatever
+/// the size of the blob, so that it counts only for tiny ones.
+const COMMITMENT_BYTES_MAX: u64 = 128;
 /// Size of the generated file.
 const SIZE_DEFAULT: u64 = 64 << 20;
 

@@ -24,7 +24,7 @@ use std::{
 };
 
 use node::{
-    cli::{Connection, Exit, Failure, init_node, output::note},
+    cli::{Connection, Exit, Failure, init_node},
     client::{ClientConfig, MemberHealth},
     config::{ClientFile, EncoderConfig, NetworkConfig, NodeConfig, StorageConfig, create_new, load_genesis},
 };
@@ -303,15 +303,21 @@ impl Cluster {
         let mut manifest = self.manifest()?;
         self.reap();
         let (mut stopped, mut killed) = (Vec::new(), Vec::new());
-        for entry in &manifest.nodes {
-            if let Some(process) = &entry.process {
-                // One that was gone before is one less to stop; a stopped one must run to hear of it.
-                let _ = process.signal(Signal::TERM).and_then(|()| process.signal(Signal::CONT));
+        let mut gone = Vec::new();
+        for (node, entry) in manifest.nodes.iter().enumerate() {
+            let Some(process) = &entry.process else { continue };
+            if process.signal(Signal::TERM).is_err() {
+                gone.push(node);
             }
+            // A stopped process must run to hear of it; if it is gone by now, so much the better.
+            let _ = process.signal(Signal::CONT);
         }
         let deadline = tokio::time::Instant::now() + STOP_LIMIT;
         for (node, entry) in manifest.nodes.iter_mut().enumerate() {
             let Some(process) = entry.process.take() else { continue };
+            if gone.contains(&node) {
+                continue;
+            }
             let left = deadline.saturating_duration_since(tokio::time::Instant::now());
             if self.wait_dead(&process, left).await.is_ok() {
                 stopped.push(node);
@@ -566,9 +572,4 @@ pub fn become_node() -> Result<(), Failure> {
     let is_parent =
         rustix::process::getppid().is_some_and(|pid| pid.as_raw_nonzero().get().to_string() == parent);
     if is_parent { Ok(()) } else { Err(Failure::new(Exit::Other, "the parent process is gone")) }
-}
-
-/// Says what a long command is doing.
-pub fn tell(text: impl std::fmt::Display) {
-    note(text);
 }

@@ -1,0 +1,346 @@
+//! Real processes, and what people do to them by mistake.
+
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test")]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use testnet::cluster::{Cluster, ClusterConfig, Fate, ProcessState, client_file};
+
+const USAGE: i32 = 2;
+const NOT_FOUND: i32 = 3;
+const UNAVAILABLE: i32 = 4;
+const IO: i32 = 5;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_floe-testnet");
+/// Far more than anything here takes, so that only what hangs is cut short.
+const LIMIT: Duration = Duration::from_secs(120);
+
+fn program() -> Command {
+    let mut command = Command::new(PROGRAM);
+    command.env_remove("FLOE_NETWORK").env_remove("FLOE_LOG").stdin(Stdio::null());
+    command
+}
+
+/// Runs a command to its end; one that does not come to an end is killed, and is a failure.
+#[track_caller]
+fn run(args: &[&str]) -> Output {
+    let (mut stdout, mut stderr) =
+        (tempfile::NamedTempFile::new().unwrap(), tempfile::NamedTempFile::new().unwrap());
+    let mut command = program();
+    command.args(args);
+    command.stdout(stdout.as_file_mut().try_clone().unwrap());
+    command.stderr(stderr.as_file_mut().try_clone().unwrap());
+    let mut child = command.spawn().unwrap();
+    let start = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if start.elapsed() > LIMIT {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            panic!("{args:?} does not end: {}", fs::read_to_string(stderr.path()).unwrap());
+        }
+        std::thread::yield_now();
+        std::thread::park_timeout(Duration::from_millis(5));
+    };
+    Output { status, stdout: fs::read(stdout.path()).unwrap(), stderr: fs::read(stderr.path()).unwrap() }
+}
+
+/// Runs what must fail: with this code, and a last line that is the error and holds these words.
+#[track_caller]
+fn refuse(args: &[&str], code: i32, words: &[&str]) {
+    let output = run(args);
+    let text = String::from_utf8(output.stderr).unwrap();
+    let line = text.lines().last().unwrap_or_default();
+    assert_eq!(output.status.code(), Some(code), "{text}");
+    assert!(line.starts_with("error: "), "{text}");
+    for word in words {
+        assert!(line.contains(word), "`{word}` is not in: {line}");
+    }
+    assert!(!text.contains("panicked"), "{text}");
+}
+
+#[track_caller]
+fn succeed(args: &[&str]) -> String {
+    let output = run(args);
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[track_caller]
+fn json(args: &[&str]) -> Value {
+    serde_json::from_str(&succeed(args)).unwrap()
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// Four nodes with a shard each, which die with this test.
+struct Net {
+    dir: tempfile::TempDir,
+    cluster: Cluster,
+}
+
+impl Net {
+    async fn create() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let config = ClusterConfig { n_nodes: 4, n_shards: 4, base_port: None };
+        let cluster = Cluster::create(&dir.path().join("net"), &config, Fate::WithParent).await.unwrap();
+        Self { dir, cluster: cluster.with_program(PROGRAM) }
+    }
+
+    async fn up() -> Self {
+        let mut net = Self::create().await;
+        net.start().await;
+        net
+    }
+
+    async fn start(&mut self) {
+        self.cluster.start_all().await.unwrap();
+        let observer = self.cluster.observe().await.unwrap();
+        self.cluster.wait_healthy(&observer, LIMIT, |_| {}).await.unwrap();
+        observer.close().await;
+    }
+
+    fn node(&self, node: usize) -> String {
+        text(&self.cluster.node_dir(node)).to_owned()
+    }
+
+    fn client(&self) -> String {
+        text(&client_file(self.cluster.dir())).to_owned()
+    }
+
+    fn file(&self, name: &str, content: &[u8]) -> PathBuf {
+        let path = self.dir.path().join(name);
+        fs::write(&path, content).unwrap();
+        path
+    }
+
+    /// Changes the configuration of a node.
+    fn configure(&self, node: usize, from: &str, to: &str) {
+        let path = self.cluster.node_dir(node).join("config.toml");
+        let config = fs::read_to_string(&path).unwrap();
+        let line = config.lines().find(|line| line.starts_with(from)).unwrap().to_owned();
+        fs::write(&path, config.replace(&line, to)).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_is_stored_is_read_back_while_a_node_is_down() {
+    let mut net = Net::up().await;
+    let client = net.client();
+    let blob = net.file("blob", &[5; 300_000]);
+    let (empty, out) = (net.file("empty", b""), net.dir.path().join("out"));
+    let stored = json(&["floe", "--network", &client, "--json", "store", text(&blob)]);
+    assert_eq!(stored["size"], 300_000);
+    assert!(stored["encoded_size"].as_u64().unwrap() > 300_000);
+    let several = json(&["floe", "--network", &client, "--json", "store", text(&blob), text(&empty)]);
+    assert_eq!(several["blobs"][0]["blob_id"], stored["blob_id"]);
+    assert_eq!(several["blobs"][0]["already_certified"], true);
+    assert_eq!(several["blobs"][1]["size"], 0);
+    net.cluster.kill(1).await.unwrap();
+    let id = stored["blob_id"].as_str().unwrap();
+    succeed(&["floe", "--network", &client, "read", id, "--out", text(&out)]);
+    assert_eq!(fs::read(&out).unwrap(), fs::read(&blob).unwrap());
+    let status = json(&["floe", "--network", &client, "--json", "status", id]);
+    assert_eq!((status["status"].as_str(), status["size"].as_u64()), (Some("certified"), Some(300_000)));
+    let health = json(&["floe", "--network", &client, "--json", "health"]);
+    let reachable =
+        health["nodes"].as_array().unwrap().iter().filter(|node| node["reachable"] == true).count();
+    assert_eq!(reachable, 3);
+}
+
+#[tokio::test]
+async fn with_too_many_nodes_down_every_command_says_so_and_leaves_nothing() {
+    let mut net = Net::up().await;
+    let client = net.client();
+    let config = "genesis = \"genesis.toml\"\nrequest_timeout = \"1s\"\nconnect_timeout = \"1s\"\n";
+    fs::write(&client, config).unwrap();
+    let (blob, out) = (net.file("blob", &[5; 300_000]), net.dir.path().join("out"));
+    let id = succeed(&["floe", "--network", &client, "store", text(&blob)]);
+    for node in 0..3 {
+        net.cluster.kill(node).await.unwrap();
+    }
+    refuse(
+        &["floe", "--network", &client, "store", text(&net.file("b", b"b"))],
+        UNAVAILABLE,
+        &["shards needed"],
+    );
+    refuse(&["floe", "--network", &client, "read", id.trim(), "--out", text(&out)], UNAVAILABLE, &["down"]);
+    refuse(&["floe", "--network", &client, "health"], UNAVAILABLE, &["1 shards", "3 needed"]);
+    let mut names: Vec<_> =
+        fs::read_dir(net.dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["b", "blob", "net"]);
+}
+
+#[tokio::test]
+async fn an_unknown_blob_is_not_found() {
+    let net = Net::up().await;
+    let (client, id, out) = (net.client(), "A".repeat(43), net.dir.path().join("out"));
+    refuse(&["floe", "--network", &client, "read", &id, "--out", text(&out)], NOT_FOUND, &["no blob"]);
+    refuse(&["floe", "--network", &client, "status", &id], NOT_FOUND, &["no blob"]);
+    let output = run(&["floe", "--network", &client, "--json", "status", &id]);
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(document["status"], "unknown");
+    assert_eq!(fs::read_dir(net.dir.path()).unwrap().count(), 1);
+}
+
+#[tokio::test]
+async fn a_second_node_on_the_same_directory_is_refused_and_the_first_runs_on() {
+    let mut net = Net::up().await;
+    refuse(&["floe", "node", "run", "--dir", &net.node(0)], IO, &["in use by another process"]);
+    assert_eq!(net.cluster.state(0).unwrap(), ProcessState::Running);
+    net.cluster.check_alive().unwrap();
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_named() {
+    let net = Net::create().await;
+    let port = net.cluster.manifest().unwrap().nodes[0].port;
+    let _taken = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
+    let address = format!("/ip4/127.0.0.1/tcp/{port}");
+    refuse(&["floe", "node", "run", "--dir", &net.node(0)], IO, &[&address, "in use"]);
+}
+
+#[tokio::test]
+async fn a_node_that_cannot_start_fails_the_network_with_its_own_words() {
+    let mut net = Net::create().await;
+    net.configure(2, "threads", "treads = 2");
+    net.cluster.start_all().await.unwrap();
+    let observer = net.cluster.observe().await.unwrap();
+    let failure = net.cluster.wait_healthy(&observer, LIMIT, |_| {}).await.unwrap_err().to_string();
+    assert!(failure.contains("node-2 ended") && failure.contains("unknown field `treads`"), "{failure}");
+    refuse(
+        &["floe", "node", "run", "--dir", &net.node(2)],
+        USAGE,
+        &["config.toml:", "unknown field `treads`"],
+    );
+}
+
+#[tokio::test]
+async fn a_node_is_refused_by_a_genesis_that_does_not_name_it() {
+    let (net, other) = (Net::create().await, Net::create().await);
+    fs::copy(other.cluster.dir().join("genesis.toml"), net.cluster.dir().join("genesis.toml")).unwrap();
+    refuse(&["floe", "node", "run", "--dir", &net.node(0)], USAGE, &["genesis"]);
+}
+
+#[tokio::test]
+async fn a_client_with_another_genesis_reaches_nobody() {
+    let net = Net::up().await;
+    let genesis = net.cluster.dir().join("genesis.toml");
+    let other = fs::read_to_string(&genesis).unwrap().replace("name = \"testnet\"", "name = \"other\"");
+    let other = net.file("other.toml", other.as_bytes());
+    let config =
+        format!("genesis = {:?}\nrequest_timeout = \"1s\"\nconnect_timeout = \"1s\"\n", text(&other));
+    let client = net.file("client.toml", config.as_bytes());
+    refuse(&["floe", "--network", text(&client), "health"], UNAVAILABLE, &["client.toml the right one"]);
+    refuse(&["floe", "--network", text(&client), "store", text(&genesis)], UNAVAILABLE, &["cannot store"]);
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_what_is_new_and_the_node_lives() {
+    let mut net = Net::create().await;
+    for node in 0..4 {
+        // More than any disk has: nothing may be stored.
+        net.configure(node, "reserve_bytes", "reserve_bytes = 4611686018427387904");
+    }
+    net.start().await;
+    let blob = net.file("blob", &[5; 300_000]);
+    refuse(&["floe", "--network", &net.client(), "store", text(&blob)], UNAVAILABLE, &["full"]);
+    net.cluster.check_alive().unwrap();
+}
+
+#[tokio::test]
+async fn a_wiped_node_regains_what_it_lost_and_a_stopped_one_is_only_slow() {
+    let mut net = Net::up().await;
+    let blob = net.file("blob", &[5; 300_000]);
+    succeed(&["floe", "--network", &net.client(), "store", text(&blob)]);
+    net.cluster.kill(0).await.unwrap();
+    net.cluster.wipe(0).await.unwrap();
+    net.cluster.start(0).await.unwrap();
+    let observer = net.cluster.observe().await.unwrap();
+    let whole = |members: &[node::client::MemberHealth]| {
+        let holds = |member: &node::client::MemberHealth| {
+            member.report.as_ref().is_ok_and(|health| health.slivers_held == 2 && health.slivers_missing == 0)
+        };
+        members.iter().all(holds).then_some(())
+    };
+    net.cluster.wait_health(&observer, "healing", LIMIT, whole).await.unwrap();
+    net.cluster.signal(1, testnet::cluster::Signal::STOP).await.unwrap();
+    assert_eq!(net.cluster.state(1).unwrap(), ProcessState::Stopped);
+    net.cluster.signal(1, testnet::cluster::Signal::CONT).await.unwrap();
+    net.cluster.wait_health(&observer, "continuing", LIMIT, whole).await.unwrap();
+    assert!(net.cluster.wipe(1).await.unwrap_err().to_string().contains("is running"));
+    let (stopped, killed) = net.cluster.stop_all().await.unwrap();
+    assert_eq!((stopped, killed), (vec![0, 1, 2, 3], vec![]));
+}
+
+#[test]
+fn a_detached_network_outlives_its_command_and_is_taken_down_by_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let net = dir.path().join("net");
+    let net = text(&net);
+    let up = json(&["--json", "up", "--dir", net, "--nodes", "4", "--shards", "7", "--detach"]);
+    assert_eq!((up["n_shards"].as_u64(), up["nodes"].as_array().unwrap().len()), (Some(7), 4));
+    let killed = json(&["--json", "kill", "--dir", net, "--node", "2"]);
+    assert_eq!(killed["pid"], up["nodes"][2]["pid"]);
+    refuse(&["kill", "--dir", net, "--node", "2"], NOT_FOUND, &["not running"]);
+    refuse(&["kill", "--dir", net, "--node", "9"], USAGE, &["no node 9"]);
+    refuse(&["start", "--dir", net, "--node", "1", "--wipe"], USAGE, &["is running"]);
+    refuse(&["up", "--dir", net, "--nodes", "5"], USAGE, &["4 nodes"]);
+    let status = json(&["--json", "status", "--dir", net]);
+    assert_eq!(
+        (&status["nodes"][2]["process"], &status["nodes"][2]["reachable"]),
+        (&"dead".into(), &false.into())
+    );
+    assert_eq!(
+        (&status["nodes"][1]["process"], &status["nodes"][1]["reachable"]),
+        (&"running".into(), &true.into())
+    );
+    succeed(&["start", "--dir", net, "--node", "2", "--wipe"]);
+    let down = json(&["--json", "down", "--dir", net]);
+    assert_eq!(down, serde_json::json!({"stopped": [0, 1, 2, 3], "killed": []}));
+    assert_eq!(json(&["--json", "down", "--dir", net]), serde_json::json!({"stopped": [], "killed": []}));
+}
+
+#[test]
+fn directories_that_are_no_testnet_are_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("precious"), "x").unwrap();
+    refuse(&["up", "--dir", text(dir.path())], USAGE, &["neither empty nor a testnet"]);
+    for command in ["down", "status"] {
+        refuse(&[command, "--dir", text(dir.path())], USAGE, &["is not a testnet"]);
+    }
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn the_demonstration_keeps_its_promises() {
+    let report = json(&["--json", "demo", "--size", "3000000", "--nodes", "4", "--shards", "7"]);
+    for key in [
+        "blob_id",
+        "size",
+        "stored_bytes",
+        "lost_bytes",
+        "repair_bytes_received",
+        "repair_bytes_regained",
+        "repair_ratio",
+        "seconds_to_full_redundancy",
+        "read_back",
+    ] {
+        assert!(!report[key].is_null(), "{key}");
+    }
+    assert_eq!(report["read_back"], true);
+    assert_eq!(report["repair_bytes_regained"], report["lost_bytes"]);
+    refuse(&["demo", "--nodes", "1"], USAGE, &["choose more nodes"]);
+    refuse(&["demo", "/nonexistent/file"], IO, &["/nonexistent/file"]);
+}
