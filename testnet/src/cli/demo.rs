@@ -484,13 +484,22 @@ impl Report {
             let Self { repair_bytes_regained, lost_bytes, .. } = self;
             return broken(format!("repair regained {repair_bytes_regained} of {lost_bytes} bytes"));
         }
-        if self.repair_ratio > REPAIR_RATIO_MAX {
-            let ratio = self.repair_ratio;
+        let received_max = self.repair_bytes_max();
+        if self.repair_bytes_received > received_max {
+            let Self { repair_bytes_received, lost_bytes, .. } = self;
             return broken(format!(
-                "repair received {ratio:.3} bytes for each lost, promised {REPAIR_RATIO_MAX}"
+                "repair received {repair_bytes_received} bytes for {lost_bytes} lost, promised are {received_max}"
             ));
         }
         Ok(())
+    }
+
+    /// Most bytes that regaining what was lost may take.
+    fn repair_bytes_max(&self) -> u64 {
+        let nodes = u64::try_from(self.lost_nodes.len()).unwrap_or(u64::MAX);
+        let commitment = COMMITMENT_BYTES_MAX * u64::from(self.n_shards);
+        let commitments = nodes.saturating_mul(u64::from(self.n_segments)).saturating_mul(commitment);
+        (self.lost_bytes / 4).saturating_mul(REPAIR_BYTES_MAX_PER_4).saturating_add(commitments)
     }
 }
 

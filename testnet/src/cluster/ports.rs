@@ -1,8 +1,10 @@
 //! Ports that nobody listens on, and that nobody will be given by chance.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     net::{Ipv4Addr, SocketAddrV4, TcpListener},
+    sync::{Mutex, PoisonError},
 };
 
 use node::cli::{Exit, Failure};
@@ -11,6 +13,10 @@ use node::cli::{Exit, Failure};
 const PORT_MIN: u16 = 10_000;
 /// Where the system begins to hand out ports for outgoing connections, if it does not say.
 const EPHEMERAL_DEFAULT: u16 = 32_768;
+
+/// Ports that this process has given out. Nobody listens there before the node starts, or while it is down, and tests
+/// run many networks at the same time.
+static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
 
 /// Finds `count` free ports, consecutive ones from `base` on if it is given.
 ///
@@ -32,16 +38,20 @@ pub(super) fn free_ports(count: u16, base: Option<u16>) -> Result<Vec<u16>, Fail
             ports.push(port);
         }
     } else {
-        let candidates = candidates()?;
-        for port in candidates {
+        let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
+        for port in candidates()? {
             if ports.len() >= usize::from(count) {
                 break;
+            }
+            if given.contains(&port) {
+                continue;
             }
             if let Ok(listener) = bind(port) {
                 held.push(listener);
                 ports.push(port);
             }
         }
+        given.extend(&ports);
     }
     if ports.len() < usize::from(count) {
         return Err(Failure::new(Exit::Io, format!("found {} of {count} free ports", ports.len())));
