@@ -50,6 +50,15 @@ impl std::fmt::Debug for Supervisor {
     }
 }
 
+/// A supervisor that is dropped takes its actors with it, as the end of a process would.
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        for actor in &self.actors {
+            actor.task.abort();
+        }
+    }
+}
+
 impl Supervisor {
     /// Returns a supervisor that gives each actor `grace` to stop.
     #[must_use]

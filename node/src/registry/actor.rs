@@ -10,6 +10,7 @@ use futures::{StreamExt as _, stream::FuturesUnordered};
 use protocol::{
     BlobId,
     message::{Announcement, BlobStatus, RecordDigest},
+    planted::{Bug, is_planted},
 };
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -216,6 +217,7 @@ impl Context {
             (BlobStatus::Certified(_), Announcement::Certified(_))
             | (BlobStatus::Invalid(_), Announcement::Invalid(_)) => return Ok(None),
             (BlobStatus::Invalid(_), Announcement::Certified(_)) => return Err(RecordError::Invalid),
+            (_, Announcement::Invalid(_)) if is_planted(Bug::InvalidIgnored) => return Ok(None),
             (_, Announcement::Certified(_)) => Change::Certified(blob_id),
             (_, Announcement::Invalid(_)) => Change::Invalid(blob_id),
         };

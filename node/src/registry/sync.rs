@@ -10,6 +10,7 @@ use bytes::Bytes;
 use protocol::{
     BlobId, PeerId,
     message::{Announcement, BlobStatus, Request, Response, decode_page},
+    planted::{Bug, is_planted},
 };
 use swarm::{Channel, Network, Offence};
 use tokio_util::sync::CancellationToken;
@@ -83,6 +84,9 @@ impl<N: Network> Sync<N> {
             turn = turn.wrapping_add(1);
             let look = async {
                 for peer in peers {
+                    if is_planted(Bug::NoRecordSync) {
+                        continue;
+                    }
                     if let Err(error) = self.look_at(peer).await {
                         tracing::debug!(%peer, %error, "could not compare records with a peer");
                     }

@@ -14,6 +14,7 @@ use protocol::{
         Axis, RecoverError, SegmentShape, SliverRecovery, encode::sliver_index, recover::recovery_symbol,
     },
     message::{RANGE_BYTES_MAX, Request, Response, SYMBOLS_MAX, SliverAt, SymbolAt},
+    planted::{Bug, is_planted},
 };
 use swarm::{Channel, Network};
 
@@ -255,12 +256,18 @@ impl<N: Network> SegmentRepair<'_, N> {
     ) -> Result<Vec<u16>, Halt> {
         for index in targets.keys().copied().collect::<Vec<_>>() {
             let Some((pair, recovery)) = targets.remove(&index) else { continue };
-            let root = self.commitment.sliver_root(axis, index);
+            let (root, shape) = (self.commitment.sliver_root(axis, index), self.shape);
             let (recovery, result) = self
                 .context
                 .encoder
                 .run(move |encoder| {
-                    let result = recovery.recover(encoder, &root);
+                    let mut result = recovery.recover(encoder, &root);
+                    if is_planted(Bug::RepairUnchecked)
+                        && let Ok(sliver) = recovery.decode(encoder)
+                    {
+                        let hashes = encoder.hash_sliver(shape, axis, &sliver);
+                        result = Ok((sliver, hashes));
+                    }
                     (recovery, result)
                 })
                 .await

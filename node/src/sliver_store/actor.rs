@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use protocol::planted::{Bug, is_planted};
 use storage::{ReadError, Store, Write, WriteError};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -116,6 +117,12 @@ impl Actor {
         for request in group {
             records.extend(request.records);
             replies.push(request.reply);
+        }
+        if is_planted(Bug::AcknowledgedTooSoon) {
+            for reply in replies.drain(..) {
+                let _ = reply.send(Ok(()));
+            }
+            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
         }
         let store = Arc::clone(&self.records);
         let counters = Arc::clone(&self.counters);

@@ -15,6 +15,7 @@ use protocol::{
     encoding::{Axis, encode::sliver_index},
     hash::Hash,
     message::{BlobStatus, Refusal, SliverAt},
+    planted::{Bug, is_planted},
 };
 use tokio::time::Instant;
 
@@ -207,7 +208,7 @@ impl Uploads {
             .run(move |encoder| (encoder.hash_sliver(shape, at.axis, &sliver), sliver))
             .await
             .map_err(|_| Refusal::Internal)?;
-        if hashes.root() == root { Ok((hashes.parity, sliver)) } else { Err(Refusal::Unverifiable) }
+        if hashes.root() == root || is_planted(Bug::UploadUnchecked) { Ok((hashes.parity, sliver)) } else { Err(Refusal::Unverifiable) }
     }
 
     /// Vouches for a blob if all slivers that this node should hold are on its disk; else says how many are not.
@@ -223,7 +224,7 @@ impl Uploads {
         let verified = self.acceptable(header).await?;
         let inner = &self.0;
         let missing = missing_slivers(&inner.membership, &inner.store, &verified);
-        if missing > 0 {
+        if missing > 0 && !is_planted(Bug::ConfirmedBlindly) {
             return Ok(Err(missing));
         }
         let Membership { network, committee, node } = &*inner.membership;

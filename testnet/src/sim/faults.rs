@@ -68,7 +68,8 @@ impl Faults {
         for (_, node) in free {
             world.disk(node).set_capacity(None);
         }
-        match self.rng.random_range(0..6_u32) {
+        match self.rng.random_range(0..7_u32) {
+            6 if world.plan.crashes => self.black_out(world).await,
             0 if world.plan.crashes => self.crash(world).await,
             1 if world.plan.wipes => self.wipe(world).await,
             2 if world.plan.partitions => self.partition(world),
@@ -100,6 +101,20 @@ impl Faults {
         }
         let back = self.pause(1..15);
         self.down.push((back, node));
+    }
+
+    /// Cuts everybody's power at once. More than `f` are down then, but all come back with what they had synced, so
+    /// nothing that was acknowledged may be lost.
+    async fn black_out(&mut self, world: &mut World) {
+        if !self.rng.random_bool(0.3) {
+            return;
+        }
+        world.model().fault("black-out");
+        let back = self.pause(1..3);
+        for node in world.running() {
+            world.crash(node).await;
+            self.down.push((back, node));
+        }
     }
 
     async fn wipe(&mut self, world: &mut World) {

@@ -45,7 +45,7 @@ pub(super) fn certificate_is_backed(world: &World, blob_id: BlobId) {
         format!("{blob_id} was certified with a weight of {weight} of {n}")
     });
     for signer in signers {
-        if world.is_faulty(signer) || world.plan.flips {
+        if !world.is_answerable(signer) || world.plan.flips {
             continue;
         }
         let Some(image) = durable_image(&world.disk(signer)) else {
@@ -61,7 +61,7 @@ pub(super) fn certificate_is_backed(world: &World, blob_id: BlobId) {
 
 /// D4: what a node vouched for is still there after it lost power.
 pub(super) fn nothing_acknowledged_was_lost(world: &World, node: NodeIndex) {
-    if world.plan.flips || world.is_faulty(node) {
+    if world.plan.flips || !world.is_answerable(node) {
         return;
     }
     let blobs: Vec<BlobId> = world

@@ -5,8 +5,12 @@ use std::{
     time::Duration,
 };
 
-use node::client::ReadError;
-use protocol::{BlobId, NodeIndex, message::BlobStatus, quorum::max_faulty};
+use node::{client::ReadError, exchange::ExchangeError};
+use protocol::{
+    BlobId, NodeIndex,
+    message::{BlobStatus, Refusal, Response},
+    quorum::max_faulty,
+};
 use rand::Rng as _;
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
@@ -75,6 +79,7 @@ async fn drive(plan: Plan) -> Outcome {
     let (users, ever_faulty) = Box::pin(chaos(&mut world)).await;
     let whole_after = Box::pin(finish(&mut world, users)).await;
     oracle::no_honest_node_was_blamed(&world, &ever_faulty);
+    garbage_is_refused(&mut world).await;
     if plan.wrong_writer {
         Box::pin(wrong_writer_is_caught(&mut world)).await;
     }
@@ -176,8 +181,9 @@ async fn finish(world: &mut World, mut users: Vec<User>) -> Option<Duration> {
     // L1: with everything up, a store succeeds; H3: storing it again gives the same ID.
     let data = user.blob(1_000);
     for _ in 0..2 {
-        let stored = user.store(&data).await;
-        world.model().check("L1", stored, || "a store failed although every node is up".to_owned());
+        if let Err(error) = user.store(&data).await {
+            world.model().violation("L1", format!("every node is up, and a store fails: {error}"));
+        }
     }
     oracle::what_is_listed_is_readable(world, &user).await;
     oracle::all_read_with_f_down(world, &user).await;
@@ -210,6 +216,21 @@ async fn nothing_is_stored_below_a_quorum(world: &mut World, user: &mut User) {
     for node in down {
         world.restart(node).await;
     }
+}
+
+/// D6: a sliver that does not match its commitment is refused, whoever sends it. D2: nor is it vouched for.
+async fn garbage_is_refused(world: &mut World) {
+    let victim = NodeIndex(world.rng(6).random_range(0..world.plan.n_nodes));
+    let writer = WrongWriter::new(std::sync::Arc::clone(&world.genesis), b"garbage", victim);
+    let network = world.stranger();
+    let answer = writer.send_garbage(&network).await;
+    let refused = matches!(&answer, Ok(Err(ExchangeError::Refused(Refusal::Unverifiable))));
+    world.model().check("D6", refused, || format!("a sliver with a bit flipped is answered with {answer:?}"));
+    let answer = writer.ask_to_confirm(&network).await;
+    let lacking = matches!(answer, Ok(Response::Missing { slivers }) if slivers > 0);
+    world
+        .model()
+        .check("D2", lacking, || format!("asked to vouch for what it lacks, a node says {answer:?}"));
 }
 
 /// H5: a blob that was encoded wrongly ends as invalid, for everyone and for the same reason.

@@ -44,7 +44,8 @@ impl User {
             let wait = self.rng.random_range(Duration::ZERO..pause);
             tokio::time::sleep(wait).await;
             let data = self.blob(plan.blob_bytes_max);
-            self.store(&data).await;
+            // Chaos explains a refusal; what is said after an acknowledgement is looked at.
+            let _refused = self.store(&data).await;
             self.read_some().await;
         }
         self
@@ -61,8 +62,8 @@ impl User {
         Arc::new(data)
     }
 
-    /// Stores a blob, and writes down what it was told. True if it was acknowledged.
-    pub(super) async fn store(&mut self, data: &Arc<Vec<u8>>) -> bool {
+    /// Stores a blob, and writes down what it was told; says why if it was not acknowledged.
+    pub(super) async fn store(&mut self, data: &Arc<Vec<u8>>) -> Result<(), String> {
         let source = Arc::new(data.to_vec());
         match self.client.store(source, StoreOptions::default(), silent()).await {
             Ok(stored) => {
@@ -70,7 +71,7 @@ impl User {
                 self.acknowledged(stored.blob_id, Acknowledged { data: Arc::clone(data), signers });
                 // The run has ended if nobody listens.
                 let _ = self.acknowledgements.send(stored.blob_id).await;
-                true
+                Ok(())
             }
             Err(error) => {
                 let mut model = self.model();
@@ -80,7 +81,7 @@ impl User {
                     StoreError::TooFewConfirmations { .. } | StoreError::TooFewRecords { .. }
                 );
                 model.check("L1", is_expected, || format!("store failed: {error}"));
-                false
+                Err(error.to_string())
             }
         }
     }

@@ -20,6 +20,7 @@ use protocol::{
     bls::SecretKey,
     committee::{Committee, Member, spread},
     genesis::Genesis,
+    planted::{Bug, is_planted},
 };
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
@@ -48,6 +49,8 @@ struct Node {
     running: Option<Running>,
     /// Lost its disk and has not been seen whole since: counts as faulty.
     is_healing: bool,
+    /// Lost its disk at some time: what it vouched for before then, it need not hold at every moment since.
+    was_wiped: bool,
 }
 
 struct Running {
@@ -134,7 +137,7 @@ impl World {
         let nodes = committee.members().iter().zip(0_u64..).map(|(member, index)| {
             let (_, key, _) = identity(u16::from(member.peer.0[0]) - 1);
             let disk = SimulatedDisk::new(plan.seed.wrapping_mul(1009).wrapping_add(index));
-            Node { peer: member.peer, key, disk, running: None, is_healing: false }
+            Node { peer: member.peer, key, disk, running: None, is_healing: false, was_wiped: false }
         });
         let mut world = Self {
             nodes: nodes.collect(),
@@ -210,6 +213,12 @@ impl World {
         running.is_none() || *is_healing || self.peers.is_faulty(*peer)
     }
 
+    /// True if the node must hold at every moment what it vouched for: it never lost its disk, and is not faulty now.
+    #[must_use]
+    pub fn is_answerable(&self, node: NodeIndex) -> bool {
+        !self.node(node).was_wiped && !self.is_faulty(node)
+    }
+
     /// Weight in shards of the nodes that are faulty now.
     #[must_use]
     pub fn faulty_weight(&self) -> u16 {
@@ -263,6 +272,7 @@ impl World {
         assert!(node.running.is_none(), "a disk is replaced in a node that is down");
         node.disk = SimulatedDisk::new(seed);
         node.is_healing = true;
+        node.was_wiped = true;
     }
 
     /// Says that a node that had lost its disk has regained what it owes.
@@ -281,6 +291,7 @@ impl World {
         }
         let Node { peer, key, disk, .. } = self.node(node);
         let (peer, key, disk) = (*peer, key.clone(), disk.clone());
+        disk.set_lying_sync(is_planted(Bug::SkippedSync));
         let (store, _) = Store::open(Arc::new(disk), Box::new(MemoryIndex::default()), store_config())
             .unwrap_or_else(|error| {
                 panic!("seed {}: node {node} cannot open its store: {error}", self.plan.seed)

@@ -79,6 +79,45 @@ impl WrongWriter {
         self.header.blob_id()
     }
 
+    /// Sends the victim a sliver with a bit flipped, which a node must refuse. Returns what it answered.
+    ///
+    /// # Errors
+    ///
+    /// [`NotCertified`] if the node did not take the commitment.
+    ///
+    /// # Panics
+    ///
+    /// If the victim has no shards, which no member has.
+    pub async fn send_garbage<N: Network>(
+        &self,
+        network: &N,
+    ) -> Result<Result<Response, ExchangeError>, NotCertified> {
+        node::node::introduce_members(network, &self.genesis);
+        let (blob_id, segment) = (self.blob_id(), SegmentIndex(0));
+        let committee = self.genesis.committee();
+        let member = committee.member(self.victim).expect("the victim is a member");
+        let commitment = Request::StoreCommitment { header: self.header, segment, path: Vec::new() };
+        self.ask(network, self.victim, Channel::Control, &commitment, self.commitment.to_bytes().into())
+            .await?;
+        let pair = committee.pair_of(&blob_id, segment, committee.shards(self.victim)[0]);
+        let at = SliverAt { blob_id, segment, pair, axis: Axis::Secondary };
+        let mut sliver = self.segment.sliver_of_pair(Axis::Secondary, pair).to_vec();
+        sliver[0] ^= 1;
+        let request = Request::StoreSliver { at, offset: 0 };
+        let answer = ask(network, member.peer, (Channel::Bulk, &request, sliver.into()), TIMEOUT).await;
+        Ok(answer.map(|(response, _)| response))
+    }
+
+    /// Asks the victim to vouch for the blob.
+    ///
+    /// # Errors
+    ///
+    /// [`NotCertified`] if it gives no answer.
+    pub async fn ask_to_confirm<N: Network>(&self, network: &N) -> Result<Response, NotCertified> {
+        let confirm = Request::Confirm { header: self.header, persistence: Persistence::Permanent };
+        self.ask(network, self.victim, Channel::Control, &confirm, Bytes::new()).await
+    }
+
     /// Sends everybody but the victim what it should hold, and has the blob certified.
     ///
     /// # Errors

@@ -11,7 +11,8 @@ use protocol::{
     NodeIndex, SegmentIndex,
     commitment::SegmentCommitment,
     encoding::{
-        Axis, DecodeError, SegmentDecoder, SegmentEncoder, SegmentShape, n_source_rows, verify_sliver,
+        Axis, DecodeError, SegmentDecoder, SegmentEncoder, SegmentShape, VerifiedSliver, n_source_rows,
+        verify_sliver,
     },
 };
 use swarm::{Network, RequestError};
@@ -80,7 +81,7 @@ async fn read<N: Network>(
 
     let is_systematic = slivers.keys().all(|sliver| usize::from(*sliver) < required);
     if is_systematic {
-        let rows = slivers.into_values().map(|sliver| sliver.bytes).collect();
+        let rows = slivers.into_values().map(VerifiedSliver::into_bytes).collect();
         return Ok(SegmentBytes { chunks: cut(rows, len), is_decoded: false });
     }
     let decoded = reader.encoder.run(move |encoder| decode(encoder, shape, &known, slivers)).await;
@@ -106,11 +107,11 @@ fn decode(
     encoder: &mut SegmentEncoder,
     shape: SegmentShape,
     commitment: &SegmentCommitment,
-    slivers: BTreeMap<u16, Sliver>,
+    slivers: BTreeMap<u16, VerifiedSliver<Bytes>>,
 ) -> Result<Vec<u8>, DecodeError> {
     let mut decoder = SegmentDecoder::new(shape, commitment);
-    for (index, Sliver { bytes, parity }) in slivers {
-        decoder.add(Axis::Primary, index, bytes, &parity).expect("the sliver was verified when it arrived");
+    for sliver in slivers.into_values() {
+        decoder.add_verified(sliver);
     }
     decoder.decode(encoder)
 }
@@ -140,7 +141,7 @@ async fn fetch_verified<N: Network>(
     (index, shape, sliver): (SegmentIndex, SegmentShape, u16),
     commitment: Commitment,
     pulse: Arc<Pulse>,
-) -> Result<Sliver, AskError> {
+) -> Result<VerifiedSliver<Bytes>, AskError> {
     let len = shape.sliver_bytes(Axis::Primary);
     let fetched = reader.fetch_sliver((index, sliver, len), &pulse);
     // Both at once: a short read then takes one round trip less.
@@ -149,8 +150,7 @@ async fn fetch_verified<N: Network>(
     // Without a commitment the segment is lost; nobody is at fault.
     let known = known.map_err(|_| AskError::Network(RequestError::Stopped))?;
     let verify = move |_: &mut SegmentEncoder| {
-        let result = verify_sliver(shape, &known, (Axis::Primary, sliver), &bytes, &parity);
-        result.map(|()| Sliver { bytes, parity })
+        verify_sliver(shape, &known, (Axis::Primary, sliver), bytes, &parity)
     };
     let verified = reader.encoder.run(verify).await.map_err(|_| AskError::Network(RequestError::Stopped))?;
     verified.map_err(|_| reader.exchange.report_unverifiable(reader.owner(index, sliver)))
