@@ -141,9 +141,9 @@ impl<N: Network> Exchange<N> {
         &self.member(node).name
     }
 
-    /// What this network calls a long silence, for requests that change something: they are worth waiting for.
-    pub(super) const fn patience(&self) -> Patience {
-        Patience { silence: self.request_timeout, losses: 3 }
+    /// How long one answer may take.
+    pub(super) const fn request_timeout(&self) -> Duration {
+        self.request_timeout
     }
 
     /// Marks the first use, from which on nodes have the connect timeout to become reachable.
@@ -177,7 +177,8 @@ impl<N: Network> Exchange<N> {
         request: &Request,
         payload: Bytes,
     ) -> Result<(Response, Bytes), AskError> {
-        self.send(node, channel_of(request), Frame::new(request.to_bytes(), payload)).await
+        let frame = Frame::new(request.to_bytes(), payload);
+        self.send(node, channel_of(request), frame, self.request_timeout).await
     }
 
     /// Asks a member until it answers something final or `patience` is at its end. `pulse` beats with each answer.
@@ -196,7 +197,7 @@ impl<N: Network> Exchange<N> {
         let started = Instant::now();
         for attempt in 0.. {
             pulse.open();
-            let answer = self.send(node, channel_of(request), frame.clone()).await;
+            let answer = self.send(node, channel_of(request), frame.clone(), patience.attempt).await;
             pulse.close(answer.is_ok());
             let Err(error) = answer else { return answer };
             let still = started.max(pulse.last()).elapsed();
@@ -214,9 +215,10 @@ impl<N: Network> Exchange<N> {
         node: NodeIndex,
         channel: Channel,
         frame: Frame,
+        timeout: Duration,
     ) -> Result<(Response, Bytes), AskError> {
         let peer = self.member(node).peer;
-        let answer = self.network.request(peer, channel, frame, self.request_timeout).await?;
+        let answer = self.network.request(peer, channel, frame, timeout).await?;
         match Response::from_bytes(&answer.header) {
             Ok(Response::Refused(refusal)) => Err(AskError::Refused(refusal)),
             Ok(response) => Ok((response, answer.payload)),

@@ -4,6 +4,7 @@
 //! blob ID, and a progress needs quorums, not everyone: nodes that are slow or gone are left behind.
 
 mod exchange;
+mod flow;
 mod health;
 mod read;
 mod retry;

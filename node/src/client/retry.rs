@@ -17,6 +17,8 @@ const UNREACHABLE_MAX: u32 = 3;
 /// How long to bear with a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Patience {
+    /// How long to wait for one answer.
+    pub(super) attempt: Duration,
     /// Without any answer for this long, a member is given up.
     pub(super) silence: Duration,
     /// How often a request is repeated whose answer was lost on the way.
@@ -24,9 +26,19 @@ pub(super) struct Patience {
 }
 
 impl Patience {
-    /// Bears with a member that is busy, and takes any other failure as final.
-    pub(super) const fn only_busy(silence: Duration) -> Self {
-        Self { silence, losses: 0 }
+    /// For what is small and changes something: a lost message is repeated soon.
+    pub(super) fn control(request_timeout: Duration) -> Self {
+        Self { attempt: request_timeout / 4, silence: request_timeout, losses: 3 }
+    }
+
+    /// For ranges that are sent: repeated once, since it may also be the link that is slow.
+    pub(super) fn bulk(request_timeout: Duration) -> Self {
+        Self { attempt: request_timeout / 2, silence: request_timeout, losses: 1 }
+    }
+
+    /// Bears with a member that is busy, and takes any other failure as final: someone else can be asked.
+    pub(super) const fn hedged(request_timeout: Duration) -> Self {
+        Self { attempt: request_timeout, silence: request_timeout, losses: 0 }
     }
 }
 
@@ -73,13 +85,12 @@ pub(super) const fn is_temporary(error: &AskError) -> bool {
 mod tests {
     use super::*;
 
-    const PATIENCE: Patience = Patience { silence: Duration::from_secs(20), losses: 3 };
-
     #[test]
     fn each_failure_is_borne_with_for_as_long_as_it_deserves() {
         use RequestError::{Busy, Closed, Timeout, Unreachable, Unsupported};
         let network = AskError::Network;
         let ms = Duration::from_millis;
+        let patience = Patience::control(ms(20_000));
         // error, attempt, still, connecting, pause
         let table = [
             (network(Busy), 0, ms(0), false, Some(ms(50))),
@@ -99,12 +110,12 @@ mod tests {
             (AskError::Malformed, 0, ms(0), true, None),
         ];
         for (error, attempt, still, connecting, expected) in table {
-            let got = pause(&error, attempt, still, (PATIENCE, connecting));
+            let got = pause(&error, attempt, still, (patience, connecting));
             assert_eq!(got, expected, "{error:?} {attempt} {still:?} {connecting}");
         }
-        let only_busy = Patience::only_busy(ms(20_000));
-        assert!(pause(&network(Busy), 0, ms(0), (only_busy, false)).is_some());
-        assert!(pause(&network(Unreachable), 0, ms(0), (only_busy, true)).is_none());
-        assert!(pause(&network(Closed), 0, ms(0), (only_busy, true)).is_none());
+        let hedged = Patience::hedged(ms(20_000));
+        assert!(pause(&network(Busy), 0, ms(0), (hedged, false)).is_some());
+        assert!(pause(&network(Unreachable), 0, ms(0), (hedged, true)).is_none());
+        assert!(pause(&network(Closed), 0, ms(0), (hedged, true)).is_none());
     }
 }

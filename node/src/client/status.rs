@@ -7,6 +7,7 @@ use futures::{StreamExt as _, stream::FuturesUnordered};
 use protocol::{
     BlobId, NodeIndex,
     message::{BlobStatus, Request, Response},
+    planted::{Bug, is_planted},
 };
 use swarm::Network;
 use tokio::time::Instant;
@@ -14,6 +15,7 @@ use tokio::time::Instant;
 use super::{
     Client,
     exchange::{AskError, Exchange, Pulse},
+    retry::Patience,
 };
 
 /// How long a certificate waits for one of invalidity to overrule it.
@@ -124,7 +126,7 @@ async fn status_of<N: Network>(
     blob_id: BlobId,
 ) -> Result<BlobStatus, AskError> {
     let request = Request::Status(blob_id);
-    let (patience, pulse) = (exchange.patience(), Pulse::new());
+    let (patience, pulse) = (Patience::control(exchange.request_timeout()), Pulse::new());
     match exchange.ask_patiently(node, (&request, Bytes::new()), patience, &pulse).await? {
         (Response::Status(status), _) => Ok(status),
         _ => Err(exchange.report_unexpected(node)),
@@ -177,6 +179,7 @@ impl Tally {
         let has_quorum = self.answered >= self.required;
         match &self.proof {
             Some(BlobStatus::Invalid(_)) => self.proof.clone(),
+            _ if self.unknown > 0 && is_planted(Bug::AbsenceFromOne) => Some(BlobStatus::Unknown),
             Some(_) if has_quorum || grace_is_over => self.proof.clone(),
             // What a quorum never heard of was not certified when it answered.
             None if self.unknown >= self.required => Some(BlobStatus::Unknown),

@@ -51,7 +51,7 @@ where
     N: Network,
     F: Future<Output = Result<T, AskError>>,
 {
-    let silence_max = 2 * reader.exchange.patience().silence;
+    let silence_max = 2 * reader.exchange.request_timeout();
     let mut under_way = FuturesUnordered::new();
     let mut asked: BTreeMap<u16, Asked> = BTreeMap::new();
     let mut arrived = BTreeMap::new();
@@ -89,7 +89,7 @@ where
                 }
             },
             () = tokio::time::sleep(TICK), if plan.has_fresh() => {
-                let delay = reader.with_pace(|pace| pace.delay());
+                let delay = reader.flow.delay();
                 let compared = plan.is_half_done().then_some(&times[..]);
                 for index in plan.punctual() {
                     let Asked { at, pulse } = &asked[&index];

@@ -1,15 +1,11 @@
-//! How fast a read goes, and whom it avoids: pure; time is an argument.
+//! Who is late, and who is avoided: pure; time is an argument.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use protocol::NodeIndex;
 
-/// No member is taken for late before this: a round trip around the world, and some work at its end.
-pub(super) const DELAY_MIN: Duration = Duration::from_millis(300);
-/// A member is late after this many times what others take.
-const DELAY_FACTOR: u32 = 3;
-/// Weight of what was known before, against one more sample: about the last eight count.
-const MEMORY: u32 = 7;
+/// No sliver is late before this, however fast the others came.
+const AGE_MIN: Duration = Duration::from_millis(300);
 /// A slow member is asked last for this long; then it gets another chance.
 const SLOW_FOR: Duration = Duration::from_secs(10);
 /// A member that did not answer is asked last for this long.
@@ -29,24 +25,11 @@ pub(super) enum Fault {
 /// What one read knows of the members.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
-    /// Average time that a range takes.
-    range: Option<Duration>,
     /// Until when, since the start of the read, a member is asked last.
     avoided: BTreeMap<NodeIndex, Duration>,
 }
 
 impl Pace {
-    /// A range took this long.
-    pub(super) fn sample(&mut self, took: Duration) {
-        let average = |before: Duration| (before * MEMORY + took) / (MEMORY + 1);
-        self.range = Some(self.range.map_or(took, average));
-    }
-
-    /// Without a range for this long, a member is late.
-    pub(super) fn delay(&self) -> Duration {
-        self.range.map_or(DELAY_MIN, |range| DELAY_MIN.max(range * DELAY_FACTOR))
-    }
-
     /// A member failed.
     pub(super) fn avoid(&mut self, node: NodeIndex, fault: Fault, now: Duration) {
         let until = match fault {
@@ -73,7 +56,7 @@ pub(super) fn is_late(age: Duration, still: Duration, delay: Duration, arrived: 
         sorted.sort_unstable();
         sorted.get(sorted.len() / 2).copied()
     });
-    still >= delay || median.is_some_and(|median| age >= DELAY_MIN.max(2 * median))
+    still >= delay || median.is_some_and(|median| age >= AGE_MIN.max(2 * median))
 }
 
 #[cfg(test)]
@@ -101,18 +84,6 @@ mod tests {
             let arrived = compared.then_some(&arrived[..]);
             assert_eq!(is_late(age, still, delay, arrived), late, "{age:?} {still:?} {delay:?} {compared}");
         }
-    }
-
-    #[test]
-    fn the_delay_follows_the_link() {
-        let mut pace = Pace::default();
-        assert_eq!(pace.delay(), DELAY_MIN);
-        pace.sample(ms(20));
-        assert_eq!(pace.delay(), DELAY_MIN);
-        for _ in 0..50 {
-            pace.sample(ms(1_000));
-        }
-        assert!(pace.delay() > ms(2_900) && pace.delay() <= ms(3_000), "{:?}", pace.delay());
     }
 
     #[test]

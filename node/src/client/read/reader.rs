@@ -18,22 +18,21 @@ use protocol::{
     message::{RANGE_BYTES_MAX, Refusal, Request, Response, SliverAt},
 };
 use swarm::Network;
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::time::Instant;
 
 use super::pace::{Fault, Pace};
 use crate::{
     client::{
         Client,
         exchange::{AskError, Exchange, Pulse},
+        flow::{Flow, Gate},
         retry::{Patience, is_temporary},
     },
     encoder::Encoder,
 };
 
-/// Ranges in flight to one member: 8 MB, which fills a link of 50 ms (measured).
+/// Most ranges in flight to one member: 8 MB, which fills a link of 50 ms (measured).
 const RANGES_PER_MEMBER: usize = 32;
-/// Ranges in flight to all members that are not late: 15 MB. On a link of 8 Mbit/s these still arrive within a request's timeout.
-const RANGES_IN_FLIGHT: usize = 64;
 
 /// One read.
 pub(super) struct Reader<N> {
@@ -42,10 +41,9 @@ pub(super) struct Reader<N> {
     pub(super) header: VerifiedHeader,
     started: Instant,
     pace: Mutex<Pace>,
-    /// One permit a range in flight.
-    room: Semaphore,
-    /// The same for each member.
-    rooms: BTreeMap<NodeIndex, Semaphore>,
+    /// Bounds the ranges in flight to all members.
+    pub(super) flow: Flow,
+    gates: BTreeMap<NodeIndex, Gate>,
     received: AtomicU64,
     is_suspect: AtomicBool,
 }
@@ -66,14 +64,14 @@ impl<N: Network> Reader<N> {
             header,
             started: Instant::now(),
             pace: Mutex::default(),
-            room: Semaphore::new(RANGES_IN_FLIGHT),
-            rooms: nodes.map(|node| (node, Semaphore::new(RANGES_PER_MEMBER))).collect(),
+            flow: Flow::new(),
+            gates: nodes.map(|node| (node, Gate::new(RANGES_PER_MEMBER))).collect(),
             received: AtomicU64::new(0),
             is_suspect: AtomicBool::new(false),
         }
     }
 
-    pub(super) fn with_pace<T>(&self, step: impl FnOnce(&mut Pace) -> T) -> T {
+    fn with_pace<T>(&self, step: impl FnOnce(&mut Pace) -> T) -> T {
         // Nothing that can panic runs under this lock.
         step(&mut self.pace.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -173,21 +171,10 @@ impl<N: Network> Reader<N> {
         (start, len): (usize, usize),
         pulse: &Pulse,
     ) -> Result<Sliver, AskError> {
-        // The semaphores are never closed.
-        let _room_of_member = self.rooms[&node].acquire().await;
-        let room = self.room.acquire().await;
+        let mut pass = self.gates[&node].enter().await;
         let narrow = |value| u32::try_from(value).expect("a sliver is far shorter than 4 GiB");
         let request = Request::FetchSliver { at, offset: narrow(start), len: narrow(len) };
-        let mut answer = Box::pin(self.ask(node, &request, pulse));
-        let answer = match tokio::time::timeout(self.with_pace(|pace| pace.delay()), &mut answer).await {
-            Ok(answer) => answer,
-            // What is late takes no bandwidth; silent members must not keep others from being asked.
-            Err(_) => {
-                drop(room);
-                answer.await
-            }
-        };
-        match answer? {
+        match self.flow.carry(&mut pass, self.ask(node, &request, pulse)).await? {
             (Response::Sliver { parity }, bytes) if bytes.len() == len => {
                 self.received.fetch_add(u64::try_from(len).unwrap_or(0), Ordering::Relaxed);
                 Ok(Sliver { bytes, parity })
@@ -203,11 +190,8 @@ impl<N: Network> Reader<N> {
         request: &Request,
         pulse: &Pulse,
     ) -> Result<(Response, Bytes), AskError> {
-        let patience = Patience::only_busy(self.exchange.patience().silence);
-        let asked = Instant::now();
-        let answer = self.exchange.ask_patiently(node, (request, Bytes::new()), patience, pulse).await?;
-        self.with_pace(|pace| pace.sample(asked.elapsed()));
-        Ok(answer)
+        let patience = Patience::hedged(self.exchange.request_timeout());
+        self.exchange.ask_patiently(node, (request, Bytes::new()), patience, pulse).await
     }
 }
 

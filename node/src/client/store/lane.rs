@@ -13,15 +13,16 @@ use protocol::{
     message::{BlobRecord, RANGE_BYTES_MAX, Refusal, Request, Response, SliverAt},
 };
 use swarm::Network;
-use tokio::{
-    sync::{Mutex, Semaphore},
-    time::Instant,
-};
+use tokio::{sync::Mutex, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::client::exchange::{AskError, Exchange, Pulse};
+use crate::client::{
+    exchange::{AskError, Exchange, Pulse},
+    flow::{Flow, Gate, Pass},
+    retry::Patience,
+};
 
-/// Ranges in flight to one member: 4 MB, which fills a link of 20 ms at a gigabit and more.
+/// Most ranges in flight to one member: 4 MB, which fills a link of 20 ms at a gigabit and more.
 const RANGES_IN_FLIGHT: usize = 16;
 /// How often a member may forget a commitment that it was sent before its slivers.
 const REMINDERS_MAX: u32 = 2;
@@ -55,8 +56,9 @@ pub(super) struct Lane<N> {
     exchange: Exchange<N>,
     header: VerifiedHeader,
     node: NodeIndex,
-    /// One permit a range in flight.
-    room: Semaphore,
+    /// Bounds the ranges in flight to all members.
+    flow: Arc<Flow>,
+    gate: Gate,
     /// Held while the ranges of a segment are being issued, so that segments go out one after the other.
     turn: Mutex<()>,
     pulse: Pulse,
@@ -64,12 +66,18 @@ pub(super) struct Lane<N> {
 }
 
 impl<N: Network> Lane<N> {
-    pub(super) fn new(exchange: Exchange<N>, header: VerifiedHeader, node: NodeIndex) -> Self {
+    pub(super) fn new(
+        exchange: Exchange<N>,
+        header: VerifiedHeader,
+        node: NodeIndex,
+        flow: Arc<Flow>,
+    ) -> Self {
         Self {
             exchange,
             header,
             node,
-            room: Semaphore::new(RANGES_IN_FLIGHT),
+            flow,
+            gate: Gate::new(RANGES_IN_FLIGHT),
             turn: Mutex::new(()),
             pulse: Pulse::new(),
             stop: CancellationToken::new(),
@@ -96,16 +104,15 @@ impl<N: Network> Lane<N> {
         let turn = self.turn.lock().await;
         let mut in_flight = FuturesUnordered::new();
         for (at, sliver, range) in self.ranges(outgoing) {
-            let permit = loop {
+            let mut pass = loop {
                 tokio::select! {
                     biased;
                     Some(sent) = in_flight.next() => sent?,
-                    permit = self.room.acquire() => break permit,
+                    pass = self.gate.enter() => break pass,
                 }
             };
             in_flight.push(async move {
-                let _permit = permit;
-                self.send_range(outgoing, at, (range.start, sliver.slice(range))).await
+                self.send_range(outgoing, &mut pass, at, (range.start, sliver.slice(range))).await
             });
         }
         drop(turn);
@@ -146,19 +153,20 @@ impl<N: Network> Lane<N> {
     async fn send_range(
         &self,
         outgoing: &Outgoing,
+        pass: &mut Pass<'_>,
         at: SliverAt,
         (offset, bytes): (usize, Bytes),
     ) -> Result<(), AskError> {
         let offset = u32::try_from(offset).expect("a sliver is far shorter than 4 GiB");
         let request = Request::StoreSliver { at, offset };
         for _ in 0..REMINDERS_MAX {
-            match self.done(&request, bytes.clone()).await {
+            match self.flow.carry(pass, self.done(&request, bytes.clone())).await {
                 // A member that started anew, or was short of room, may have forgotten what the sliver belongs to.
                 Err(AskError::Refused(Refusal::NotFound)) => self.send_commitment(outgoing).await?,
                 result => return result,
             }
         }
-        self.done(&request, bytes).await
+        self.flow.carry(pass, self.done(&request, bytes)).await
     }
 
     /// Asks the member for its signature; the caller verifies it.
@@ -184,7 +192,9 @@ impl<N: Network> Lane<N> {
     }
 
     async fn ask(&self, request: &Request, payload: Bytes) -> Result<Response, AskError> {
-        let patience = self.exchange.patience();
+        let timeout = self.exchange.request_timeout();
+        let is_range = matches!(request, Request::StoreSliver { .. });
+        let patience = if is_range { Patience::bulk(timeout) } else { Patience::control(timeout) };
         let (response, _) =
             self.exchange.ask_patiently(self.node, (request, payload), patience, &self.pulse).await?;
         Ok(response)

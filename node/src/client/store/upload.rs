@@ -31,7 +31,7 @@ use super::{
     lane::{Lane, Outgoing},
     state::State,
 };
-use crate::client::{Client, OnProgress, Progress, StatusReport, exchange::AskError};
+use crate::client::{Client, OnProgress, Progress, StatusReport, exchange::AskError, flow::Flow};
 
 /// Something that came to its end.
 pub(super) enum Event {
@@ -87,7 +87,8 @@ impl<N: Network> Upload<N> {
         let exchange = &client.exchange;
         let committee = Arc::new(exchange.committee().clone());
         let header = identified.header;
-        let lane = |node| Arc::new(Lane::new(exchange.clone(), header, node));
+        let flow = Arc::new(Flow::new());
+        let lane = |node| Arc::new(Lane::new(exchange.clone(), header, node, Arc::clone(&flow)));
         let lanes = committee.nodes().map(lane).collect();
         let state = State::new(&committee, header.shape().n_segments(), client.config.tail);
         let statement = StorageConfirmation {
