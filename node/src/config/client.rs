@@ -46,6 +46,9 @@ impl Default for ClientFile {
 }
 
 impl ClientFile {
+    /// A documented file that says what is true without it; a test keeps it so.
+    pub const EXAMPLE: &str = include_str!("../../client.example.toml");
+
     /// Reads the file at `path`. The path in it then no longer depends on where it came from.
     ///
     /// # Errors

@@ -1,4 +1,5 @@
 use super::*;
+use crate::keys::NodeKeys;
 
 fn parse(text: &str) -> Result<NodeConfig, ConfigError> {
     NodeConfig::parse(Path::new("config.toml"), text)
@@ -27,13 +28,21 @@ fn the_example_shows_every_key_with_its_default() {
 }
 
 #[test]
-fn the_example_explains_every_key() {
-    let lines: Vec<&str> = template::EXAMPLE.lines().collect();
-    for (before, line) in lines.iter().zip(&lines[1..]) {
-        if line.contains(" = ") && !line.starts_with('#') {
-            assert!(before.starts_with("# "), "not explained: {line}");
+fn the_examples_explain_every_key() {
+    for example in [template::EXAMPLE, ClientFile::EXAMPLE] {
+        let lines: Vec<&str> = example.lines().collect();
+        for (before, line) in lines.iter().zip(&lines[1..]) {
+            if line.contains(" = ") && !line.starts_with('#') {
+                assert!(before.starts_with("# "), "not explained: {line}");
+            }
         }
     }
+}
+
+#[test]
+fn the_example_for_clients_shows_every_key_with_its_default() {
+    let example: toml::Table = toml::from_str(ClientFile::EXAMPLE).unwrap();
+    assert_eq!(example, toml::Table::try_from(ClientFile::default()).unwrap());
 }
 
 #[test]
@@ -149,5 +158,3 @@ fn a_member_file_parses_to_itself() {
     assert_eq!(MemberFile::load(&path).unwrap(), member);
     assert!(matches!(create_new(&path, ""), Err(ConfigError::Write { .. })));
 }
-
-use crate::keys::NodeKeys;

@@ -401,7 +401,7 @@ fn names(nodes: &[usize]) -> String {
     nodes.iter().map(|node| format!("node-{node}")).collect::<Vec<_>>().join(", ")
 }
 
-/// `part` for each `whole`; 0 for nothing.
+/// `part` for each unit of `whole`, which counts as one if there is none.
 fn ratio(part: u64, whole: u64) -> f64 {
     // Thousandths are exact enough for people, and fit in what converts without loss.
     let thousandths = u128::from(part) * 1000 / u128::from(whole).max(1);
@@ -545,7 +545,7 @@ mod tests {
     #[test]
     fn ratios_are_rounded_down_and_defined_for_nothing() {
         assert!((ratio(9, 2) - 4.5).abs() < 1e-9);
-        assert!((ratio(5, 0) - 5000.0).abs() < 1e-9);
+        assert!((ratio(5, 0) - 5.0).abs() < 1e-9);
         assert!(ratio(0, 5).abs() < 1e-9);
     }
 }

@@ -68,13 +68,6 @@ enum Command {
     },
     /// Simulate networks in this process, from a seed
     Sim(sim::Args),
-    /// Run `floe`
-    #[command(hide = true, disable_help_flag = true)]
-    Floe {
-        /// Its arguments
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        args: Vec<OsString>,
-    },
 }
 
 /// The signals of `kill`.
@@ -105,13 +98,16 @@ impl SignalName {
 /// The program `floe-testnet`.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    if let Some(args) = floe_args(&args) {
+        return floe(args);
+    }
+    let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => return refuse(&error),
     };
     let output = Output { json: cli.json };
     let result = match cli.command {
-        Command::Floe { args } => return floe(args),
         Command::Sim(args) => sim::execute(&args, output),
         command => client_telemetry().and_then(|()| execute(command, output)),
     };
@@ -134,14 +130,19 @@ fn execute(command: Command, output: Output) -> Result<(), Failure> {
         Command::Status { dir } => block_on(commands::status(&dir, output)),
         Command::Kill { dir, node, signal } => block_on(commands::kill(&dir, node, signal, output)),
         Command::Start { dir, node, wipe } => block_on(commands::start(&dir, node, wipe, output)),
-        Command::Floe { .. } | Command::Sim(_) => Ok(()),
+        Command::Sim(_) => Ok(()),
     }
 }
 
+/// `floe-testnet floe ARGS...` is `floe ARGS...`: not for people, so not in the help, and taken as it is.
+fn floe_args(args: &[OsString]) -> Option<&[OsString]> {
+    args.get(1..).filter(|args| args.first().is_some_and(|first| first == "floe"))
+}
+
 /// Runs `floe` in this process: the nodes of a testnet are the same code as any node.
-fn floe(args: Vec<OsString>) -> ExitCode {
+fn floe(args: &[OsString]) -> ExitCode {
     match become_node() {
-        Ok(()) => node::cli::run(std::iter::once(OsString::from("floe")).chain(args)),
+        Ok(()) => node::cli::run(args.iter().cloned()),
         Err(failure) => failure.report(),
     }
 }
@@ -170,10 +171,9 @@ mod tests {
 
     #[test]
     fn floe_takes_its_arguments_as_they_are() {
-        let line = ["floe-testnet", "floe", "--json", "node", "run", "--dir", "d", "--help"];
-        let cli = Cli::try_parse_from(line).unwrap();
-        let Command::Floe { args } = cli.command else { panic!("not floe") };
-        assert_eq!(args, ["--json", "node", "run", "--dir", "d", "--help"]);
-        assert!(!cli.json);
+        let line = ["floe-testnet", "floe", "--json", "node", "run", "--help"].map(OsString::from);
+        assert_eq!(floe_args(&line), Some(&line[1..]));
+        assert_eq!(floe_args(&line[..1]), None);
+        assert_eq!(floe_args(&["floe-testnet", "up", "floe"].map(OsString::from)), None);
     }
 }

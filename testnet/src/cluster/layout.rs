@@ -20,6 +20,8 @@ use super::{process::ProcessId, wait::until};
 
 /// Version of `testnet.json`.
 const VERSION: u32 = 1;
+/// Name of the lock.
+pub(super) const LOCK_FILE: &str = "testnet.lock";
 /// How long to wait for another `floe-testnet` that works on the same directory. What it does while it holds the lock
 /// takes seconds at most.
 const LOCK_LIMIT: Duration = Duration::from_secs(30);
@@ -136,7 +138,7 @@ impl DirLock {
     ///
     /// If another process keeps it, or the file cannot be created.
     pub async fn take(dir: &Path) -> Result<Self, Failure> {
-        let path = dir.join("testnet.lock");
+        let path = dir.join(LOCK_FILE);
         let failed = |error: io::Error| Failure::io(format!("cannot lock {}", path.display()), &error);
         let file = File::options().create(true).append(true).open(&path).map_err(failed)?;
         let what = format!("another floe-testnet is working on {}", dir.display());

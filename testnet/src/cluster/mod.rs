@@ -42,8 +42,8 @@ pub use self::{
     wait::until,
 };
 
-/// Tells a node which process it must not outlive.
-pub const PARENT_VARIABLE: &str = "FLOE_TESTNET_PARENT";
+/// Tells a node that it is one of a testnet, and which process it must not outlive: 0 for none.
+const PARENT_VARIABLE: &str = "FLOE_TESTNET_PARENT";
 /// How long a node may take to stop when asked to; more than it gives its own parts.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 /// How long a killed process may take to be gone.
@@ -96,16 +96,12 @@ impl Cluster {
     pub async fn create(dir: &Path, config: &ClusterConfig, fate: Fate) -> Result<Self, Failure> {
         check_counts(config)?;
         let dir = absolute(dir)?;
-        let failed = |error: io::Error| Failure::io(format!("cannot create {}", dir.display()), &error);
-        fs::create_dir_all(&dir).map_err(failed)?;
-        if fs::read_dir(&dir).map_err(failed)?.next().is_some() {
-            return Err(Failure::new(
-                Exit::Usage,
-                format!("{} is neither empty nor a testnet", dir.display()),
-            )
-            .hint("choose another directory"));
-        }
+        fs::create_dir_all(&dir)
+            .map_err(|error| Failure::io(format!("cannot create {}", dir.display()), &error))?;
+        check_empty(&dir)?;
         let _lock = DirLock::take(&dir).await?;
+        // Another program may have made one since.
+        check_empty(&dir)?;
         let ports = ports::free_ports(config.n_nodes, config.base_port)?;
         let manifest = Manifest::new(config.n_shards, &ports);
         let mut members = Vec::new();
@@ -115,9 +111,7 @@ impl Cluster {
         let genesis = Genesis::new("testnet".to_owned(), config.n_shards, members)
             .map_err(|error| Failure::because(Exit::Usage, "cannot make a genesis", &error))?;
         create_new(&genesis_file(&dir), &genesis.to_toml())?;
-        let client = toml::to_string(&ClientFile::default())
-            .map_err(|error| Failure::because(Exit::Other, "cannot write client.toml", &error))?;
-        create_new(&client_file(&dir), &client)?;
+        create_new(&client_file(&dir), ClientFile::EXAMPLE)?;
         // Last: a directory with a manifest is complete.
         manifest.save(&dir)?;
         Ok(Self { dir, genesis: Arc::new(genesis), program: program()?, fate, children: Vec::new() })
@@ -456,10 +450,11 @@ impl Cluster {
         let mut command = Command::new(&self.program);
         command.args(["floe", "node", "run", "--dir"]).arg(&dir).stdin(Stdio::null());
         command.stdout(log.try_clone().map_err(failed)?).stderr(log);
-        match self.fate {
-            Fate::Detached => command.env_remove(PARENT_VARIABLE),
-            Fate::WithParent => command.env(PARENT_VARIABLE, std::process::id().to_string()),
+        let parent = match self.fate {
+            Fate::Detached => 0,
+            Fate::WithParent => std::process::id(),
         };
+        command.env(PARENT_VARIABLE, parent.to_string());
         let child = command.spawn().map_err(failed)?;
         let pid = child.id();
         self.children.push(child);
@@ -515,6 +510,17 @@ fn check_counts(config: &ClusterConfig) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Fails if a directory holds anything but the lock.
+fn check_empty(dir: &Path) -> Result<(), Failure> {
+    let entries =
+        fs::read_dir(dir).map_err(|error| Failure::io(format!("cannot read {}", dir.display()), &error))?;
+    if entries.flatten().any(|entry| entry.file_name() != layout::LOCK_FILE) {
+        return Err(Failure::new(Exit::Usage, format!("{} is neither empty nor a testnet", dir.display()))
+            .hint("choose another directory"));
+    }
+    Ok(())
+}
+
 fn node_config(node: &NodeEntry) -> NodeConfig {
     let listen = vec![Address::new(IpAddr::V4(Ipv4Addr::LOCALHOST), Transport::Tcp, node.port)];
     NodeConfig {
@@ -558,15 +564,19 @@ fn program() -> Result<PathBuf, Failure> {
     std::env::current_exe().map_err(|error| Failure::io("cannot find this program", &error))
 }
 
-/// Makes this process a node's: it leaves the terminal's session, and ends with its parent if that is its fate.
+/// If a testnet started this process as a node: leaves the terminal's session, and ends with the parent if that is its
+/// fate.
 ///
 /// # Errors
 ///
 /// If the parent is gone already.
 pub fn become_node() -> Result<(), Failure> {
+    let Ok(parent) = std::env::var(PARENT_VARIABLE) else { return Ok(()) };
     // A process that already leads a group stays in its session: then there is no terminal to leave.
     let _ = rustix::process::setsid();
-    let Ok(parent) = std::env::var(PARENT_VARIABLE) else { return Ok(()) };
+    if parent == "0" {
+        return Ok(());
+    }
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(|error| Failure::io("cannot watch the parent process", &io::Error::from(error)))?;
     let is_parent =
