@@ -149,9 +149,8 @@ async fn fetch_verified<N: Network>(
     let Sliver { bytes, parity } = fetched?;
     // Without a commitment the segment is lost; nobody is at fault.
     let known = known.map_err(|_| AskError::Network(RequestError::Stopped))?;
-    let verify = move |_: &mut SegmentEncoder| {
-        verify_sliver(shape, &known, (Axis::Primary, sliver), bytes, &parity)
-    };
+    let verify =
+        move |_: &mut SegmentEncoder| verify_sliver(shape, &known, (Axis::Primary, sliver), bytes, &parity);
     let verified = reader.encoder.run(verify).await.map_err(|_| AskError::Network(RequestError::Stopped))?;
     verified.map_err(|_| reader.exchange.report_unverifiable(reader.owner(index, sliver)))
 }

@@ -201,6 +201,34 @@ fn a_slow_node_is_left_behind_and_reads_do_not_need_it() {
     });
 }
 
+#[test]
+fn a_slow_line_takes_long_and_fails_nothing() {
+    run(async {
+        let cluster = Cluster::new(10, 10);
+        for i in 0..10 {
+            // A range takes five seconds, and many of them are wanted at once.
+            let link = Link { bytes_per_second: Some(50_000), ..Link::default() };
+            cluster.simulation.set_link(CLIENT, peer(i), link.clone());
+            cluster.simulation.set_link(peer(i), CLIENT, link);
+        }
+        let (stored, _) = cluster.round_trip(&blob(segment_bytes(10))).await;
+        assert!(stored.duration > 60 * SECOND, "the line was slow: {:?}", stored.duration);
+    });
+}
+
+#[test]
+fn lost_messages_are_repeated() {
+    for seed in 0..50 {
+        run(async {
+            let mut plan = Plan::new(seed);
+            plan.link.loss = 0.02;
+            let cluster = Cluster::with(plan, 7, 7, ClientConfig::default());
+            cluster.behave([1], &Manner::Silent);
+            cluster.round_trip(&blob(100_000)).await;
+        });
+    }
+}
+
 /// A blob that reads differently after a number of reads.
 struct Unsteady {
     data: Vec<u8>,
