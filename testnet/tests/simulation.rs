@@ -3,45 +3,17 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test may panic and say why")]
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Mutex,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::collections::BTreeMap;
 
 use protocol::planted::{Bug, plant};
-use testnet::sim::{Outcome, Plan, run, run_seed};
+use testnet::sim::{Outcome, Plan, run, run_many, run_seed};
 
 /// Seeds in the test command. `floe-testnet sim --seeds N` runs as many as one likes.
 const SEEDS: u64 = 220;
 
-/// Runs seeds on all cores, one simulation a thread.
-fn on_all_cores<T: Send>(seeds: std::ops::Range<u64>, run: impl Fn(u64) -> T + Sync) -> Vec<T> {
-    let next = AtomicU64::new(seeds.start);
-    let results = Mutex::new(Vec::new());
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds.end {
-                        break;
-                    }
-                    let result = run(seed);
-                    results.lock().unwrap().push(result);
-                }
-            });
-        }
-    });
-    results.into_inner().unwrap()
-}
-
 #[test]
 fn promises_hold_under_faults() {
-    let outcomes = on_all_cores(1..SEEDS + 1, run_seed);
+    let outcomes = run_many(1..SEEDS + 1, run_seed, |_| {});
     let mut broken = Vec::new();
     let (mut faults, mut operations): (BTreeMap<_, u64>, BTreeMap<_, u64>) = Default::default();
     for outcome in &outcomes {
@@ -84,7 +56,7 @@ fn hostile(seed: u64) -> Plan {
 
 #[test]
 fn planted_bugs_are_found() {
-    let found = on_all_cores(0..u64::try_from(Bug::ALL.len()).unwrap(), |index| {
+    let find = |index| {
         let bug = Bug::ALL[usize::try_from(index).unwrap()];
         plant(Some(bug));
         let seed = (1000..1060).find_map(|seed| {
@@ -97,7 +69,8 @@ fn planted_bugs_are_found() {
         });
         plant(None);
         (bug, seed)
-    });
+    };
+    let found = run_many(0..u64::try_from(Bug::ALL.len()).unwrap(), find, |_| {});
     for (bug, seed) in &found {
         eprintln!("{bug:?}: {seed:?}");
     }

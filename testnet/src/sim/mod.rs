@@ -27,7 +27,7 @@ pub use self::{
     byzantine::{Behaviour, Peers, Watched},
     model::{Model, Violation},
     plan::Plan,
-    run::{Outcome, run, run_seed},
+    run::{Outcome, run, run_many, run_seed},
     world::{SimClient, World},
     writer::WrongWriter,
 };

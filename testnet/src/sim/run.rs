@@ -2,6 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -28,6 +32,8 @@ use super::{
 const WHOLE_MAX: Duration = Duration::from_secs(60);
 /// Time within which operations end after everything was healed.
 const PENDING_MAX: Duration = Duration::from_secs(120);
+/// Time within which a store succeeds once every node is up and can be reached.
+const PROGRESS_MAX: Duration = Duration::from_secs(30);
 /// Acknowledgements that may wait to be looked at.
 const ACKNOWLEDGEMENTS: usize = 64;
 
@@ -56,6 +62,38 @@ pub struct Outcome {
 #[must_use]
 pub fn run_seed(seed: u64) -> Outcome {
     run(Plan::new(seed))
+}
+
+/// Runs many things that follow from a seed, one simulation a thread on every core, and returns their results in the
+/// order of the seeds. `done` is told of each as it ends, in any order.
+///
+/// # Panics
+///
+/// If a run does.
+pub fn run_many<T: Send>(
+    seeds: std::ops::Range<u64>,
+    run: impl Fn(u64) -> T + Sync,
+    done: impl Fn(&T) + Sync,
+) -> Vec<T> {
+    let next = AtomicU64::new(seeds.start);
+    let results = Mutex::new(BTreeMap::new());
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds.end {
+                        return;
+                    }
+                    let result = run(seed);
+                    done(&result);
+                    results.lock().unwrap_or_else(PoisonError::into_inner).insert(seed, result);
+                }
+            });
+        }
+    });
+    results.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect()
 }
 
 /// Runs a plan.
@@ -181,8 +219,13 @@ async fn finish(world: &mut World, mut users: Vec<User>) -> Option<Duration> {
     // L1: with everything up, a store succeeds; H3: storing it again gives the same ID.
     let data = user.blob(1_000);
     for _ in 0..2 {
-        if let Err(error) = user.store(&data).await {
-            world.model().violation("L1", format!("every node is up, and a store fails: {error}"));
+        // Dials into the silence of a moment ago may still be waiting for it to end.
+        let end = Instant::now() + PROGRESS_MAX;
+        while let Err(error) = user.store(&data).await {
+            if Instant::now() > end {
+                world.model().violation("L1", format!("every node is up, and a store fails: {error}"));
+                break;
+            }
         }
     }
     oracle::what_is_listed_is_readable(world, &user).await;
