@@ -30,7 +30,7 @@ pub struct Encoder(Arc<Mode>);
 #[derive(Debug)]
 enum Mode {
     Pool { jobs: mpsc::Sender<Job> },
-    Inline(Mutex<SegmentEncoder>),
+    Inline(Box<Mutex<SegmentEncoder>>),
 }
 
 impl Encoder {
@@ -68,7 +68,7 @@ impl Encoder {
     /// Unless `4 <= n_shards <= 1000`.
     #[must_use]
     pub fn inline(n_shards: u16) -> Self {
-        Self(Arc::new(Mode::Inline(Mutex::new(SegmentEncoder::new(n_shards)))))
+        Self(Arc::new(Mode::Inline(Box::new(Mutex::new(SegmentEncoder::new(n_shards))))))
     }
 
     /// Runs a job on the pool and returns its result.

@@ -27,8 +27,17 @@ fn promises_hold_under_faults() {
     assert!(broken.is_empty(), "{} promises broken:\n{}", broken.len(), broken.join("\n"));
     // A fault or an operation that never happens tests nothing.
     let all_faults = [
-        "bad link", "bit flip", "black-out", "denier", "full disk", "kill", "liar", "mute", "partition",
-        "power cut", "wipe",
+        "bad link",
+        "bit flip",
+        "black-out",
+        "denier",
+        "full disk",
+        "kill",
+        "liar",
+        "mute",
+        "partition",
+        "power cut",
+        "wipe",
     ];
     for fault in all_faults {
         assert!(faults.get(fault).copied().unwrap_or(0) >= 10, "{fault}: {faults:?}");

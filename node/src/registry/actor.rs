@@ -132,7 +132,7 @@ impl Actor {
 
     fn accept(&mut self, message: Message) {
         let take = match message {
-            Message::Take(take) => take,
+            Message::Take(take) => *take,
             Message::Forget(blob_id) => {
                 self.to_forget.insert(blob_id);
                 return;

@@ -61,7 +61,7 @@ impl RecordError {
 /// What callers may ask of the registry.
 pub(super) enum Message {
     /// Take a record. When the mailbox is full, the caller gets [`RecordError::Busy`].
-    Take(Take),
+    Take(Box<Take>),
     /// Drop a record that cannot be read, so that it is missing rather than wrong. When the mailbox is full this is
     /// lost; whoever meets the record next says it again.
     Forget(BlobId),
@@ -101,10 +101,12 @@ impl Registry {
     /// [`RecordError`].
     pub async fn record(&self, record: Announcement) -> Result<bool, RecordError> {
         let (reply, answer) = oneshot::channel();
-        self.sender.try_send(Message::Take(Take { record, reply })).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => RecordError::Busy,
-            mpsc::error::TrySendError::Closed(_) => RecordError::Stopped,
-        })?;
+        self.sender.try_send(Message::Take(Box::new(Take { record, reply }))).map_err(
+            |error| match error {
+                mpsc::error::TrySendError::Full(_) => RecordError::Busy,
+                mpsc::error::TrySendError::Closed(_) => RecordError::Stopped,
+            },
+        )?;
         answer.await.unwrap_or(Err(RecordError::Stopped))
     }
 

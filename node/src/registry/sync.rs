@@ -125,9 +125,8 @@ impl<N: Network> Sync<N> {
         let mut after = None;
         loop {
             let (response, payload) = self.ask(peer, &Request::ListRecords { after }).await?;
-            let page = match (response, decode_page(&payload)) {
-                (Response::Records, Ok(page)) => page,
-                _ => return Err(malformed(&self.network, peer).into()),
+            let (Response::Records, Ok(page)) = (response, decode_page(&payload)) else {
+                return Err(malformed(&self.network, peer).into());
             };
             for record in page {
                 let blob_id = blob_of(&record);
@@ -147,12 +146,12 @@ impl<N: Network> Sync<N> {
 
     async fn take(&self, peer: PeerId, blob_id: BlobId, record: Announcement) -> Result<(), SyncError> {
         let known = self.registry.status(blob_id).await;
-        let is_news = match (&known, &record) {
-            (Ok(BlobStatus::Invalid(_)), _) => false,
-            (Ok(BlobStatus::Certified(_)), Announcement::Certified(_)) => false,
-            _ => true,
+        let is_known = match (&known, &record) {
+            (Ok(BlobStatus::Invalid(_)), _) => true,
+            (Ok(BlobStatus::Certified(_)), record) => matches!(record, Announcement::Certified(_)),
+            (Ok(BlobStatus::Unknown) | Err(_), _) => false,
         };
-        if !is_news {
+        if is_known {
             return Ok(());
         }
         match self.registry.record(record).await {

@@ -221,9 +221,8 @@ impl<N: Network> Handler<N> {
         len: u32,
     ) -> Answer {
         let shape = self.shape(blob_id, segment).await?;
-        let (offset, len) = match (usize::try_from(offset), usize::try_from(len)) {
-            (Ok(offset), Ok(len)) => (offset, len),
-            _ => return Err(Refusal::Malformed),
+        let (Ok(offset), Ok(len)) = (usize::try_from(offset), usize::try_from(len)) else {
+            return Err(Refusal::Malformed);
         };
         let is_sound = (1..=SYMBOLS_MAX).contains(&symbols.len())
             && len > 0

@@ -85,6 +85,9 @@ pub struct Counts {
     pub sliver_bytes: u64,
 }
 
+/// Lengths of sliver records before and after a group of writes; `None` where there is no record.
+pub(super) type Lengths = BTreeMap<Key, (Option<u64>, Option<u64>)>;
+
 /// [`Counts`], kept by the one actor that writes.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
@@ -120,10 +123,7 @@ impl Counters {
     }
 
     /// What a group of writes will change, worked out before it is written: the length before and after, by sliver.
-    pub(super) fn plan(
-        records: &Store,
-        group: &[Write],
-    ) -> Result<BTreeMap<Key, (Option<u64>, Option<u64>)>, ReadError> {
+    pub(super) fn plan(records: &Store, group: &[Write]) -> Result<Lengths, ReadError> {
         let mut plan = BTreeMap::new();
         for write in group {
             let (key, after) = match write {
@@ -139,7 +139,7 @@ impl Counters {
     }
 
     /// Applies a plan once its group is written.
-    pub(super) fn apply(&self, plan: BTreeMap<Key, (Option<u64>, Option<u64>)>) {
+    pub(super) fn apply(&self, plan: Lengths) {
         for (before, after) in plan.into_values() {
             if let Some(bytes) = before {
                 self.remove(bytes);
@@ -204,7 +204,7 @@ impl SliverStore {
         call: impl FnOnce(&Store) -> Result<T, StoreReadError> + Send + 'static,
     ) -> Result<T, StoreReadError> {
         let records = Arc::clone(&self.records);
-        self.blocking.run(move || call(&*records)).await.map_err(|_| StoreReadError::Failed)?
+        self.blocking.run(move || call(&records)).await.map_err(|_| StoreReadError::Failed)?
     }
 
     /// Keeps a sliver that was checked in full; `parity` is the root over its parity symbols.

@@ -60,8 +60,7 @@ impl Assemblies {
     pub(super) fn part(
         &mut self,
         now: Duration,
-        from: PeerId,
-        at: SliverAt,
+        (from, at): (PeerId, SliverAt),
         len: usize,
         (offset, part): (usize, &Bytes),
     ) -> Result<Option<Vec<u8>>, PartError> {
@@ -170,7 +169,7 @@ mod tests {
         index: usize,
     ) -> Result<Option<Vec<u8>>, PartError> {
         let (offset, bytes) = part(index);
-        assemblies.part(Duration::from_secs(seconds), peer, at(segment), LEN, (offset, &bytes))
+        assemblies.part(Duration::from_secs(seconds), (peer, at(segment)), LEN, (offset, &bytes))
     }
 
     #[test]
@@ -191,10 +190,10 @@ mod tests {
         for (offset, bytes) in
             [(1, part(0).1), (0, short.clone()), (2 * RANGE_BYTES_MAX, short), (LEN, Bytes::new())]
         {
-            let result = assemblies.part(Duration::ZERO, PEER, at(0), LEN, (offset, &bytes));
+            let result = assemblies.part(Duration::ZERO, (PEER, at(0)), LEN, (offset, &bytes));
             assert_eq!(result, Err(PartError::Misplaced));
         }
-        let far = assemblies.part(Duration::ZERO, PEER, at(0), LEN, (usize::MAX - 1, &Bytes::new()));
+        let far = assemblies.part(Duration::ZERO, (PEER, at(0)), LEN, (usize::MAX - 1, &Bytes::new()));
         assert_eq!(far, Err(PartError::Misplaced));
         assert_eq!(assemblies.bytes(), 0);
     }

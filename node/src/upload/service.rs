@@ -177,8 +177,7 @@ impl Uploads {
         let now = inner.start.elapsed();
         let whole = inner.assemblies.lock().unwrap_or_else(PoisonError::into_inner).part(
             now,
-            from,
-            at,
+            (from, at),
             len,
             (offset, &part),
         );
@@ -208,7 +207,11 @@ impl Uploads {
             .run(move |encoder| (encoder.hash_sliver(shape, at.axis, &sliver), sliver))
             .await
             .map_err(|_| Refusal::Internal)?;
-        if hashes.root() == root || is_planted(Bug::UploadUnchecked) { Ok((hashes.parity, sliver)) } else { Err(Refusal::Unverifiable) }
+        if hashes.root() == root || is_planted(Bug::UploadUnchecked) {
+            Ok((hashes.parity, sliver))
+        } else {
+            Err(Refusal::Unverifiable)
+        }
     }
 
     /// Vouches for a blob if all slivers that this node should hold are on its disk; else says how many are not.

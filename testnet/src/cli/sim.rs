@@ -54,7 +54,7 @@ struct Broken {
 
 pub(super) fn execute(args: &Args, output: Output) -> Result<(), Failure> {
     let first_seed = args.seed.unwrap_or(1);
-    let seeds = args.seeds.unwrap_or(if args.seed.is_some() { 1 } else { 100 });
+    let seeds = args.seeds.unwrap_or_else(|| if args.seed.is_some() { 1 } else { 100 });
     // Drawn only if standard error is a terminal.
     let bar = indicatif::ProgressBar::new(seeds);
     let outcomes = run_many(first_seed..first_seed.saturating_add(seeds), run_seed, |outcome| {

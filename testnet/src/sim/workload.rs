@@ -63,7 +63,7 @@ impl User {
     }
 
     /// Stores a blob, and writes down what it was told; says why if it was not acknowledged.
-    pub(super) async fn store(&mut self, data: &Arc<Vec<u8>>) -> Result<(), String> {
+    pub(super) async fn store(&self, data: &Arc<Vec<u8>>) -> Result<(), String> {
         let source = Arc::new(data.to_vec());
         match self.client.store(source, StoreOptions::default(), silent()).await {
             Ok(stored) => {

@@ -383,13 +383,18 @@ fn store_config() -> storage::Config {
 
 /// Everything is quicker than on a real network, so that a simulated minute sees all of it.
 fn settings() -> Settings {
-    let mut settings = Settings::default();
-    settings.sync = SyncConfig { interval: Duration::from_secs(2), request_timeout: Duration::from_secs(3) };
-    settings.repair.request_timeout = Duration::from_secs(3);
-    settings.repair.retry_max = Duration::from_secs(8);
-    settings.repair.pass_interval = Duration::from_secs(30);
-    settings.scrub = Some(ScrubConfig { bytes_per_second: 1 << 20, interval: Duration::from_secs(10) });
-    settings
+    let request_timeout = Duration::from_secs(3);
+    Settings {
+        sync: SyncConfig { interval: Duration::from_secs(2), request_timeout },
+        repair: node::repair::Config {
+            request_timeout,
+            retry_max: Duration::from_secs(8),
+            pass_interval: Duration::from_secs(30),
+            ..Default::default()
+        },
+        scrub: Some(ScrubConfig { bytes_per_second: 1 << 20, interval: Duration::from_secs(10) }),
+        ..Settings::default()
+    }
 }
 
 /// Opens a copy of what a node's disk would hold if its power were cut now.

@@ -97,7 +97,7 @@ impl WrongWriter {
         let committee = self.genesis.committee();
         let member = committee.member(self.victim).expect("the victim is a member");
         let commitment = Request::StoreCommitment { header: self.header, segment, path: Vec::new() };
-        self.ask(network, self.victim, Channel::Control, &commitment, self.commitment.to_bytes().into())
+        self.ask(network, self.victim, (Channel::Control, &commitment, self.commitment.to_bytes().into()))
             .await?;
         let pair = committee.pair_of(&blob_id, segment, committee.shards(self.victim)[0]);
         let at = SliverAt { blob_id, segment, pair, axis: Axis::Secondary };
@@ -115,7 +115,7 @@ impl WrongWriter {
     /// [`NotCertified`] if it gives no answer.
     pub async fn ask_to_confirm<N: Network>(&self, network: &N) -> Result<Response, NotCertified> {
         let confirm = Request::Confirm { header: self.header, persistence: Persistence::Permanent };
-        self.ask(network, self.victim, Channel::Control, &confirm, Bytes::new()).await
+        self.ask(network, self.victim, (Channel::Control, &confirm, Bytes::new())).await
     }
 
     /// Sends everybody but the victim what it should hold, and has the blob certified.
@@ -136,7 +136,7 @@ impl WrongWriter {
         for node in committee.nodes().filter(|node| *node != self.victim) {
             self.send(network, node).await?;
             let confirm = Request::Confirm { header: self.header, persistence: Persistence::Permanent };
-            match self.ask(network, node, Channel::Control, &confirm, Bytes::new()).await? {
+            match self.ask(network, node, (Channel::Control, &confirm, Bytes::new())).await? {
                 Response::Confirmed(signature) => {
                     builder.add(&signature).map_err(|error| NotCertified(error.to_string()))?;
                 }
@@ -159,14 +159,14 @@ impl WrongWriter {
         let (blob_id, segment) = (self.blob_id(), SegmentIndex(0));
         let commitment = Request::StoreCommitment { header: self.header, segment, path: Vec::new() };
         let bytes = self.commitment.to_bytes().into();
-        self.ask(network, node, Channel::Control, &commitment, bytes).await?;
+        self.ask(network, node, (Channel::Control, &commitment, bytes)).await?;
         let committee = self.genesis.committee();
         for shard in committee.shards(node) {
             let pair = committee.pair_of(&blob_id, segment, *shard);
             for axis in [Axis::Primary, Axis::Secondary] {
                 let at = SliverAt { blob_id, segment, pair, axis };
                 let sliver = Bytes::copy_from_slice(self.segment.sliver_of_pair(axis, pair));
-                self.ask(network, node, Channel::Bulk, &Request::StoreSliver { at, offset: 0 }, sliver)
+                self.ask(network, node, (Channel::Bulk, &Request::StoreSliver { at, offset: 0 }, sliver))
                     .await?;
             }
         }
@@ -177,9 +177,7 @@ impl WrongWriter {
         &self,
         network: &N,
         node: NodeIndex,
-        channel: Channel,
-        request: &Request,
-        payload: Bytes,
+        (channel, request, payload): (Channel, &Request, Bytes),
     ) -> Result<Response, NotCertified> {
         let member =
             self.genesis.committee().member(node).ok_or_else(|| NotCertified("no such node".into()))?;
