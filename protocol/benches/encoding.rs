@@ -125,7 +125,14 @@ impl Bench {
         if !self.json {
             println!(
                 "{:<28} {:>5} {:>9} {:>12.1}\n{:<28} {:>5} {:>9} {:>12.1}",
-                "blake3", "", human(size), self.blake3, "memcpy", "", human(size), self.memcpy
+                "blake3",
+                "",
+                human(size),
+                self.blake3,
+                "memcpy",
+                "",
+                human(size),
+                self.memcpy
             );
         }
     }
@@ -155,7 +162,8 @@ impl Bench {
                 total[slot] += count * best(self.quick, || decode(&mut encoder, &segment, first));
             }
         }
-        let ops = ["encode+commit", "verify one pair", "repair one pair", "decode systematic", "decode parity"];
+        let ops =
+            ["encode+commit", "verify one pair", "repair one pair", "decode systematic", "decode parity"];
         for (op, seconds) in ops.iter().zip(total) {
             self.print(op, n, size, seconds);
         }
@@ -232,6 +240,9 @@ fn main() {
         }
     }
     if !bench.json {
-        println!("peak resident memory: {} MiB, of which the data to encode and compare with is 512", peak_mib());
+        println!(
+            "peak resident memory: {} MiB, of which the data to encode and compare with is 512",
+            peak_mib()
+        );
     }
 }

@@ -40,11 +40,11 @@ use bincode::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    planted::{Bug, is_planted},
     bls::{self, AggregateError, PublicKey, SecretKey, Signature},
     codec,
     committee::Committee,
     ids::{BlobId, Epoch, NetworkId, NodeIndex},
+    planted::{Bug, is_planted},
     quorum::N_SHARDS_MAX,
 };
 

@@ -411,7 +411,12 @@ async fn a_wiped_node_regains_what_it_lost_and_a_stopped_one_is_only_slow() {
     };
     net.cluster.wait_health(&observer, "healing", LIMIT, whole).await.unwrap();
     net.cluster.signal(1, testnet::cluster::Signal::STOP).await.unwrap();
-    assert_eq!(net.cluster.state(1).unwrap(), ProcessState::Stopped);
+    // A signal is sent before it is obeyed.
+    let start = Instant::now();
+    while net.cluster.state(1).unwrap() != ProcessState::Stopped {
+        assert!(start.elapsed() < LIMIT, "the node does not stop");
+        std::thread::yield_now();
+    }
     net.cluster.signal(1, testnet::cluster::Signal::CONT).await.unwrap();
     net.cluster.wait_health(&observer, "continuing", LIMIT, whole).await.unwrap();
     assert!(net.cluster.wipe(1).await.unwrap_err().to_string().contains("is running"));
