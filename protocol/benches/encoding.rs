@@ -204,7 +204,7 @@ fn decode(encoder: &mut SegmentEncoder, segment: &EncodedSegment, first: u16) {
 }
 
 fn engine() -> &'static str {
-    protocol::encoding::engine_name()
+    SegmentEncoder::new(4).kernel_name()
 }
 
 fn human(bytes: u64) -> String {

@@ -73,8 +73,8 @@ impl SegmentCommitment {
     /// The segment root.
     #[must_use]
     pub fn root(&self) -> Hash {
-        let mut leaves: Vec<Hash> = self.pairs.iter().map(PairRoots::hash).collect();
-        merkle::root_in_place(&mut leaves)
+        let leaves: Vec<Hash> = self.pairs.iter().map(PairRoots::hash).collect();
+        merkle::root(&leaves)
     }
 
     /// Roots of a pair.

@@ -15,8 +15,8 @@ pub const HASH_BYTES: usize = 32;
 
 /// BLAKE3's block: the unit to which leaves are padded.
 const BLOCK_BYTES: usize = 64;
-/// BLAKE3's chunk: longer inputs are trees of chunks, and are hashed one at a time.
-const CHUNK_BYTES: usize = 1024;
+/// Longest input that is hashed side by side with others: a BLAKE3 chunk.
+pub const INPUT_BYTES_MAX: usize = 1024;
 /// Inputs handed to the kernel at once: the widest kernel (AVX-512) has 16 lanes, narrower ones loop.
 const LANES: usize = 16;
 
@@ -25,6 +25,9 @@ const CHUNK_START: u8 = 1 << 0;
 const CHUNK_END: u8 = 1 << 1;
 const ROOT: u8 = 1 << 3;
 const KEYED_HASH: u8 = 1 << 4;
+
+/// The bytes of a hash, where many of them lie side by side.
+pub type Digest = [u8; HASH_BYTES];
 
 /// A 32-byte BLAKE3 hash.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
@@ -81,9 +84,31 @@ impl Domain {
         hasher.finalize().into()
     }
 
-    /// Hashes up to [`LANES`] inputs of `N` bytes each, `N` a multiple of 64 and at most 1024.
-    fn hash_lanes<const N: usize>(&self, inputs: &[&[u8; N]], out: &mut [Hash]) {
-        let mut bytes = [0_u8; LANES * HASH_BYTES];
+    /// Hashes inputs of `N` bytes each, `N` a multiple of 64 and at most 1024, into the first places of `out`.
+    pub(crate) fn hash_each<'a, const N: usize>(
+        &self,
+        inputs: impl IntoIterator<Item = &'a [u8; N]>,
+        mut out: &mut [Digest],
+    ) {
+        let mut lanes = [&[0; N]; LANES];
+        let mut inputs = inputs.into_iter();
+        loop {
+            let mut n_lanes = 0;
+            for (lane, input) in lanes.iter_mut().zip(&mut inputs) {
+                *lane = input;
+                n_lanes += 1;
+            }
+            if n_lanes == 0 {
+                return;
+            }
+            let (batch, rest) = std::mem::take(&mut out).split_at_mut(n_lanes);
+            self.hash_lanes(&lanes[..n_lanes], batch);
+            out = rest;
+        }
+    }
+
+    /// Hashes up to [`LANES`] inputs of `N` bytes each.
+    fn hash_lanes<const N: usize>(&self, inputs: &[&[u8; N]], out: &mut [Digest]) {
         Platform::detect().hash_many(
             inputs,
             &self.key_words,
@@ -92,84 +117,50 @@ impl Domain {
             KEYED_HASH,
             CHUNK_START,
             CHUNK_END | ROOT,
-            &mut bytes[..inputs.len() * HASH_BYTES],
+            out.as_flattened_mut(),
         );
-        for (hash, bytes) in out.iter_mut().zip(bytes.chunks_exact(HASH_BYTES)) {
-            hash.0.copy_from_slice(bytes);
-        }
-    }
-
-    /// Hashes consecutive inputs of `N` bytes each.
-    fn hash_aligned<const N: usize>(&self, data: &[u8], out: &mut [Hash]) {
-        let (inputs, rest) = data.as_chunks::<N>();
-        assert!(rest.is_empty(), "whole inputs only");
-        for (inputs, out) in inputs.chunks(LANES).zip(out.chunks_mut(LANES)) {
-            let mut lanes = [&inputs[0]; LANES];
-            for (lane, input) in lanes.iter_mut().zip(inputs) {
-                *lane = input;
-            }
-            self.hash_lanes(&lanes[..inputs.len()], out);
-        }
     }
 
     /// Hashes consecutive inputs of `input_bytes` each (the last may be shorter), each padded to `N` bytes.
-    fn hash_padded<const N: usize>(&self, data: &[u8], input_bytes: usize, out: &mut [Hash]) {
+    fn hash_padded<const N: usize>(&self, data: &[u8], input_bytes: usize, out: &mut [Digest]) {
         let mut padded = [[0_u8; N]; LANES];
         for (data, out) in data.chunks(LANES * input_bytes).zip(out.chunks_mut(LANES)) {
             for (lane, input) in padded.iter_mut().zip(data.chunks(input_bytes)) {
                 lane[..input.len()].copy_from_slice(input);
                 lane[input.len()..].fill(0);
             }
-            let lanes: [&[u8; N]; LANES] = std::array::from_fn(|i| &padded[i]);
-            self.hash_lanes(&lanes[..out.len()], out);
+            self.hash_each(&padded[..out.len()], out);
         }
     }
 
-    fn hash_blocks<const N: usize>(&self, data: &[u8], input_bytes: usize, out: &mut [Hash]) {
-        if input_bytes == N && data.len().is_multiple_of(N) {
-            self.hash_aligned::<N>(data, out);
+    fn hash_blocks<const N: usize>(&self, data: &[u8], input_bytes: usize, out: &mut [Digest]) {
+        let (whole, rest) = data.as_chunks::<N>();
+        if input_bytes == N && rest.is_empty() {
+            self.hash_each(whole, out);
         } else {
             self.hash_padded::<N>(data, input_bytes, out);
         }
     }
 
     /// Hashes consecutive inputs of `input_bytes` each (the last may be shorter), each padded with zeros to
-    /// whole 64-byte blocks, into `out`.
+    /// `input_bytes` rounded up to whole 64-byte blocks, into `out`.
     ///
     /// # Panics
     ///
-    /// If `input_bytes` is zero, or `out` does not have one place for each input.
-    pub fn hash_many(&self, data: &[u8], input_bytes: usize, out: &mut [Hash]) {
+    /// If `input_bytes` is zero or more than [`INPUT_BYTES_MAX`], or `out` does not have one place for each input.
+    pub fn hash_many(&self, data: &[u8], input_bytes: usize, out: &mut [Digest]) {
         assert!(input_bytes > 0, "inputs have bytes");
         assert_eq!(out.len(), data.len().div_ceil(input_bytes), "one hash an input");
         macro_rules! dispatch {
             ($($blocks:literal)*) => {
                 match input_bytes.div_ceil(BLOCK_BYTES) {
                     $($blocks => self.hash_blocks::<{ $blocks * BLOCK_BYTES }>(data, input_bytes, out),)*
-                    _ => self.hash_long(data, input_bytes, out),
+                    _ => panic!("inputs of {input_bytes} bytes are hashed in pieces"),
                 }
             };
         }
-        const { assert!(CHUNK_BYTES == 16 * BLOCK_BYTES) };
+        const { assert!(INPUT_BYTES_MAX == 16 * BLOCK_BYTES) };
         dispatch!(1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16);
-    }
-
-    /// Hashes inputs longer than a chunk, one by one: BLAKE3 finds its lanes within the input.
-    fn hash_long(&self, data: &[u8], input_bytes: usize, out: &mut [Hash]) {
-        const ZEROS: [u8; BLOCK_BYTES] = [0; BLOCK_BYTES];
-        // A shorter last input is padded to the size of the others, or its size would show in its hash only.
-        let padded = input_bytes.next_multiple_of(BLOCK_BYTES);
-        for (input, out) in data.chunks(input_bytes).zip(out) {
-            let mut hasher = blake3::Hasher::new_keyed(&self.key);
-            hasher.update(input);
-            let mut missing = padded - input.len();
-            while missing > 0 {
-                let zeros = missing.min(BLOCK_BYTES);
-                hasher.update(&ZEROS[..zeros]);
-                missing -= zeros;
-            }
-            *out = hasher.finalize().into();
-        }
     }
 }
 
@@ -187,12 +178,12 @@ mod tests {
     use super::*;
 
     /// The definition: each input padded to whole blocks, hashed by itself.
-    fn reference(domain: &Domain, data: &[u8], input_bytes: usize) -> Vec<Hash> {
+    fn reference(domain: &Domain, data: &[u8], input_bytes: usize) -> Vec<Digest> {
         data.chunks(input_bytes)
             .map(|input| {
                 let mut padded = input.to_vec();
                 padded.resize(input_bytes.next_multiple_of(BLOCK_BYTES), 0);
-                domain.hash(&padded)
+                domain.hash(&padded).0
             })
             .collect()
     }
@@ -200,13 +191,13 @@ mod tests {
     #[test]
     fn many_inputs_hash_as_each_by_itself() {
         let data: Vec<u8> = (0..100_000_u32).map(|i| u8::try_from(i % 251).unwrap()).collect();
-        let sizes = (1..=130).chain([191, 192, 193, 512, 960, 1000, 1023, 1024, 1025, 2048, 5000]);
+        let sizes = (1..=130).chain([191, 192, 193, 512, 960, 1000, 1023, 1024]);
         for input_bytes in sizes {
             for n in [1, 2, 15, 16, 17, 33] {
                 for short in [0, 1, input_bytes - 1] {
                     let len = (n * input_bytes - short.min(input_bytes - 1)).min(data.len());
                     let data = &data[..len];
-                    let mut out = vec![Hash::default(); len.div_ceil(input_bytes)];
+                    let mut out = vec![Digest::default(); len.div_ceil(input_bytes)];
                     LEAF.hash_many(data, input_bytes, &mut out);
                     assert_eq!(
                         out,

@@ -12,10 +12,10 @@ use crate::{
     commitment::SegmentCommitment,
     encoding::{
         Axis, SegmentEncoder, SegmentShape,
-        encode::hash_leaves,
+        leaves::{leaves_of_part, root_of_part},
         recover::{RecoverError, SliverRecovery},
     },
-    hash::{Hash, LEAF},
+    hash::Hash,
     ids::SegmentIndex,
     merkle,
 };
@@ -114,16 +114,8 @@ impl ProvenSymbol {
         let parity = encoder.extend_sliver(shape, axis, sliver);
         let position = LeafPosition::new(shape, axis, index);
         let (part, other) = if position.in_parity { (&parity[..], sliver) } else { (sliver, &parity[..]) };
-        let mut leaves = Vec::new();
-        hash_leaves(shape, part, &mut leaves);
-        let path = merkle::path(&leaves, position.leaf);
-        hash_leaves(shape, other, &mut leaves);
-        Self {
-            crossing,
-            leaf: part[position.range].to_vec(),
-            path,
-            other_part: merkle::root_in_place(&mut leaves),
-        }
+        let path = merkle::path(&leaves_of_part(shape, part), position.leaf);
+        Self { crossing, leaf: part[position.range].to_vec(), path, other_part: root_of_part(shape, other) }
     }
 
     /// Checks the proof of symbol `index` of the helper's sliver along `axis`, and returns the symbol.
@@ -147,12 +139,8 @@ impl ProvenSymbol {
         if self.leaf.len() != expected {
             return Err(SymbolError::Size { expected, got: self.leaf.len() });
         }
-        let mut leaf = [Hash::default()];
-        // A short last leaf is padded to the size of the others, as when it was made.
-        let mut padded = self.leaf.clone();
-        padded.resize(shape.leaf_bytes(), 0);
-        LEAF.hash_many(&padded, shape.leaf_bytes(), &mut leaf);
-        let part = merkle::root_of_path(&leaf[0], position.leaf, position.n_leaves(shape), &self.path);
+        let leaf = root_of_part(shape, &self.leaf);
+        let part = merkle::root_of_path(&leaf, position.leaf, position.n_leaves(shape), &self.path);
         let root = part.map(|part| {
             let (source, parity) =
                 if position.in_parity { (&self.other_part, &part) } else { (&part, &self.other_part) };

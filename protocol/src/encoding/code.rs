@@ -3,7 +3,7 @@
 //! The field arithmetic and its transforms are reed-solomon-simd's engines; the loop around them is ours, so
 //! that one workspace serves every tile, an erasure locator is computed once for a pattern rather than once a
 //! tile, and bytes are read in our order. The code is the crate's own: its transforms work on blocks of 64
-//! bytes, 32 low bytes of elements and then their 32 high bytes; [`split`] and [`join`] convert at the border,
+//! bytes, 32 low bytes of elements and then their 32 high bytes; the kernel converts at the border,
 //! so that the format, little-endian elements at even offsets, does not depend on it.
 //!
 //! Source: the code of Lin, Al-Naffouri, Han and Chung ("Novel Polynomial Basis With Fast Fourier Transform and
@@ -11,21 +11,9 @@
 
 use std::cmp::Ordering;
 
-use reed_solomon_simd::engine::{
-    DefaultEngine, Engine, GF_MODULUS, GF_ORDER, GfElement, ShardsRefMut, tables,
-};
+use reed_solomon_simd::engine::{Engine, GF_MODULUS, GF_ORDER, GfElement, ShardsRefMut};
 
-/// One block of a shard in the engine's layout.
-pub(crate) type Block = [u8; BLOCK_BYTES];
-pub(crate) const BLOCK_BYTES: usize = 64;
-
-/// Bytes of work space that a tile aims at: it should stay in a core's second-level cache, of which 1 MiB is
-/// common, with room for what is copied in and out.
-const WORK_BYTES_AIM: usize = 512 << 10;
-/// Widest tile. The transforms gain nothing from more, and the copies leave the first-level cache.
-const TILE_BYTES_MAX: usize = 4 << 10;
-/// Narrowest tile: below it, the fixed cost of a call shows.
-const TILE_BYTES_MIN: usize = 256;
+use super::kernel::{BLOCK_BYTES, Block, Kernel};
 
 /// A systematic code that extends `k` shards to `n`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +26,7 @@ pub struct Code {
 
 /// What coding needs besides its arguments: the engine and buffers, reused from call to call.
 pub struct Workspace {
-    engine: DefaultEngine,
+    kernel: Kernel,
     blocks: Vec<Block>,
     /// Erasure locator of the last pattern.
     locator: Option<(Code, Vec<bool>, Box<[GfElement]>)>,
@@ -52,14 +40,32 @@ impl std::fmt::Debug for Workspace {
 
 impl Default for Workspace {
     fn default() -> Self {
-        Self { engine: DefaultEngine::new(), blocks: Vec::new(), locator: None }
+        Self::with(Kernel::detect())
     }
 }
 
 impl Workspace {
-    /// The engine for element-wise arithmetic.
-    pub(crate) const fn engine(&self) -> &DefaultEngine {
-        &self.engine
+    const fn with(kernel: Kernel) -> Self {
+        Self { kernel, blocks: Vec::new(), locator: None }
+    }
+
+    /// A workspace with the kernel that every CPU has, to compare with.
+    #[must_use]
+    pub fn portable() -> Self {
+        Self::with(Kernel::portable())
+    }
+
+    /// Names the kernel.
+    #[must_use]
+    pub fn kernel_name(&self) -> &'static str {
+        self.kernel.name()
+    }
+
+    /// Width in bytes of the tiles in which `n_work` work shards are best coded.
+    fn tile_bytes(&self, n_work: usize) -> usize {
+        let tile = self.kernel.tile();
+        let aim = tile.work_bytes / n_work / BLOCK_BYTES * BLOCK_BYTES;
+        aim.clamp(tile.narrowest, tile.widest)
     }
 
     /// Returns `n_shards` work shards of `n_blocks` each; their content is unspecified.
@@ -69,6 +75,74 @@ impl Workspace {
             self.blocks.resize(len, [0; BLOCK_BYTES]);
         }
         &mut self.blocks[..len]
+    }
+}
+
+/// A shard that is to be filled with a tile.
+#[derive(Debug)]
+pub struct ShardIn<'a> {
+    kernel: &'a Kernel,
+    blocks: &'a mut [Block],
+    len: usize,
+}
+
+impl ShardIn<'_> {
+    /// Fills it with the bytes of a tile.
+    ///
+    /// # Panics
+    ///
+    /// If there are not as many as the tile is wide.
+    pub fn copy_from(self, tile: &[u8]) {
+        assert_eq!(tile.len(), self.len, "a whole tile");
+        let (whole, rest) = tile.as_chunks::<BLOCK_BYTES>();
+        let (blocks, last) = self.blocks.split_at_mut(whole.len());
+        self.kernel.split_to(whole, blocks);
+        if let [last] = last {
+            last[..rest.len()].copy_from_slice(rest);
+            last[rest.len()..].fill(0);
+            self.kernel.split(std::slice::from_mut(last));
+        }
+    }
+
+    /// Has it filled piece by piece.
+    pub fn fill_with(self, fill: impl FnOnce(&mut [u8])) {
+        let (tile, padding) = self.blocks.as_flattened_mut().split_at_mut(self.len);
+        fill(tile);
+        padding.fill(0);
+        self.kernel.split(self.blocks);
+    }
+}
+
+/// A shard that was computed.
+#[derive(Debug)]
+pub struct ShardOut<'a> {
+    kernel: &'a Kernel,
+    blocks: &'a mut [Block],
+    len: usize,
+}
+
+impl<'a> ShardOut<'a> {
+    /// Writes the bytes of the tile.
+    ///
+    /// # Panics
+    ///
+    /// If there is not room for as many as the tile is wide.
+    pub fn copy_to(self, tile: &mut [u8]) {
+        assert_eq!(tile.len(), self.len, "room for a whole tile");
+        let (whole, rest) = tile.as_chunks_mut::<BLOCK_BYTES>();
+        let (blocks, last) = self.blocks.split_at_mut(whole.len());
+        self.kernel.join_to(blocks, whole);
+        if let [last] = last {
+            self.kernel.join(std::slice::from_mut(last));
+            rest.copy_from_slice(&last[..rest.len()]);
+        }
+    }
+
+    /// The bytes of the tile.
+    #[must_use]
+    pub fn into_bytes(self) -> &'a [u8] {
+        self.kernel.join(self.blocks);
+        &self.blocks.as_flattened()[..self.len]
     }
 }
 
@@ -133,17 +207,17 @@ impl Code {
 
     /// Width in bytes of the tiles in which shards are best encoded.
     #[must_use]
-    pub fn encode_tile_bytes(&self) -> usize {
-        tile_bytes(self.encode_work())
+    pub fn encode_tile_bytes(&self, workspace: &Workspace) -> usize {
+        workspace.tile_bytes(self.encode_work())
     }
 
     /// Width in bytes of the tiles in which shards are best decoded.
     #[must_use]
-    pub fn decode_tile_bytes(&self) -> usize {
-        tile_bytes(self.decode_work())
+    pub fn decode_tile_bytes(&self, workspace: &Workspace) -> usize {
+        workspace.tile_bytes(self.decode_work())
     }
 
-    /// Encodes one tile of `len` bytes: `load(i, tile)` fills source shard `i`, `store(j, tile)` takes parity
+    /// Encodes one tile of `len` bytes: `load(i, shard)` fills source shard `i`, `store(j, shard)` takes parity
     /// shard `j`, in increasing order of `j`.
     ///
     /// # Panics
@@ -153,42 +227,41 @@ impl Code {
         &self,
         workspace: &mut Workspace,
         len: usize,
-        mut load: impl FnMut(usize, &mut [u8]),
-        mut store: impl FnMut(usize, &[u8]),
+        mut load: impl FnMut(usize, ShardIn<'_>),
+        mut store: impl FnMut(usize, ShardOut<'_>),
     ) {
         assert!(len > 0, "a tile has elements");
         assert!(len.is_multiple_of(2), "elements have two bytes");
         let n_blocks = len.div_ceil(BLOCK_BYTES);
         let (k, m, chunk, n_work) = (self.k, self.n_parity(), self.chunk(), self.encode_work());
         workspace.shards(n_work, n_blocks);
-        let Workspace { engine, blocks, .. } = workspace;
+        let Workspace { kernel, blocks, .. } = workspace;
         let blocks = &mut blocks[..n_work * n_blocks];
         for (i, shard) in blocks.chunks_exact_mut(n_blocks).take(k).enumerate() {
-            load_shard(shard, len, |tile| load(i, tile));
+            load(i, ShardIn { kernel, blocks: shard, len });
         }
         let mut work = ShardsRefMut::new(n_work, n_blocks, blocks);
         if self.high_rate {
             work.zero(k..);
             for start in (0..k).step_by(chunk) {
-                engine.ifft(&mut work, start, chunk, chunk.min(k - start), start + chunk);
+                kernel.ifft(&mut work, start, chunk, chunk.min(k - start), start + chunk);
                 if start > 0 {
-                    xor_within(&mut work, 0, start, chunk);
+                    xor_within(kernel, &mut work, 0, start, chunk);
                 }
             }
-            engine.fft(&mut work, 0, chunk, m, 0);
+            kernel.fft(&mut work, 0, chunk, m, 0);
         } else {
             work.zero(k..chunk);
-            engine.ifft(&mut work, 0, chunk, k, 0);
+            kernel.ifft(&mut work, 0, chunk, k, 0);
             for start in (chunk..m).step_by(chunk) {
                 copy_within(&mut work, start, chunk);
             }
             for start in (0..m).step_by(chunk) {
-                engine.fft(&mut work, start, chunk, chunk.min(m - start), start + chunk);
+                kernel.fft(&mut work, start, chunk, chunk.min(m - start), start + chunk);
             }
         }
         for (j, shard) in blocks.chunks_exact_mut(n_blocks).take(m).enumerate() {
-            join(shard);
-            store(j, &shard.as_flattened()[..len]);
+            store(j, ShardOut { kernel, blocks: shard, len });
         }
     }
 
@@ -220,7 +293,7 @@ impl Code {
         }
         let all: &mut [GfElement; GF_ORDER] = (&mut *erasures).try_into().expect("made with this length");
         let truncated = if self.high_rate { chunk + self.k } else { GF_ORDER };
-        DefaultEngine::eval_poly(all, truncated);
+        Kernel::eval_poly(all, truncated);
         let locator = Box::from(&erasures[..self.decode_work()]);
         workspace.locator = Some((*self, present.to_vec(), locator));
     }
@@ -235,40 +308,44 @@ impl Code {
         &self,
         workspace: &mut Workspace,
         len: usize,
-        mut load: impl FnMut(usize, &mut [u8]),
-        mut store: impl FnMut(usize, &[u8]),
+        mut load: impl FnMut(usize, ShardIn<'_>),
+        mut store: impl FnMut(usize, ShardOut<'_>),
     ) {
         assert!(len > 0, "a tile has elements");
         assert!(len.is_multiple_of(2), "elements have two bytes");
         let n_blocks = len.div_ceil(BLOCK_BYTES);
         let n_work = self.decode_work();
         workspace.shards(n_work, n_blocks);
-        let Workspace { engine, blocks, locator } = workspace;
+        let Workspace { kernel, blocks, locator } = workspace;
         let (code, present, locator) = locator.as_ref().expect("a pattern was set");
         assert_eq!(code, self, "the pattern is this code's");
         let blocks = &mut blocks[..n_work * n_blocks];
-        blocks.fill([0; BLOCK_BYTES]);
+        // Positions that no shard fills are zero.
+        let mut filled = vec![false; n_work];
         for (index, _) in present.iter().enumerate().filter(|(_, present)| **present) {
             let position = self.position(index);
+            filled[position] = true;
             let shard = &mut blocks[position * n_blocks..][..n_blocks];
-            load_shard(shard, len, |tile| load(index, tile));
-            engine.mul(shard, locator[position]);
+            load(index, ShardIn { kernel, blocks: &mut *shard, len });
+            kernel.mul(shard, locator[position]);
+        }
+        for (shard, _) in blocks.chunks_exact_mut(n_blocks).zip(&filled).filter(|(_, filled)| !**filled) {
+            shard.fill([0; BLOCK_BYTES]);
         }
         let end = self.chunk() + if self.high_rate { self.k } else { self.n_parity() };
         let mut work = ShardsRefMut::new(n_work, n_blocks, blocks);
-        engine.ifft(&mut work, 0, n_work, end, 0);
+        kernel.ifft(&mut work, 0, n_work, end, 0);
         // The formal derivative, in the transform's basis.
         for i in 1..n_work {
             let width = 1 << i.trailing_zeros();
-            xor_within(&mut work, i - width, i, width);
+            xor_within(kernel, &mut work, i - width, i, width);
         }
-        engine.fft(&mut work, 0, n_work, end, 0);
+        kernel.fft(&mut work, 0, n_work, end, 0);
         for (index, _) in present.iter().take(self.k).enumerate().filter(|(_, present)| !**present) {
             let position = self.position(index);
             let shard = &mut blocks[position * n_blocks..][..n_blocks];
-            engine.mul(shard, GF_MODULUS - locator[position]);
-            join(shard);
-            store(index, &shard.as_flattened()[..len]);
+            kernel.mul(shard, GF_MODULUS - locator[position]);
+            store(index, ShardOut { kernel, blocks: shard, len });
         }
     }
 
@@ -282,12 +359,14 @@ impl Code {
         self.encode_tile(
             workspace,
             len,
-            |i, tile| {
-                tile.fill(0);
-                tile[2 * i] = 1;
+            |i, shard| {
+                shard.fill_with(|tile| {
+                    tile.fill(0);
+                    tile[2 * i] = 1;
+                });
             },
-            |j, tile| {
-                for (coefficient, bytes) in rows[j].iter_mut().zip(tile.as_chunks::<2>().0) {
+            |j, shard| {
+                for (coefficient, bytes) in rows[j].iter_mut().zip(shard.into_bytes().as_chunks::<2>().0) {
                     *coefficient = GfElement::from_le_bytes(*bytes);
                 }
             },
@@ -296,86 +375,13 @@ impl Code {
     }
 }
 
-/// Adds `coefficient * source` to `sum`, over `len` bytes of elements. `scratch` and `sum` are in the engine's
-/// layout and hold at least `len` bytes.
-pub(crate) fn multiply_add(
-    engine: &impl Engine,
-    coefficient: GfElement,
-    source: &[u8],
-    scratch: &mut [Block],
-    sum: &mut [Block],
-) {
-    if coefficient == 0 {
-        return;
-    }
-    let n_blocks = source.len().div_ceil(BLOCK_BYTES);
-    let (scratch, sum) = (&mut scratch[..n_blocks], &mut sum[..n_blocks]);
-    load_shard(scratch, source.len(), |tile| tile.copy_from_slice(source));
-    engine.mul(scratch, tables::get_exp_log().log[usize::from(coefficient)]);
-    for (sum, product) in sum.as_flattened_mut().iter_mut().zip(scratch.as_flattened()) {
-        *sum ^= product;
-    }
-}
-
-/// Fills the first `len` bytes of a shard by `load`, the rest with zeros, and splits it.
-fn load_shard(shard: &mut [Block], len: usize, load: impl FnOnce(&mut [u8])) {
-    let (tile, padding) = shard.as_flattened_mut().split_at_mut(len);
-    load(tile);
-    padding.fill(0);
-    split(shard);
-}
-
-/// Names the field kernel that this CPU runs.
-#[must_use]
-pub fn engine_name() -> &'static str {
-    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
-    {
-        if std::is_x86_feature_detected!("avx2") {
-            return "avx2";
-        }
-        if std::is_x86_feature_detected!("ssse3") {
-            return "ssse3";
-        }
-    }
-    if cfg!(target_arch = "aarch64") { "neon" } else { "portable" }
-}
-
-fn tile_bytes(n_work: usize) -> usize {
-    let aim = WORK_BYTES_AIM / n_work / BLOCK_BYTES * BLOCK_BYTES;
-    aim.clamp(TILE_BYTES_MIN, TILE_BYTES_MAX)
-}
-
-/// Converts blocks of little-endian elements to the engine's layout: low bytes, then high bytes.
-fn split(blocks: &mut [Block]) {
-    for block in blocks {
-        let elements = *block;
-        let (low, high) = block.split_at_mut(32);
-        for ((low, high), element) in low.iter_mut().zip(high).zip(elements.as_chunks::<2>().0) {
-            [*low, *high] = *element;
-        }
-    }
-}
-
-/// Converts blocks of the engine's layout to little-endian elements: the inverse of [`split`].
-pub(crate) fn join(blocks: &mut [Block]) {
-    for block in blocks {
-        let planes = *block;
-        let (low, high) = planes.split_at(32);
-        for ((low, high), element) in low.iter().zip(high).zip(block.as_chunks_mut::<2>().0) {
-            *element = [*low, *high];
-        }
-    }
-}
-
 /// `work[to..to + count] ^= work[from..from + count]`; the ranges do not overlap.
-fn xor_within(work: &mut ShardsRefMut<'_>, to: usize, from: usize, count: usize) {
+fn xor_within(kernel: &Kernel, work: &mut ShardsRefMut<'_>, to: usize, from: usize, count: usize) {
     for i in 0..count {
         let (low, high) = (to.min(from) + i, to.max(from) + i);
         let (low, high) = work.dist2_mut(low, high - low);
         let (to, from) = if to < from { (low, high) } else { (high, low) };
-        for (to, from) in to.as_flattened_mut().iter_mut().zip(from.as_flattened()) {
-            *to ^= from;
-        }
+        kernel.xor(to, from);
     }
 }
 
@@ -390,7 +396,7 @@ fn copy_within(work: &mut ShardsRefMut<'_>, to: usize, count: usize) {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use reed_solomon_simd::{ReedSolomonEncoder, engine::NoSimd};
+    use reed_solomon_simd::ReedSolomonEncoder;
 
     use super::*;
 
@@ -411,8 +417,8 @@ mod tests {
         code.encode_tile(
             &mut Workspace::default(),
             source[0].len(),
-            |i, tile| tile.copy_from_slice(&source[i]),
-            |_, tile| parity.push(tile.to_vec()),
+            |i, shard| shard.copy_from(&source[i]),
+            |_, shard| parity.push(shard.into_bytes().to_vec()),
         );
         parity
     }
@@ -444,18 +450,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn the_portable_engine_gives_the_same_products() {
-        let source = &shards(1, 1024, 3)[0];
-        for coefficient in [0, 1, 2, 255, 256, 12345, 65535] {
-            let mut sums = [[[0; BLOCK_BYTES]; 16]; 2];
-            let mut scratch = [[0; BLOCK_BYTES]; 16];
-            multiply_add(&DefaultEngine::new(), coefficient, source, &mut scratch, &mut sums[0]);
-            multiply_add(&NoSimd::new(), coefficient, source, &mut scratch, &mut sums[1]);
-            assert_eq!(sums[0], sums[1]);
-        }
-    }
-
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -479,9 +473,9 @@ mod tests {
             code.decode_tile(
                 &mut workspace,
                 2 * elements,
-                |i, tile| tile.copy_from_slice(&all[i]),
-                |i, tile| {
-                    assert_eq!(tile, all[i]);
+                |i, shard| shard.copy_from(&all[i]),
+                |i, shard| {
+                    assert_eq!(shard.into_bytes(), all[i]);
                     missing.retain(|m| *m != i);
                 },
             );
@@ -511,13 +505,11 @@ mod tests {
             let mut workspace = Workspace::default();
             let generator = code.generator(&mut workspace);
             for (coefficients, parity) in generator.iter().zip(&parity) {
-                let mut sum = vec![[0; BLOCK_BYTES]; 3];
-                let mut scratch = sum.clone();
+                let mut sum = crate::encoding::recover::SymbolSum::new(130);
                 for (coefficient, source) in coefficients.iter().zip(&source) {
-                    multiply_add(workspace.engine(), *coefficient, source, &mut scratch, &mut sum);
+                    sum.add(*coefficient, source);
                 }
-                join(&mut sum);
-                prop_assert_eq!(&sum.as_flattened()[..130], &parity[..]);
+                prop_assert_eq!(&sum.finish(), parity);
             }
         }
     }

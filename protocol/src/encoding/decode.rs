@@ -248,18 +248,17 @@ pub(crate) fn decode_along<B: AsRef<[u8]>>(
     if present[..code.k()].iter().all(|present| *present) {
         return;
     }
-    let workspace = encoder.workspace();
-    code.set_present(workspace, &present);
+    code.set_present(encoder.workspace(), &present);
     let shards: Vec<Option<&[u8]>> =
         (0..encoder.n()).map(|index| shards.get(&index).map(AsRef::as_ref)).collect();
-    let tile_bytes = code.decode_tile_bytes();
+    let tile_bytes = code.decode_tile_bytes(encoder.workspace());
     for start in (0..shard_bytes).step_by(tile_bytes) {
         let len = tile_bytes.min(shard_bytes - start);
         code.decode_tile(
             encoder.workspace(),
             len,
-            |index, tile| tile.copy_from_slice(&shards[index].expect("marked as present")[start..][..len]),
-            |index, tile| store(index, start, tile),
+            |index, shard| shard.copy_from(&shards[index].expect("marked as present")[start..][..len]),
+            |index, shard| store(index, start, shard.into_bytes()),
         );
     }
 }

@@ -25,6 +25,8 @@
 pub mod code;
 pub mod decode;
 pub mod encode;
+mod kernel;
+pub(crate) mod leaves;
 pub mod recover;
 mod shape;
 
@@ -32,7 +34,7 @@ use bincode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
 pub use self::{
-    code::{Workspace, engine_name},
+    code::Workspace,
     decode::{DecodeError, SegmentDecoder, SliverError, VerifiedSliver, verify_sliver},
     encode::{EncodedSegment, SegmentEncoder, SliverHashes},
     recover::{RecoverError, RecoveryCoefficients, SliverRecovery},

@@ -12,8 +12,8 @@ use reed_solomon_simd::engine::GfElement;
 
 use super::{
     Axis, SegmentEncoder, SegmentShape, SliverHashes, Workspace,
-    code::{BLOCK_BYTES, Block, join, multiply_add},
     decode::decode_along,
+    kernel::{BLOCK_BYTES, Block, Kernel},
 };
 use crate::hash::Hash;
 
@@ -82,8 +82,9 @@ impl RecoveryCoefficients {
 pub struct SymbolSum {
     len: usize,
     sum: Vec<Block>,
-    scratch: Vec<Block>,
-    workspace: Workspace,
+    /// The last blocks of a symbol that does not fill whole ones, and room for the portable kernel.
+    scratch: [Vec<Block>; 2],
+    kernel: Kernel,
 }
 
 impl std::fmt::Debug for SymbolSum {
@@ -96,8 +97,8 @@ impl SymbolSum {
     /// Returns an empty sum over `len` bytes of symbols.
     #[must_use]
     pub fn new(len: usize) -> Self {
-        let blocks = vec![[0; BLOCK_BYTES]; len.div_ceil(BLOCK_BYTES)];
-        Self { len, sum: blocks.clone(), scratch: blocks, workspace: Workspace::default() }
+        let sum = vec![[0; BLOCK_BYTES]; len.div_ceil(BLOCK_BYTES)];
+        Self { len, sum, scratch: [Vec::new(), Vec::new()], kernel: Kernel::detect() }
     }
 
     /// Adds `coefficient * symbol`.
@@ -107,13 +108,23 @@ impl SymbolSum {
     /// If `symbol` does not have the sum's length.
     pub fn add(&mut self, coefficient: GfElement, symbol: &[u8]) {
         assert_eq!(symbol.len(), self.len, "equal ranges of each symbol");
-        multiply_add(self.workspace.engine(), coefficient, symbol, &mut self.scratch, &mut self.sum);
+        let (whole, rest) = symbol.as_chunks::<BLOCK_BYTES>();
+        let (sum, last) = self.sum.split_at_mut(whole.len());
+        let [padded, scratch] = &mut self.scratch;
+        scratch.resize(whole.len().max(1), [0; BLOCK_BYTES]);
+        self.kernel.multiply_add(coefficient, whole, &mut scratch[..whole.len()], sum);
+        if !rest.is_empty() {
+            padded.clear();
+            padded.push([0; BLOCK_BYTES]);
+            padded[0][..rest.len()].copy_from_slice(rest);
+            self.kernel.multiply_add(coefficient, padded, &mut scratch[..1], last);
+        }
     }
 
     /// The sum.
     #[must_use]
     pub fn finish(mut self) -> Vec<u8> {
-        join(&mut self.sum);
+        self.kernel.join(&mut self.sum);
         let mut bytes = self.sum.into_flattened();
         bytes.truncate(self.len);
         bytes

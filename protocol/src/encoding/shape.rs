@@ -11,8 +11,9 @@ use crate::{
 const SEGMENT_BYTES_AIM: usize = 16 << 20;
 /// Smallest symbol of a full segment: below it, hashing a symbol costs more than coding it.
 const FULL_SYMBOL_BYTES_MIN: usize = 256;
-/// Full symbols are multiples of BLAKE3's block, so that leaves of full segments need no padding.
-const FULL_SYMBOL_BYTES_UNIT: usize = 64;
+/// Full symbols are multiples of the pieces that are hashed side by side if they are longer than one, and of BLAKE3's
+/// block if not, so that leaves of full segments need no padding.
+const FULL_SYMBOL_BYTES_UNITS: [usize; 2] = [1024, 64];
 /// Symbols smaller than this are grouped into leaves: a leaf of 2 bytes costs as much as one of 64.
 const LEAF_BYTES_AIM: usize = 64;
 
@@ -148,8 +149,16 @@ impl SegmentShape {
     /// The shape of a full segment on `n` shards.
     fn full(n: u16) -> Self {
         let n_symbols = n_source_rows(n) * n_source_columns(n);
-        let aim = SEGMENT_BYTES_AIM / n_symbols / FULL_SYMBOL_BYTES_UNIT * FULL_SYMBOL_BYTES_UNIT;
-        Self { n, symbol_bytes: aim.max(FULL_SYMBOL_BYTES_MIN) }
+        let aim = (SEGMENT_BYTES_AIM / n_symbols).max(FULL_SYMBOL_BYTES_MIN);
+        let [large, small] = FULL_SYMBOL_BYTES_UNITS;
+        let unit = if aim >= large { large } else { small };
+        Self { n, symbol_bytes: aim / unit * unit }
+    }
+
+    /// A shape with symbols of this size.
+    #[cfg(test)]
+    pub(crate) const fn with_symbol_bytes(n: u16, symbol_bytes: usize) -> Self {
+        Self { n, symbol_bytes }
     }
 
     /// The shape of a segment of `len` bytes: the smallest even symbol that fits.
