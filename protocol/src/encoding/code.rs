@@ -396,7 +396,7 @@ fn copy_within(work: &mut ShardsRefMut<'_>, to: usize, count: usize) {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use reed_solomon_simd::ReedSolomonEncoder;
+    use reed_solomon_simd::{ReedSolomonEncoder, engine::tables};
 
     use super::*;
 
@@ -446,6 +446,92 @@ mod tests {
                 for (ours, theirs) in parity.iter().zip(theirs.recovery_iter()) {
                     assert_eq!(planes(ours), theirs, "{k} of {n}");
                 }
+            }
+        }
+    }
+
+    /// Product of two field elements.
+    fn product(a: GfElement, b: GfElement) -> GfElement {
+        let tables::ExpLog { exp, log } = tables::get_exp_log();
+        if a == 0 || b == 0 { 0 } else { tables::mul(a, log[usize::from(b)], exp, log) }
+    }
+
+    fn inverse(a: GfElement) -> GfElement {
+        let tables::ExpLog { exp, log } = tables::get_exp_log();
+        tables::mul(1, GF_MODULUS - log[usize::from(a)], exp, log)
+    }
+
+    /// The value at `x` of the polynomial of least degree through the points, which are pairs of position and value.
+    fn interpolate(points: &[(GfElement, GfElement)], x: GfElement) -> GfElement {
+        points.iter().fold(0, |sum, (xi, yi)| {
+            let others = points.iter().filter(|(xj, _)| xj != xi);
+            sum ^ others.fold(*yi, |term, (xj, _)| product(product(term, x ^ xj), inverse(xi ^ xj)))
+        })
+    }
+
+    /// The field as `docs/spec/encoding.md` defines it: polynomials over bits modulo 0x1002d, written in another basis.
+    #[test]
+    fn the_field_is_the_documented_one() {
+        use reed_solomon_simd::engine::{CANTOR_BASIS, GF_POLYNOMIAL};
+        assert_eq!(GF_POLYNOMIAL, 0x1002d);
+        let to_polynomial = |a: GfElement| {
+            let bits = CANTOR_BASIS.iter().enumerate().filter(|(bit, _)| a >> bit & 1 == 1);
+            bits.fold(0_u32, |sum, (_, basis)| sum ^ u32::from(*basis))
+        };
+        let multiply = |a: u32, b: u32| {
+            let mut sum = (0..16).filter(|bit| b >> bit & 1 == 1).fold(0_u32, |sum, bit| sum ^ a << bit);
+            for bit in (16..32).rev() {
+                if sum >> bit & 1 == 1 {
+                    sum ^= 0x1002d << (bit - 16);
+                }
+            }
+            sum
+        };
+        for (a, b) in [(1, 1), (1, 77), (2, 3), (255, 256), (0x1234, 0xfedc), (65535, 65535), (0, 9)] {
+            let expected = multiply(to_polynomial(a), to_polynomial(b));
+            assert_eq!(to_polynomial(product(a, b)), expected, "{a} * {b}");
+        }
+    }
+
+    /// The code as `docs/spec/encoding.md` defines it: values of a polynomial.
+    #[test]
+    fn parity_is_the_values_of_a_polynomial() {
+        let narrow = |index: usize| GfElement::try_from(index).unwrap();
+        for (k, n) in [
+            (2, 4),
+            (3, 4),
+            (3, 7),
+            (5, 7),
+            (4, 10),
+            (7, 10),
+            (5, 13),
+            (9, 13),
+            (11, 31),
+            (21, 31),
+            (34, 100),
+        ] {
+            let code = Code::new(k, n);
+            let source = shards(k, 2, 42);
+            let parity = extend(&code, &source);
+            let element = |shard: &[u8]| GfElement::from_le_bytes([shard[0], shard[1]]);
+            let value = |i: usize| source.get(i).map_or(0, |shard| element(shard));
+            let chunk = code.chunk();
+            let (points, first): (Vec<_>, usize) = if code.high_rate {
+                // Source values from `chunk` on, zeros to the next power of two; parity from 0 on.
+                let end = (chunk + k).next_power_of_two();
+                ((chunk..end).map(|at| (narrow(at), value(at - chunk))).collect(), 0)
+            } else {
+                // Source values from 0 on, zeros to `chunk`; parity from there on.
+                ((0..chunk).map(|at| (narrow(at), value(at))).collect(), chunk)
+            };
+            for (j, parity) in parity.iter().enumerate() {
+                let expected = interpolate(&points, narrow(first + j));
+                assert_eq!(
+                    element(parity),
+                    expected,
+                    "parity {j} of {k} of {n}, high rate: {}",
+                    code.high_rate
+                );
             }
         }
     }
