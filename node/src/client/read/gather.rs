@@ -88,6 +88,10 @@ where
                     round += 1;
                 }
             },
+            // Whoever is still asked has had its time, however patient each question is.
+            () = tokio::time::sleep_until(last + silence_max) => {
+                return Err(Shortfall { got: plan.n_got(), required: plan.required() });
+            }
             () = tokio::time::sleep(TICK), if plan.has_fresh() => {
                 let delay = reader.flow.delay();
                 let compared = plan.is_half_done().then_some(&times[..]);
