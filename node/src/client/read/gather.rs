@@ -88,9 +88,13 @@ where
                     round += 1;
                 }
             },
-            // Whoever is still asked has had its time, however patient each question is.
+            // However patient each question is: once nothing at all was heard for so long, nobody is left.
             () = tokio::time::sleep_until(last + silence_max) => {
-                return Err(Shortfall { got: plan.n_got(), required: plan.required() });
+                let heard = asked.values().map(|asked| (asked.at, asked.pulse.last()));
+                match heard.filter(|(at, heard)| heard > at && *heard > last).map(|(_, heard)| heard).max() {
+                    Some(heard) => last = heard,
+                    None => return Err(Shortfall { got: plan.n_got(), required: plan.required() }),
+                }
             }
             () = tokio::time::sleep(TICK), if plan.has_fresh() => {
                 let delay = reader.flow.delay();
