@@ -19,7 +19,7 @@ use protocol::{
 };
 use tokio::time::Instant;
 
-use super::assembly::{Assemblies, PartError};
+use super::assembly::{Assemblies, PartError, Whole};
 use crate::{
     commitments::{CommitmentCache, CommitmentReadError},
     encoder::Encoder,
@@ -65,6 +65,20 @@ struct Inner {
     assemblies: Mutex<Assemblies>,
     /// When something last came for a blob that is not known to be certified.
     pending: Mutex<BTreeMap<BlobId, Instant>>,
+}
+
+/// The room of a sliver that is whole, given back when it is written or refused.
+struct Room<'a> {
+    assemblies: &'a Mutex<Assemblies>,
+    from: PeerId,
+    reserved: usize,
+}
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        let mut assemblies = self.assemblies.lock().unwrap_or_else(PoisonError::into_inner);
+        assemblies.release(self.from, self.reserved);
+    }
 }
 
 impl std::fmt::Debug for Uploads {
@@ -181,12 +195,13 @@ impl Uploads {
             len,
             (offset, &part),
         );
-        let sliver = match whole {
-            Ok(Some(sliver)) => sliver,
+        let Whole { sliver, reserved } = match whole {
+            Ok(Some(whole)) => whole,
             Ok(None) => return Ok(()),
             Err(PartError::Misplaced) => return Err(Refusal::Malformed),
             Err(PartError::Busy) => return Err(Refusal::Busy),
         };
+        let _room = Room { assemblies: &inner.assemblies, from, reserved };
         let (parity, sliver) = self.check(at, &commitment, shape, sliver).await?;
         inner.store.put_sliver(at, parity, &sliver).await.map_err(refusal_of_write)
     }
