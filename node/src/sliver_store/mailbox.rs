@@ -410,6 +410,12 @@ impl SliverStore {
         Announcement::from_bytes(&record).map_err(|_| StoreReadError::Corrupt)
     }
 
+    /// True if there is a record of the blob, readable or not.
+    #[must_use]
+    pub fn has_record(&self, blob_id: BlobId) -> bool {
+        self.has(&keys::record(&blob_id))
+    }
+
     /// A page of blobs with a record, in the order of their IDs, from after `after` on.
     ///
     /// # Errors
