@@ -132,8 +132,7 @@ impl Actor {
                 }
                 continue;
             }
-            let has_room = !to_clean
-                && self.in_flight.len() + self.n_waiting < self.config.in_flight_max;
+            let has_room = !to_clean && self.in_flight.len() + self.n_waiting < self.config.in_flight_max;
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,

@@ -93,7 +93,7 @@ impl<N: Network> Context<N> {
     pub(super) async fn drop_corrupt(&self, at: SliverAt) -> Result<(), Halt> {
         tracing::warn!(blob_id = %at.blob_id, segment = %at.segment, pair = %at.pair, axis = ?at.axis, "a sliver is corrupt on disk");
         self.counters.add_corrupt();
-        Ok(self.store.delete_sliver(at).await?)
+        Ok(self.store.drop_corrupt_sliver(at).await?)
     }
 
     /// Looks at a blob and rebuilds what is missing of it.

@@ -152,7 +152,11 @@ impl<N: Network> Handler<N> {
             Ok((header, path, commitment)) => Ok((Response::Commitment { header, path }, commitment)),
             Err(StoreReadError::Failed) => Err(Refusal::Internal),
             Err(StoreReadError::Corrupt | StoreReadError::OutOfRange) => {
-                self.repair.hint(blob_id);
+                tracing::warn!(%blob_id, %segment, "a reader met a corrupt commitment");
+                if let Err(error) = self.store.drop_corrupt_commitment(blob_id, segment).await {
+                    tracing::warn!(%error, "a corrupt commitment could not be removed");
+                }
+                self.repair.found_corrupt(blob_id);
                 Err(Refusal::NotFound)
             }
             Err(StoreReadError::NotFound) => Err(Refusal::NotFound),
@@ -178,7 +182,7 @@ impl<N: Network> Handler<N> {
             StoreReadError::Failed => Refusal::Internal,
             StoreReadError::Corrupt => {
                 tracing::warn!(blob_id = %at.blob_id, segment = %at.segment, pair = %at.pair, axis = ?at.axis, "a reader met a corrupt sliver");
-                if let Err(error) = self.store.delete_sliver(at).await {
+                if let Err(error) = self.store.drop_corrupt_sliver(at).await {
                     tracing::warn!(%error, "a corrupt sliver could not be removed");
                 }
                 self.repair.found_corrupt(at.blob_id);

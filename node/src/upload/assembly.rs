@@ -251,7 +251,11 @@ mod tests {
         for seconds in [0, 20, 40] {
             assert_eq!(take(&mut assemblies, seconds, PEER, 0, 0), Ok(None));
         }
-        assert_eq!(take(&mut assemblies, 41, PEER, 1, 0), Ok(None), "the first sliver got nothing new for 41 s");
+        assert_eq!(
+            take(&mut assemblies, 41, PEER, 1, 0),
+            Ok(None),
+            "the first sliver got nothing new for 41 s"
+        );
     }
 
     #[test]
