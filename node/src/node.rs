@@ -6,6 +6,7 @@
 //!  sliver store           writes what it is given
 //!  registry               which blobs exist
 //!  repair                 what is missing here
+//!  stale uploads          drops what was never certified
 //!  scrubber, record sync  find more for repair to do
 //!  server                 answers peers
 //! ```
@@ -36,7 +37,7 @@ use crate::{
     server::{self, Handler},
     sliver_store::{self, Blocking, SliverStore},
     supervisor::{ActorFailure, Supervisor},
-    upload::{self, Uploads},
+    upload::{self, StaleUploads, Uploads},
 };
 
 /// Threads that read and write the disk: enough to keep a few requests in the disk's own queue.
@@ -191,13 +192,16 @@ pub async fn start<N: Network>(parts: Parts<N>, supervisor: &mut Supervisor) -> 
     );
     supervisor.start("repair", |stop| actor.run(stop));
 
+    let stale = StaleUploads::new(uploads.clone());
+    supervisor.start("stale uploads", |stop| stale.run(stop));
+
     if let Some(config) = settings.scrub {
         let scrubber = Scrubber::new(
             config,
             (store.clone(), registry.clone()),
             commitments.clone(),
             encoder.clone(),
-            (uploads.clone(), repair.clone()),
+            repair.clone(),
         );
         supervisor.start("scrubber", |stop| scrubber.run(stop));
     }

@@ -31,7 +31,7 @@ use crate::{
     membership::Membership,
     registry::Registry,
     sliver_store::{SliverStore, StoreReadError, StoreWriteError},
-    upload::{Uploads, missing_slivers},
+    upload::{Uploads, missing_in_segment, missing_of_blob},
 };
 
 /// Recovery coefficients, computed when first needed.
@@ -104,21 +104,21 @@ impl<N: Network> Context<N> {
                 Err(_) => return Outcome::Whole,
             },
             Ok(BlobStatus::Invalid(_)) => {
-                self.commitments.forget(blob_id);
                 let dropped = self.store.drop_blob(blob_id, self.membership.shards()).await;
+                // Afterwards, or whoever asks meanwhile brings them back to the cache.
+                self.commitments.forget(blob_id);
                 return if dropped.is_ok() { Outcome::Whole } else { Outcome::Missing(0) };
             }
             // Not certified, or its record rotted: the registry finds it again and says so.
             Ok(BlobStatus::Unknown) | Err(_) => return Outcome::Whole,
         };
-        let missing = missing_slivers(&self.membership, &self.store, &header);
-        let has_commitments =
-            header.shape().segments().all(|segment| self.store.has_commitment(blob_id, segment));
-        if missing == 0 && has_commitments {
+        // A store that cannot tell what it lacks is asked again.
+        let missing = missing_of_blob(&self.membership, &self.store, &header, u32::MAX).await.unwrap_or(1);
+        if missing == 0 {
             return Outcome::Whole;
         }
-        let touched = self.uploads.last_touched(&blob_id);
-        if touched.is_some_and(|touched| touched.elapsed() < self.config.being_sent_for) {
+        let untouched_for = self.uploads.untouched_for(&blob_id);
+        if untouched_for.is_some_and(|untouched| untouched < self.config.being_sent_for) {
             return Outcome::BeingSent(missing);
         }
         tracing::info!(%blob_id, missing, "repairing a blob");
@@ -155,13 +155,11 @@ impl<N: Network> Context<N> {
     }
 
     async fn heal_segment(&self, header: &VerifiedHeader, segment: SegmentIndex) -> Result<u32, Halt> {
-        let blob_id = header.blob_id();
-        let missing = missing_in_segment(&self.membership, &self.store, blob_id, segment);
-        if missing == 0 && self.store.has_commitment(blob_id, segment) {
+        let missing = missing_in_segment(&self.membership, &self.store, header, segment);
+        if missing == 0 {
             return Ok(0);
         }
-        // Without the commitment nothing here can be served, so it counts like a sliver.
-        let Some(commitment) = self.commitment(header, segment).await? else { return Ok(missing.max(1)) };
+        let Some(commitment) = self.commitment(header, segment).await? else { return Ok(missing) };
         let shape = header.shape().segment(segment).map_err(|_| Halt::Stopped)?;
         Box::pin(SegmentRepair { context: self, header, segment, shape, commitment }.heal()).await
     }
@@ -220,19 +218,6 @@ impl<N: Network> Context<N> {
 enum Fetch {
     Exchange(ExchangeError),
     Halt(Halt),
-}
-
-fn missing_in_segment(
-    membership: &Membership,
-    store: &SliverStore,
-    blob_id: BlobId,
-    segment: SegmentIndex,
-) -> u32 {
-    use protocol::encoding::Axis;
-    let slivers = membership.pairs(&blob_id, segment).flat_map(|pair| {
-        [Axis::Primary, Axis::Secondary].map(|axis| SliverAt { blob_id, segment, pair, axis })
-    });
-    slivers.map(|at| u32::from(!store.has_sliver(&at))).sum()
 }
 
 /// How long a blob counts as still being sent after something last came for it, unless told otherwise.

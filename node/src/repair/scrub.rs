@@ -16,7 +16,6 @@ use crate::{
     encoder::Encoder,
     registry::Registry,
     sliver_store::{HeldSliver, SliverStore, StoreReadError, StoreWriteError},
-    upload::Uploads,
 };
 
 /// Slivers listed at once.
@@ -46,7 +45,6 @@ pub struct Scrubber {
     registry: Registry,
     commitments: CommitmentCache,
     encoder: Encoder,
-    uploads: Uploads,
     repair: Repair,
 }
 
@@ -65,23 +63,18 @@ impl Scrubber {
         (store, registry): (SliverStore, Registry),
         commitments: CommitmentCache,
         encoder: Encoder,
-        (uploads, repair): (Uploads, Repair),
+        repair: Repair,
     ) -> Self {
-        Self { config, store, registry, commitments, encoder, uploads, repair }
+        Self { config, store, registry, commitments, encoder, repair }
     }
 
-    /// Runs until `stop` is cancelled or the store fails.
+    /// Runs until `stop` is cancelled. What cuts one scrub short is met again by the next.
     pub async fn run(self, stop: CancellationToken) {
         let scrubber = Arc::new(self);
         let scrubbing = async {
             loop {
                 if let Err(error) = scrubber.scrub().await {
-                    tracing::error!(%error, "the scrubber stops: the store cannot be read");
-                    return;
-                }
-                if let Err(error) = scrubber.uploads.drop_stale().await {
-                    tracing::error!(%error, "the scrubber stops: the store cannot be read");
-                    return;
+                    tracing::error!(%error, "a scrub was cut short: the store cannot be read");
                 }
                 tokio::time::sleep(scrubber.config.interval).await;
             }
@@ -89,7 +82,7 @@ impl Scrubber {
         tokio::select! {
             biased;
             () = stop.cancelled() => {}
-            () = scrubbing => stop.cancelled().await,
+            () = scrubbing => {}
         }
     }
 

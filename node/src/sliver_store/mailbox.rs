@@ -238,6 +238,19 @@ impl SliverStore {
         self.blocking.run(move || call(&records)).await.map_err(|_| StoreReadError::Failed)?
     }
 
+    /// Looks at many entries of the index where it holds nobody up.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreReadError::Failed`] if the store has stopped.
+    pub(crate) async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> Result<T, StoreReadError> {
+        let store = self.clone();
+        self.blocking.run(move || look(&store)).await.map_err(|_| StoreReadError::Failed)
+    }
+
     /// Keeps a sliver that was checked in full; `parity` is the root over its parity symbols.
     ///
     /// Cancel safe: the sliver may or may not be written.
@@ -415,6 +428,21 @@ impl SliverStore {
             Err(error) => error == StoreReadError::Corrupt,
         });
         self.write_if(vec![Write::Delete { key }], Some(only_if)).await
+    }
+
+    /// The segments of a blob of which there is a commitment, at most `limit`.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreReadError::Failed`].
+    pub async fn commitments_of(
+        &self,
+        blob_id: BlobId,
+        limit: usize,
+    ) -> Result<Vec<SegmentIndex>, StoreReadError> {
+        let page = self.page(keys::commitments_of(&blob_id), None, limit).await?;
+        let segments = page.iter().filter_map(|(key, _)| keys::parse_commitment(key));
+        Ok(segments.map(|(_, segment)| segment).collect())
     }
 
     /// A page of the commitments in the store, blob by blob, from after `after` on.
