@@ -19,7 +19,7 @@ use protocol::{
     inconsistency::{InconsistencyProof, ProofError, ProvenSymbol},
     message::{Announcement, RANGE_BYTES_MAX, Request, Response, SymbolAt},
 };
-use swarm::{Channel, Network, Offence, Topic};
+use swarm::{Network, Offence, Topic};
 
 use super::{
     blob::{Context, Halt},
@@ -177,8 +177,7 @@ async fn prove<N: Network>(
     let Ok(peer) = context.peer(owner) else { return Ok(None) };
     let request =
         Request::FetchSymbolProof { blob_id: repair.blob_id(), segment: repair.segment, symbol: symbol_at };
-    let question = (Channel::Bulk, &request, Bytes::new());
-    let answer = ask(&context.network, peer, question, context.config.request_timeout).await;
+    let answer = ask(&context.network, peer, (&request, Bytes::new()), context.config.request_timeout).await;
     let Ok((Response::SymbolProof { path, other_part }, payload)) = answer else { return Ok(None) };
     let leaf = if shape.symbols_per_leaf() == 1 { symbol.clone() } else { payload.to_vec() };
     let proven = ProvenSymbol { crossing: symbol_at.crossing, leaf, path, other_part };
@@ -243,7 +242,7 @@ async fn attest<N: Network>(
     peer: protocol::PeerId,
     request: &Request,
 ) -> Result<MemberSignature, ExchangeError> {
-    match ask(&context.network, peer, (Channel::Control, request, Bytes::new()), ATTEST_TIMEOUT).await? {
+    match ask(&context.network, peer, (request, Bytes::new()), ATTEST_TIMEOUT).await? {
         (Response::Attested(signature), _) => Ok(signature),
         _ => Err(malformed(&context.network, peer)),
     }
@@ -269,8 +268,7 @@ pub(crate) async fn fetch_evidence<N: Network>(
             offset,
             len: u32::try_from(len).map_err(|_| ExchangeError::Malformed)?,
         };
-        let (response, payload) =
-            ask(network, peer, (Channel::Bulk, &request, Bytes::new()), timeout).await?;
+        let (response, payload) = ask(network, peer, (&request, Bytes::new()), timeout).await?;
         if response != Response::Evidence || payload.len() != len {
             return Err(malformed(network, peer));
         }

@@ -27,6 +27,7 @@ mod actor;
 mod blob;
 mod dispute;
 mod gather;
+mod helpers;
 mod mailbox;
 mod scrub;
 mod segment;

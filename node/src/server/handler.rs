@@ -156,6 +156,7 @@ impl<N: Network> Handler<N> {
                 if let Err(error) = self.store.drop_corrupt_commitment(blob_id, segment).await {
                     tracing::warn!(%error, "a corrupt commitment could not be removed");
                 }
+                self.commitments.forget(blob_id);
                 self.repair.found_corrupt(blob_id);
                 Err(Refusal::NotFound)
             }
