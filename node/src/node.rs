@@ -23,7 +23,7 @@ use swarm::{
     Address, InboundReceiver, Network, PeerRole,
     live::{Live, LiveConfig, SecretKey},
 };
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -34,7 +34,7 @@ use crate::{
     membership::{Membership, NotMember},
     registry::{self, Registry},
     repair::{self, Repair, ScrubConfig, Scrubber},
-    server::{self, Handler},
+    server::{self, Attesting, Handler},
     sliver_store::{self, Blocking, SliverStore},
     supervisor::{ActorFailure, Supervisor},
     upload::{self, StaleUploads, Uploads},
@@ -227,7 +227,7 @@ pub async fn start<N: Network>(parts: Parts<N>, supervisor: &mut Supervisor) -> 
         repair,
         coefficients,
         evidence,
-        attesting: Semaphore::new(1),
+        attesting: Attesting::default(),
         start: Instant::now(),
         symbol_bytes_sent: AtomicU64::new(0),
     };

@@ -141,6 +141,7 @@ impl<N: Network> Context<N> {
                 let dropped = self.store.drop_blob(blob_id, self.membership.shards()).await;
                 // Afterwards, or whoever asks meanwhile brings them back to the cache.
                 self.commitments.forget(blob_id);
+                self.evidence.remove(&blob_id);
                 return if dropped.is_ok() { Outcome::Whole } else { Outcome::Missing(0) };
             }
             // Not certified, or its record rotted: the registry finds it again and says so.
@@ -154,6 +155,13 @@ impl<N: Network> Context<N> {
         let untouched_for = self.uploads.untouched_for(&blob_id);
         if may_defer && untouched_for.is_some_and(|untouched| untouched < self.config.being_sent_for) {
             return Outcome::BeingSent(missing);
+        }
+        // Proved wrong before, by evidence that too few members looked at.
+        if let Some(evidence) = self.evidence.get(&blob_id) {
+            return match dispute::ask_to_attest(self, blob_id, &evidence).await {
+                Ok(true) => Outcome::Whole,
+                Ok(false) | Err(_) => Outcome::Missing(missing),
+            };
         }
         tracing::info!(%blob_id, missing, "repairing a blob");
         match self.heal(&header).await {

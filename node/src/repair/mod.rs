@@ -41,5 +41,5 @@ pub use self::{
 };
 pub(crate) use self::{
     blob::Coefficients,
-    dispute::{EvidenceShelf, fetch_evidence},
+    dispute::{EvidenceShelf, evidence_bytes_max, fetch_evidence},
 };
