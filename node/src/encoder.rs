@@ -6,6 +6,7 @@
 
 use std::{
     num::NonZeroUsize,
+    panic::{self, AssertUnwindSafe},
     sync::{Arc, Mutex, PoisonError},
     thread,
 };
@@ -51,10 +52,14 @@ impl Encoder {
             let mut encoder = SegmentEncoder::new(n_shards);
             thread::Builder::new().name(format!("encoder-{index}")).spawn(move || {
                 loop {
-                    // A thread that panicked has taken its job out of the queue; the queue itself is sound.
+                    // Nothing that can panic runs under this lock.
                     let job = queue.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
                     let Some(job) = job else { break };
-                    job(&mut encoder);
+                    // A job that panics drops its answer, which tells its caller. The thread must outlive it, or the
+                    // pool shrinks bug by bug until nothing is encoded; what the job left behind is thrown away.
+                    if panic::catch_unwind(AssertUnwindSafe(|| job(&mut encoder))).is_err() {
+                        encoder = SegmentEncoder::new(n_shards);
+                    }
                 }
             })?;
         }
@@ -115,8 +120,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_job_that_panics_is_reported_and_the_pool_lives_on() {
-        let encoder = Encoder::start(7, NonZeroUsize::new(2).unwrap()).unwrap();
-        assert_eq!(encoder.run(|_| panic!("a bug")).await, Err::<(), _>(Stopped));
+        let encoder = Encoder::start(7, NonZeroUsize::MIN).unwrap();
+        for _ in 0..3 {
+            assert_eq!(encoder.run(|_| panic!("a bug")).await, Err::<(), _>(Stopped));
+        }
         assert_eq!(encoder.run(|e| e.n()).await, Ok(7));
     }
 }

@@ -1,4 +1,4 @@
-//! One question to a peer and its answer, encoded, decoded and blamed.
+//! One question to a peer and its answer, encoded, decoded and blamed; for nodes and clients alike.
 
 use std::time::Duration;
 
@@ -23,18 +23,25 @@ pub enum ExchangeError {
     Malformed,
 }
 
-impl ExchangeError {
-    /// True if asking again after a pause may help.
-    #[must_use]
-    pub const fn is_passing(&self) -> bool {
-        match self {
-            Self::Request(error) => !matches!(
-                error,
-                RequestError::TooLarge(_) | RequestError::Unsupported | RequestError::Stopped
-            ),
-            Self::Refused(refusal) => matches!(refusal, Refusal::Busy),
-            Self::Malformed => false,
-        }
+/// What is large goes over the bulk channel, so that it never holds up what is urgent.
+#[must_use]
+pub const fn channel_of(request: &Request) -> Channel {
+    match request {
+        Request::StoreSliver { .. }
+        | Request::FetchSliver { .. }
+        | Request::FetchSymbols { .. }
+        | Request::FetchSymbolProof { .. }
+        | Request::FetchEvidence { .. } => Channel::Bulk,
+        Request::StoreCommitment { .. }
+        | Request::Confirm { .. }
+        | Request::Certify(_)
+        | Request::Invalidate(_)
+        | Request::Status(_)
+        | Request::FetchCommitment { .. }
+        | Request::ListRecords { .. }
+        | Request::Digest
+        | Request::Attest { .. }
+        | Request::Health => Channel::Control,
     }
 }
 
@@ -48,10 +55,11 @@ impl ExchangeError {
 pub async fn ask<N: Network>(
     network: &N,
     peer: PeerId,
-    (channel, request, payload): (Channel, &Request, Bytes),
+    (request, payload): (&Request, Bytes),
     timeout: Duration,
 ) -> Result<(Response, Bytes), ExchangeError> {
-    let answer = network.request(peer, channel, Frame::new(request.to_bytes(), payload), timeout).await?;
+    let frame = Frame::new(request.to_bytes(), payload);
+    let answer = network.request(peer, channel_of(request), frame, timeout).await?;
     match Response::from_bytes(&answer.header) {
         Ok(Response::Refused(refusal)) => Err(ExchangeError::Refused(refusal)),
         Ok(response) => Ok((response, answer.payload)),

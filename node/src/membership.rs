@@ -76,3 +76,49 @@ impl Membership {
             .filter_map(|node| self.peer(node).map(|peer| (node, peer)))
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use protocol::{bls::SecretKey, committee::Member};
+
+    use super::*;
+
+    const PEER: PeerId = PeerId([1; 32]);
+
+    /// The membership of a node that holds all shards of its network.
+    pub(crate) fn lone_member(n_shards: u16) -> Membership {
+        Membership::of(PEER, &lone_genesis(n_shards)).unwrap()
+    }
+
+    fn lone_genesis(n_shards: u16) -> Genesis {
+        let (peer, key) = (PEER, SecretKey::from_seed(&[1; 32]));
+        let member = Member {
+            name: "alone".to_owned(),
+            peer,
+            public_key: key.public_key(),
+            proof_of_possession: key.prove_possession(&peer),
+            addresses: vec!["/ip4/10.0.0.1/tcp/4100".to_owned()],
+            shards: (0..n_shards).map(ShardIndex).collect(),
+        };
+        Genesis::new("test".to_owned(), n_shards, vec![member]).unwrap()
+    }
+
+    #[test]
+    fn a_node_holds_a_pair_for_each_of_its_shards() {
+        let membership = lone_member(4);
+        let blob_id = BlobId([9; 32]);
+        let mut pairs: Vec<u16> = membership.pairs(&blob_id, SegmentIndex(3)).map(|pair| pair.0).collect();
+        pairs.sort_unstable();
+        assert_eq!(pairs, [0, 1, 2, 3]);
+        assert!(pairs.iter().all(|pair| {
+            membership.owner(&blob_id, SegmentIndex(3), SliverPairIndex(*pair)) == membership.node
+        }));
+        assert_eq!(membership.others().count(), 0);
+    }
+
+    #[test]
+    fn a_stranger_is_no_member() {
+        let stranger = PeerId([2; 32]);
+        assert_eq!(Membership::of(stranger, &lone_genesis(4)).unwrap_err(), NotMember(stranger));
+    }
+}

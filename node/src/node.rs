@@ -6,6 +6,7 @@
 //!  sliver store           writes what it is given
 //!  registry               which blobs exist
 //!  repair                 what is missing here
+//!  stale uploads          drops what was never certified
 //!  scrubber, record sync  find more for repair to do
 //!  server                 answers peers
 //! ```
@@ -22,7 +23,7 @@ use swarm::{
     Address, InboundReceiver, Network, PeerRole,
     live::{Live, LiveConfig, SecretKey},
 };
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -33,10 +34,10 @@ use crate::{
     membership::{Membership, NotMember},
     registry::{self, Registry},
     repair::{self, Repair, ScrubConfig, Scrubber},
-    server::{self, Handler},
+    server::{self, Attesting, Handler},
     sliver_store::{self, Blocking, SliverStore},
     supervisor::{ActorFailure, Supervisor},
-    upload::{self, Uploads},
+    upload::{self, StaleUploads, Uploads},
 };
 
 /// Threads that read and write the disk: enough to keep a few requests in the disk's own queue.
@@ -191,13 +192,16 @@ pub async fn start<N: Network>(parts: Parts<N>, supervisor: &mut Supervisor) -> 
     );
     supervisor.start("repair", |stop| actor.run(stop));
 
+    let stale = StaleUploads::new(uploads.clone());
+    supervisor.start("stale uploads", |stop| stale.run(stop));
+
     if let Some(config) = settings.scrub {
         let scrubber = Scrubber::new(
             config,
             (store.clone(), registry.clone()),
             commitments.clone(),
             encoder.clone(),
-            (uploads.clone(), repair.clone()),
+            repair.clone(),
         );
         supervisor.start("scrubber", |stop| scrubber.run(stop));
     }
@@ -223,7 +227,7 @@ pub async fn start<N: Network>(parts: Parts<N>, supervisor: &mut Supervisor) -> 
         repair,
         coefficients,
         evidence,
-        attesting: Semaphore::new(1),
+        attesting: Attesting::default(),
         start: Instant::now(),
         symbol_bytes_sent: AtomicU64::new(0),
     };

@@ -4,7 +4,11 @@
 //! takes the node down with it, and the process manager starts it again from durable state. Workers that live for one
 //! blob or one peer are supervised by the actor that owns them, not here.
 
-use std::{future::Future, time::Duration};
+use std::{
+    future::Future,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -35,12 +39,30 @@ struct Running {
     task: JoinHandle<()>,
 }
 
+/// That an actor has ended, and which was the first.
+#[derive(Debug, Default)]
+struct Ended {
+    first: OnceLock<&'static str>,
+    token: CancellationToken,
+}
+
+/// Says that an actor has ended, however it did.
+struct Guard(&'static str, Arc<Ended>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let Self(name, ended) = self;
+        // Only the first counts: others may end because it is gone.
+        let _ = ended.first.set(name);
+        ended.token.cancel();
+    }
+}
+
 /// The running actors of one node, in the order in which they were started.
 pub struct Supervisor {
     grace: Duration,
     tracker: TaskTracker,
-    /// Cancelled by the guard of whichever actor ends first.
-    ended: CancellationToken,
+    ended: Arc<Ended>,
     actors: Vec<Running>,
 }
 
@@ -63,7 +85,7 @@ impl Supervisor {
     /// Returns a supervisor that gives each actor `grace` to stop.
     #[must_use]
     pub fn new(grace: Duration) -> Self {
-        Self { grace, tracker: TaskTracker::new(), ended: CancellationToken::new(), actors: Vec::new() }
+        Self { grace, tracker: TaskTracker::new(), ended: Arc::default(), actors: Vec::new() }
     }
 
     /// Starts an actor; those that it calls must have been started before it.
@@ -74,7 +96,7 @@ impl Supervisor {
         // Tokens of their own, not children of one: actors stop one after the other, callers before callees.
         let stop = CancellationToken::new();
         let actor = run(stop.clone());
-        let guard = self.ended.clone().drop_guard();
+        let guard = Guard(name, Arc::clone(&self.ended));
         let task = self.tracker.spawn(async move {
             let _guard = guard;
             actor.await;
@@ -91,15 +113,16 @@ impl Supervisor {
         let told_to_stop = tokio::select! {
             biased;
             () = stop.cancelled() => true,
-            () = self.ended.cancelled() => false,
+            () = self.ended.token.cancelled() => false,
         };
+        // Not whether a task is finished: the one that woke us may be just about to be.
+        let ended_early = if told_to_stop { None } else { self.ended.first.get().copied() };
         let mut failure = None;
         while let Some(Running { name, stop, mut task }) = self.actors.pop() {
-            let ended_early = !told_to_stop && task.is_finished();
             stop.cancel();
             let result = match tokio::time::timeout(self.grace, &mut task).await {
                 Ok(Err(source)) => Err(ActorFailure::Panicked { name, source }),
-                Ok(Ok(())) if ended_early => Err(ActorFailure::EndedEarly(name)),
+                Ok(Ok(())) if ended_early == Some(name) => Err(ActorFailure::EndedEarly(name)),
                 Ok(Ok(())) => Ok(()),
                 Err(_) => {
                     task.abort();
@@ -156,6 +179,26 @@ mod tests {
         node.start("buggy", |_| async { panic!("a bug") });
         let failure = node.run(CancellationToken::new()).await.unwrap_err();
         assert!(matches!(failure, ActorFailure::Panicked { name: "buggy", .. }), "{failure}");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn an_early_end_is_noticed_on_several_threads_too() {
+        for _ in 0..1_000 {
+            let mut node = Supervisor::new(GRACE);
+            node.start("short", |_| tokio::task::yield_now());
+            let failure = node.run(CancellationToken::new()).await.unwrap_err();
+            assert!(matches!(failure, ActorFailure::EndedEarly("short")), "{failure}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_actor_that_ended_first_is_named() {
+        let mut node = Supervisor::new(GRACE);
+        let (gone, noticed) = tokio::sync::oneshot::channel::<()>();
+        node.start("network", |_| async move { drop(gone) });
+        node.start("server", |_| async move { drop(noticed.await) });
+        let failure = node.run(CancellationToken::new()).await.unwrap_err();
+        assert!(matches!(failure, ActorFailure::EndedEarly("network")), "{failure}");
     }
 
     #[tokio::test(start_paused = true)]

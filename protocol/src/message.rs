@@ -277,7 +277,8 @@ impl RecordDigest {
         if present {
             self.count += 1;
         } else {
-            self.count -= 1;
+            // What was never counted cannot be taken out; the summary is then wrong, which peers notice.
+            self.count = self.count.saturating_sub(1);
         }
     }
 }

@@ -26,6 +26,7 @@ pub mod network;
 mod peers;
 #[cfg(feature = "simulated")]
 pub mod simulated;
+mod view;
 
 pub use address::Address;
 pub use frame::{Channel, Frame, HEADER_BYTES_MAX, PAYLOAD_BYTES_MAX, TooLarge, Topic};

@@ -4,11 +4,11 @@ use std::{collections::BTreeSet, future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use protocol::PeerId;
-use tokio::sync::watch;
 
 use crate::{
     address::Address,
     frame::{Channel, Frame, TooLarge, Topic},
+    view::View,
 };
 
 /// A handle to the network; cheap to clone.
@@ -141,37 +141,37 @@ pub(crate) const fn check_gossip(topic: Topic, bytes: usize) -> Result<(), Publi
 /// The peers connected now; a view that can be waited on.
 #[derive(Clone, Debug)]
 pub struct ConnectedPeers {
-    view: watch::Receiver<Arc<BTreeSet<PeerId>>>,
+    view: View<BTreeSet<PeerId>>,
 }
 
 impl ConnectedPeers {
-    pub(crate) const fn new(view: watch::Receiver<Arc<BTreeSet<PeerId>>>) -> Self {
+    pub(crate) const fn new(view: View<BTreeSet<PeerId>>) -> Self {
         Self { view }
     }
 
     /// The peers, in the order of their identities.
     #[must_use]
     pub fn peers(&self) -> Arc<BTreeSet<PeerId>> {
-        Arc::clone(&self.view.borrow())
+        self.view.get()
     }
 
     /// Whether this peer is connected.
     #[must_use]
     pub fn contains(&self, peer: PeerId) -> bool {
-        self.view.borrow().contains(&peer)
+        self.view.get().contains(&peer)
     }
 
     /// Waits until the set differs from the one last seen by this view; `false` once the network has stopped.
     ///
     /// Cancel safe: yes.
     pub async fn changed(&mut self) -> bool {
-        self.view.changed().await.is_ok()
+        self.view.changed().await
     }
 
     /// Waits until the condition holds; `false` if the network stops before.
     ///
     /// Cancel safe: yes.
     pub async fn wait_until(&mut self, mut condition: impl FnMut(&BTreeSet<PeerId>) -> bool + Send) -> bool {
-        self.view.wait_for(|peers| condition(peers)).await.is_ok()
+        self.view.wait_until(|peers| condition(peers)).await
     }
 }

@@ -12,13 +12,14 @@ use protocol::{
     genesis::Genesis,
     message::{Refusal, Request, Response},
 };
-use swarm::{Channel, Frame, Network, Offence, RequestError};
+use swarm::{Network, Offence, RequestError};
 use tokio::time::Instant;
 
 use super::{
     ClientConfig,
     retry::{Patience, pause},
 };
+use crate::exchange::{ExchangeError, ask};
 
 /// Why a member did not do what it was asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -41,6 +42,16 @@ pub(super) enum AskError {
     /// The member confirmed nothing, since it lacks slivers that it was sent.
     #[error("it lost {0} of the slivers it was sent")]
     Lost(u32),
+}
+
+impl From<ExchangeError> for AskError {
+    fn from(error: ExchangeError) -> Self {
+        match error {
+            ExchangeError::Request(error) => Self::Network(error),
+            ExchangeError::Refused(refusal) => Self::Refused(refusal),
+            ExchangeError::Malformed => Self::Malformed,
+        }
+    }
 }
 
 /// When something was last heard in answer to a line of questions, and how many of them are open.
@@ -177,8 +188,7 @@ impl<N: Network> Exchange<N> {
         request: &Request,
         payload: Bytes,
     ) -> Result<(Response, Bytes), AskError> {
-        let frame = Frame::new(request.to_bytes(), payload);
-        self.send(node, channel_of(request), frame, self.request_timeout).await
+        self.send(node, request, payload, self.request_timeout).await
     }
 
     /// Asks a member until it answers something final or `patience` is at its end. `pulse` beats with each answer.
@@ -191,13 +201,12 @@ impl<N: Network> Exchange<N> {
         patience: Patience,
         pulse: &Pulse,
     ) -> Result<(Response, Bytes), AskError> {
-        let frame = Frame::new(request.to_bytes(), payload);
         // Its own peer is out of reach for good.
         let is_self = self.member(node).peer == self.network.local_peer();
         let started = Instant::now();
         for attempt in 0.. {
             pulse.open();
-            let answer = self.send(node, channel_of(request), frame.clone(), patience.attempt).await;
+            let answer = self.send(node, request, payload.clone(), patience.attempt).await;
             pulse.close(answer.is_ok());
             let Err(error) = answer else { return answer };
             let still = started.max(pulse.last()).elapsed();
@@ -213,29 +222,10 @@ impl<N: Network> Exchange<N> {
     async fn send(
         &self,
         node: NodeIndex,
-        channel: Channel,
-        frame: Frame,
+        request: &Request,
+        payload: Bytes,
         timeout: Duration,
     ) -> Result<(Response, Bytes), AskError> {
-        let peer = self.member(node).peer;
-        let answer = self.network.request(peer, channel, frame, timeout).await?;
-        match Response::from_bytes(&answer.header) {
-            Ok(Response::Refused(refusal)) => Err(AskError::Refused(refusal)),
-            Ok(response) => Ok((response, answer.payload)),
-            Err(_) => {
-                self.network.report(peer, Offence::Malformed);
-                Err(AskError::Malformed)
-            }
-        }
-    }
-}
-
-/// What is large goes over the bulk channel, so that it never holds up what is urgent.
-const fn channel_of(request: &Request) -> Channel {
-    match request {
-        Request::StoreSliver { .. } | Request::FetchSliver { .. } | Request::FetchSymbols { .. } => {
-            Channel::Bulk
-        }
-        _ => Channel::Control,
+        Ok(ask(&self.network, self.member(node).peer, (request, payload), timeout).await?)
     }
 }

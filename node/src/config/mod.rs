@@ -181,7 +181,8 @@ pub struct ServerConfig {
     /// Memory for slivers that are still arriving; uploads that do not fit are answered "busy".
     #[serde(deserialize_with = "rules::upload_bytes")]
     pub upload_bytes: u64,
-    /// How long slivers of a blob that is not certified are kept.
+    /// How long part of the slivers of a blob that is not certified are kept; a node that holds all that it should keeps
+    /// them, since it may have vouched for them.
     #[serde(serialize_with = "humantime_serde::serialize", deserialize_with = "rules::pause")]
     pub pending_ttl: Duration,
 }

@@ -9,7 +9,7 @@ use std::{
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use protocol::{
     BlobId,
-    message::{Announcement, BlobStatus, RecordDigest},
+    message::{Announcement, RecordDigest},
     planted::{Bug, is_planted},
 };
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -51,6 +51,8 @@ type Outcome = (BlobId, Reply, Result<Option<News>, RecordError>);
 struct News {
     change: Change,
     was_certified: bool,
+    /// It took the place of one that could not be read, of which nobody knows whether and how it was counted.
+    was_corrupt: bool,
 }
 
 /// Keeps the records of blobs; see the [module](super) for the invariants.
@@ -65,8 +67,10 @@ pub struct Actor {
     waiting: BTreeMap<BlobId, VecDeque<Take>>,
     /// INV: the length of all queues together.
     n_waiting: usize,
-    /// Records to drop, and the summary to make anew, once nothing is in flight.
+    /// Records to drop once nothing is in flight.
     to_forget: BTreeSet<BlobId>,
+    /// The summary is to be made anew once nothing is in flight.
+    recount: bool,
 }
 
 #[derive(Clone)]
@@ -108,6 +112,7 @@ impl Actor {
             waiting: BTreeMap::new(),
             n_waiting: 0,
             to_forget: BTreeSet::new(),
+            recount: false,
         };
         Ok((actor, registry))
     }
@@ -115,11 +120,19 @@ impl Actor {
     /// Runs until `stop` is cancelled or every handle is dropped.
     pub async fn run(mut self, stop: CancellationToken) {
         loop {
-            if self.in_flight.is_empty() && !self.to_forget.is_empty() && !self.forget().await {
-                return;
+            let to_clean = self.recount || !self.to_forget.is_empty();
+            if to_clean && self.in_flight.is_empty() {
+                let clean = tokio::select! {
+                    biased;
+                    () = stop.cancelled() => break,
+                    clean = self.clean() => clean,
+                };
+                if !clean {
+                    return;
+                }
+                continue;
             }
-            let has_room = self.to_forget.is_empty()
-                && self.in_flight.len() + self.n_waiting < self.config.in_flight_max;
+            let has_room = !to_clean && self.in_flight.len() + self.n_waiting < self.config.in_flight_max;
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
@@ -153,19 +166,25 @@ impl Actor {
 
     /// Drops records that cannot be read; peers' summaries then differ from ours, and they are listed again. False if
     /// the store failed.
-    async fn forget(&mut self) -> bool {
+    async fn clean(&mut self) -> bool {
         let store = self.context.store.clone();
-        for blob_id in std::mem::take(&mut self.to_forget) {
+        while let Some(blob_id) = self.to_forget.pop_first() {
             if !matches!(store.record(blob_id).await, Err(StoreReadError::Corrupt)) {
                 continue;
             }
             tracing::warn!(%blob_id, "the record of a blob was corrupt; asking peers for it");
             match store.delete_record(blob_id).await {
+                Ok(()) => self.recount = true,
                 // A disk without room for a tombstone keeps the record; whoever meets it next says so again.
-                Ok(()) | Err(StoreWriteError::Full) => {}
+                Err(StoreWriteError::Full) => {}
                 Err(StoreWriteError::Failed) => return false,
             }
         }
+        // All records are read for it, so only when one is gone.
+        if !self.recount {
+            return true;
+        }
+        self.recount = false;
         match read_digest(&store).await {
             Ok(digest) => *self.digest.lock().unwrap_or_else(PoisonError::into_inner) = digest,
             Err(_) => return false,
@@ -179,7 +198,8 @@ impl Actor {
     }
 
     fn settle(&mut self, (blob_id, reply, result): Outcome) {
-        if let Ok(Some(News { change, was_certified })) = &result {
+        if let Ok(Some(News { change, was_certified, was_corrupt })) = &result {
+            self.recount |= *was_corrupt;
             let mut digest = self.digest.lock().unwrap_or_else(PoisonError::into_inner);
             if *was_certified {
                 digest.toggle(&blob_id, false, false);
@@ -207,16 +227,16 @@ impl Context {
     /// Verifies a record and makes it durable; `None` if it says nothing new.
     async fn take(&self, blob_id: BlobId, record: Announcement) -> Result<Option<News>, RecordError> {
         let known = match self.store.record(blob_id).await {
-            Ok(Announcement::Certified(known)) => BlobStatus::Certified(known),
-            Ok(Announcement::Invalid(known)) => BlobStatus::Invalid(known),
+            Ok(record) => Some(record),
             // A record that rotted is a record that is missing.
-            Err(StoreReadError::NotFound | StoreReadError::Corrupt) => BlobStatus::Unknown,
+            Err(StoreReadError::NotFound | StoreReadError::Corrupt | StoreReadError::OutOfRange) => None,
             Err(error) => return Err(error.into()),
         };
+        let was_corrupt = known.is_none() && self.store.has_record(blob_id);
         let change = match (&known, &record) {
-            (BlobStatus::Certified(_), Announcement::Certified(_))
-            | (BlobStatus::Invalid(_), Announcement::Invalid(_)) => return Ok(None),
-            (BlobStatus::Invalid(_), Announcement::Certified(_)) => return Err(RecordError::Invalid),
+            (Some(Announcement::Certified(_)), Announcement::Certified(_))
+            | (Some(Announcement::Invalid(_)), Announcement::Invalid(_)) => return Ok(None),
+            (Some(Announcement::Invalid(_)), Announcement::Certified(_)) => return Err(RecordError::Invalid),
             (_, Announcement::Invalid(_)) if is_planted(Bug::InvalidIgnored) => return Ok(None),
             (_, Announcement::Certified(_)) => Change::Certified(blob_id),
             (_, Announcement::Invalid(_)) => Change::Invalid(blob_id),
@@ -228,7 +248,8 @@ impl Context {
             .await
             .map_err(|_| RecordError::Stopped)??;
         self.store.put_record(blob_id, &record).await?;
-        Ok(Some(News { change, was_certified: matches!(known, BlobStatus::Certified(_)) }))
+        let was_certified = matches!(known, Some(Announcement::Certified(_)));
+        Ok(Some(News { change, was_certified, was_corrupt }))
     }
 }
 

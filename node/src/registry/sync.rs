@@ -12,7 +12,7 @@ use protocol::{
     message::{Announcement, BlobStatus, Request, Response, decode_page},
     planted::{Bug, is_planted},
 };
-use swarm::{Channel, Network, Offence};
+use swarm::{Network, Offence};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -166,7 +166,7 @@ impl<N: Network> Sync<N> {
     }
 
     async fn ask(&self, peer: PeerId, request: &Request) -> Result<(Response, Bytes), ExchangeError> {
-        ask(&self.network, peer, (Channel::Control, request, Bytes::new()), self.config.request_timeout).await
+        ask(&self.network, peer, (request, Bytes::new()), self.config.request_timeout).await
     }
 }
 

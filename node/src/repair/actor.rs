@@ -1,9 +1,15 @@
 //! The shell of repair: carries out what [`State`] decides.
 
-use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use futures::{StreamExt as _, stream::FuturesUnordered};
-use protocol::{BlobId, bls::SecretKey};
+use protocol::{BlobId, PeerId, bls::SecretKey};
 use swarm::Network;
 use tokio::{
     sync::{Semaphore, broadcast, mpsc, watch},
@@ -12,17 +18,17 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    blob::{BEING_SENT_FOR, Coefficients, Context},
+    blob::{Coefficients, Context},
     dispute::EvidenceShelf,
     mailbox::{Counters, Repair, Report},
-    state::{Outcome, Pauses, State},
+    state::{Outcome, Pauses, State, Turn},
 };
 use crate::{
     commitments::CommitmentCache,
     encoder::Encoder,
     membership::Membership,
     registry::{Change, Registry},
-    sliver_store::SliverStore,
+    sliver_store::{SliverStore, StoreReadError},
     upload::Uploads,
 };
 
@@ -50,6 +56,8 @@ pub struct Config {
     pub pass_interval: Duration,
     /// How long a blob counts as still being sent by a client after something last came for it.
     pub being_sent_for: Duration,
+    /// How long repair of a certified blob waits for a client that goes on sending it.
+    pub being_sent_max: Duration,
 }
 
 impl Default for Config {
@@ -63,12 +71,16 @@ impl Default for Config {
             retry_after: Duration::from_secs(1),
             retry_max: Duration::from_secs(60),
             pass_interval: Duration::from_secs(600),
-            being_sent_for: BEING_SENT_FOR,
+            being_sent_for: Duration::from_secs(2),
+            // A client goes on for half a second and more after the blob is certified; whoever goes on for longer, by
+            // intent or over a slow line, must not keep the blob from being whole.
+            being_sent_max: Duration::from_secs(15),
         }
     }
 }
 
 type Looking = Pin<Box<dyn Future<Output = (BlobId, Outcome)> + Send>>;
+type Listing = Pin<Box<dyn Future<Output = Result<Vec<BlobId>, StoreReadError>> + Send>>;
 
 /// Finds and rebuilds missing slivers; see the [module](super) for the invariants.
 pub struct Actor<N> {
@@ -79,6 +91,10 @@ pub struct Actor<N> {
     changes: broadcast::Receiver<Change>,
     report: watch::Sender<Report>,
     in_flight: FuturesUnordered<Looking>,
+    /// The next page of a pass over all blobs, on its way.
+    listing: Option<Listing>,
+    /// Members connected when last looked.
+    members: BTreeSet<PeerId>,
 }
 
 impl<N> std::fmt::Debug for Actor<N> {
@@ -108,8 +124,10 @@ impl<N: Network> Actor<N> {
             first: config.retry_after,
             longest: config.retry_max,
             being_sent: config.being_sent_for,
+            being_sent_max: config.being_sent_max,
         };
         let changes = registry.changes();
+        let start = Instant::now();
         let context = Context {
             config,
             membership,
@@ -123,16 +141,20 @@ impl<N: Network> Actor<N> {
             coefficients: coefficients.clone(),
             evidence: evidence.clone(),
             counters: Arc::clone(&counters),
+            start,
+            helpers: Mutex::default(),
             segments: Arc::new(Semaphore::new(config.segments_in_flight)),
         };
         let actor = Self {
             context: Arc::new(context),
-            start: Instant::now(),
+            start,
             state: State::new(pauses, config.queue_capacity),
             hints,
             changes,
             report,
             in_flight: FuturesUnordered::new(),
+            listing: None,
+            members: BTreeSet::new(),
         };
         (actor, Repair::new(hint_sender, counters, report_view), coefficients, evidence)
     }
@@ -142,10 +164,7 @@ impl<N: Network> Actor<N> {
         let mut connected = self.context.network.connected();
         let mut pass = tokio::time::interval(self.context.config.pass_interval);
         loop {
-            if self.turn_page().await.is_err() {
-                tracing::error!("the registry cannot be listed; repair stops");
-                return;
-            }
+            self.turn_page();
             self.begin();
             self.tell();
             let next_due = self.state.next_due().map(|due| self.start + due);
@@ -155,6 +174,14 @@ impl<N: Network> Actor<N> {
                 () = stop.cancelled() => return,
                 Some((blob_id, outcome)) = self.in_flight.next() => {
                     self.state.done(self.start.elapsed(), blob_id, outcome);
+                }
+                page = listed(&mut self.listing), if self.listing.is_some() => {
+                    self.listing = None;
+                    let Ok(page) = page else {
+                        tracing::error!("the registry cannot be listed; repair stops");
+                        return;
+                    };
+                    self.state.page(self.start.elapsed(), &page);
                 }
                 Some(blob_id) = self.hints.recv() => self.state.hint(self.start.elapsed(), blob_id),
                 change = self.changes.recv() => match change {
@@ -168,8 +195,10 @@ impl<N: Network> Actor<N> {
                     if !alive {
                         return;
                     }
-                    // Who came back may be the helper that was missing.
-                    self.state.hurry(self.start.elapsed());
+                    if self.has_newcomer(&connected.peers()) {
+                        // It may be the helper that was missing.
+                        self.state.hurry(self.start.elapsed());
+                    }
                 }
                 _ = pass.tick() => self.state.hint_all(),
                 () = sleep_until(next_due), if has_room && next_due.is_some() => {}
@@ -181,21 +210,31 @@ impl<N: Network> Actor<N> {
         self.in_flight.len() < self.context.config.blobs_in_flight
     }
 
-    /// Takes the next page of a pass over all blobs, if there is room for it.
-    async fn turn_page(&mut self) -> Result<(), crate::sliver_store::StoreReadError> {
-        if let Some(after) = self.state.wants_page(PAGE) {
-            let page = self.context.registry.list(after, PAGE).await?;
-            self.state.page(self.start.elapsed(), &page);
+    /// Asks for the next page of a pass over all blobs, if there is room for it.
+    fn turn_page(&mut self) {
+        if self.listing.is_none()
+            && let Some(after) = self.state.wants_page(PAGE)
+        {
+            let registry = self.context.registry.clone();
+            self.listing = Some(Box::pin(async move { registry.list(after, PAGE).await }));
         }
-        Ok(())
+    }
+
+    /// True if a member is connected that was not; strangers come and go as they like.
+    fn has_newcomer(&mut self, connected: &BTreeSet<PeerId>) -> bool {
+        let others = self.context.membership.others().map(|(_, peer)| peer);
+        let members: BTreeSet<PeerId> = others.filter(|peer| connected.contains(peer)).collect();
+        let has_newcomer = !members.is_subset(&self.members);
+        self.members = members;
+        has_newcomer
     }
 
     /// Begins to look at what is due, as far as there is room.
     fn begin(&mut self) {
         while self.has_room() {
-            let Some(blob_id) = self.state.take(self.start.elapsed()) else { return };
+            let Some(turn) = self.state.take(self.start.elapsed()) else { return };
             let context = Arc::clone(&self.context);
-            self.in_flight.push(Box::pin(async move { (blob_id, context.look_at(blob_id).await) }));
+            self.in_flight.push(Box::pin(look_at(context, turn)));
         }
     }
 
@@ -206,6 +245,17 @@ impl<N: Network> Actor<N> {
             *old = report;
             is_new
         });
+    }
+}
+
+async fn look_at<N: Network>(context: Arc<Context<N>>, turn: Turn) -> (BlobId, Outcome) {
+    (turn.blob_id, context.look_at(turn).await)
+}
+
+async fn listed(listing: &mut Option<Listing>) -> Result<Vec<BlobId>, StoreReadError> {
+    match listing {
+        Some(listing) => listing.await,
+        None => std::future::pending().await,
     }
 }
 

@@ -1,28 +1,27 @@
 //! Looks at one blob: what of it is missing here, and rebuilds it.
 
-use std::{
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 use protocol::{
-    BlobId, NodeIndex, PeerId, SegmentIndex,
+    NodeIndex, PeerId, SegmentIndex,
     bls::SecretKey,
     commitment::{SegmentCommitment, VerifiedHeader},
     encoding::RecoveryCoefficients,
+    hash::Hash,
     message::{BlobStatus, Request, Response, SliverAt},
 };
-use swarm::{Channel, Network, Offence, RequestError};
-use tokio::sync::Semaphore;
+use swarm::{Network, Offence, RequestError};
+use tokio::{sync::Semaphore, time::Instant};
 
 use super::{
     actor::Config,
     dispute::{self, Evidence, EvidenceShelf},
+    helpers::Helpers,
     mailbox::Counters,
     segment::SegmentRepair,
-    state::Outcome,
+    state::{Outcome, Turn},
 };
 use crate::{
     commitments::{CommitmentCache, CommitmentReadError},
@@ -31,7 +30,7 @@ use crate::{
     membership::Membership,
     registry::Registry,
     sliver_store::{SliverStore, StoreReadError, StoreWriteError},
-    upload::{Uploads, missing_slivers},
+    upload::{Uploads, missing_in_segment, missing_of_blob},
 };
 
 /// Recovery coefficients, computed when first needed.
@@ -58,6 +57,9 @@ pub(super) struct Context<N> {
     pub(super) coefficients: Coefficients,
     pub(super) evidence: EvidenceShelf,
     pub(super) counters: Arc<Counters>,
+    pub(super) start: Instant,
+    /// Who let this node down lately.
+    pub(super) helpers: Mutex<Helpers>,
     /// Bounds the segments in hand over all blobs.
     pub(super) segments: Arc<Semaphore>,
 }
@@ -89,37 +91,77 @@ impl<N: Network> Context<N> {
         self.membership.peer(node).ok_or(ExchangeError::Request(RequestError::Unreachable))
     }
 
+    fn lock_helpers(&self) -> MutexGuard<'_, Helpers> {
+        // Nothing that can panic runs under this lock.
+        self.helpers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The other members, in the order in which to ask them for a segment.
+    pub(super) fn helpers_for(&self, segment: SegmentIndex) -> Vec<NodeIndex> {
+        let connected = self.network.connected();
+        let members = self.membership.others().map(|(node, peer)| (node, connected.contains(peer)));
+        // From segment to segment and from node to node, so that the load spreads.
+        let turn = segment.as_usize() + self.membership.node.as_usize();
+        self.lock_helpers().order(self.start.elapsed(), members, turn)
+    }
+
+    /// Takes note of how a member answered.
+    pub(super) fn note<T>(&self, node: NodeIndex, answer: &Result<T, ExchangeError>) {
+        let mut helpers = self.lock_helpers();
+        match answer {
+            Ok(_) => helpers.helped(node),
+            // It is there, and has not what it was asked for, or no time for it.
+            Err(ExchangeError::Refused(_) | ExchangeError::Request(RequestError::Busy)) => {}
+            Err(ExchangeError::Request(_) | ExchangeError::Malformed) => {
+                helpers.failed(self.start.elapsed(), node);
+            }
+        }
+    }
+
+    /// Takes note of a member that sent something wrong.
+    pub(super) fn note_wrong(&self, node: NodeIndex) {
+        self.lock_helpers().failed(self.start.elapsed(), node);
+    }
+
     /// Removes a sliver that the disk damaged, so that it is missing rather than wrong.
     pub(super) async fn drop_corrupt(&self, at: SliverAt) -> Result<(), Halt> {
         tracing::warn!(blob_id = %at.blob_id, segment = %at.segment, pair = %at.pair, axis = ?at.axis, "a sliver is corrupt on disk");
         self.counters.add_corrupt();
-        Ok(self.store.delete_sliver(at).await?)
+        Ok(self.store.drop_corrupt_sliver(at).await?)
     }
 
-    /// Looks at a blob and rebuilds what is missing of it.
-    pub(super) async fn look_at(&self, blob_id: BlobId) -> Outcome {
+    /// Looks at a blob and rebuilds what is missing of it, unless it may be left to the client that is sending it.
+    pub(super) async fn look_at(&self, Turn { blob_id, may_defer }: Turn) -> Outcome {
         let header = match self.registry.status(blob_id).await {
             Ok(BlobStatus::Certified(record)) => match record.header.verify_for(blob_id) {
                 Ok(header) => header,
                 Err(_) => return Outcome::Whole,
             },
             Ok(BlobStatus::Invalid(_)) => {
-                self.commitments.forget(blob_id);
                 let dropped = self.store.drop_blob(blob_id, self.membership.shards()).await;
+                // Afterwards, or whoever asks meanwhile brings them back to the cache.
+                self.commitments.forget(blob_id);
+                self.evidence.remove(&blob_id);
                 return if dropped.is_ok() { Outcome::Whole } else { Outcome::Missing(0) };
             }
             // Not certified, or its record rotted: the registry finds it again and says so.
             Ok(BlobStatus::Unknown) | Err(_) => return Outcome::Whole,
         };
-        let missing = missing_slivers(&self.membership, &self.store, &header);
-        let has_commitments =
-            header.shape().segments().all(|segment| self.store.has_commitment(blob_id, segment));
-        if missing == 0 && has_commitments {
+        // A store that cannot tell what it lacks is asked again.
+        let missing = missing_of_blob(&self.membership, &self.store, &header, u32::MAX).await.unwrap_or(1);
+        if missing == 0 {
             return Outcome::Whole;
         }
-        let touched = self.uploads.last_touched(&blob_id);
-        if touched.is_some_and(|touched| touched.elapsed() < self.config.being_sent_for) {
+        let untouched_for = self.uploads.untouched_for(&blob_id);
+        if may_defer && untouched_for.is_some_and(|untouched| untouched < self.config.being_sent_for) {
             return Outcome::BeingSent(missing);
+        }
+        // Proved wrong before, by evidence that too few members looked at.
+        if let Some(evidence) = self.evidence.get(&blob_id) {
+            return match dispute::ask_to_attest(self, blob_id, &evidence).await {
+                Ok(true) => Outcome::Whole,
+                Ok(false) | Err(_) => Outcome::Missing(missing),
+            };
         }
         tracing::info!(%blob_id, missing, "repairing a blob");
         match self.heal(&header).await {
@@ -155,13 +197,11 @@ impl<N: Network> Context<N> {
     }
 
     async fn heal_segment(&self, header: &VerifiedHeader, segment: SegmentIndex) -> Result<u32, Halt> {
-        let blob_id = header.blob_id();
-        let missing = missing_in_segment(&self.membership, &self.store, blob_id, segment);
-        if missing == 0 && self.store.has_commitment(blob_id, segment) {
+        let missing = missing_in_segment(&self.membership, &self.store, header, segment);
+        if missing == 0 {
             return Ok(0);
         }
-        // Without the commitment nothing here can be served, so it counts like a sliver.
-        let Some(commitment) = self.commitment(header, segment).await? else { return Ok(missing.max(1)) };
+        let Some(commitment) = self.commitment(header, segment).await? else { return Ok(missing) };
         let shape = header.shape().segment(segment).map_err(|_| Halt::Stopped)?;
         Box::pin(SegmentRepair { context: self, header, segment, shape, commitment }.heal()).await
     }
@@ -173,21 +213,23 @@ impl<N: Network> Context<N> {
         segment: SegmentIndex,
     ) -> Result<Option<Arc<SegmentCommitment>>, Halt> {
         let blob_id = header.blob_id();
-        match self.commitments.get(blob_id, segment).await {
-            Ok((_, commitment)) => return Ok(Some(commitment)),
-            Err(CommitmentReadError::NotFound) => {}
-            Err(CommitmentReadError::Failed) => return Err(Halt::Store),
+        // One at hand that is not on the disk would be lost with the next start.
+        if self.store.has_commitment(blob_id, segment) {
+            match self.commitments.get(blob_id, segment).await {
+                Ok((_, commitment)) => return Ok(Some(commitment)),
+                Err(CommitmentReadError::NotFound) => {}
+                Err(CommitmentReadError::Failed) => return Err(Halt::Store),
+            }
         }
-        let connected = self.network.connected();
-        let mut peers: Vec<PeerId> = self.membership.others().map(|(_, peer)| peer).collect();
-        let len = peers.len().max(1);
-        peers.rotate_left(segment.as_usize() % len);
-        peers.sort_by_key(|peer| !connected.contains(*peer));
-        for peer in peers {
-            match self.fetch_commitment(header, segment, peer).await {
-                Ok(commitment) => return Ok(Some(commitment)),
-                Err(Fetch::Exchange(error)) => tracing::debug!(%peer, %error, "no commitment from a peer"),
-                Err(Fetch::Halt(halt)) => return Err(halt),
+        for node in self.helpers_for(segment) {
+            let fetched = self.fetch_commitment(header, segment, node).await;
+            self.note(node, &fetched);
+            match fetched {
+                Ok((path, payload, commitment)) => {
+                    self.store.put_commitment(*header.header(), segment, &path, &payload).await?;
+                    return Ok(Some(self.commitments.insert(*header, segment, commitment).1));
+                }
+                Err(error) => tracing::debug!(%node, %error, "no commitment from a peer"),
             }
         }
         Ok(None)
@@ -197,46 +239,23 @@ impl<N: Network> Context<N> {
         &self,
         header: &VerifiedHeader,
         segment: SegmentIndex,
-        peer: PeerId,
-    ) -> Result<Arc<SegmentCommitment>, Fetch> {
+        node: NodeIndex,
+    ) -> Result<(Vec<Hash>, Bytes, SegmentCommitment), ExchangeError> {
+        let peer = self.peer(node)?;
         let request = Request::FetchCommitment { blob_id: header.blob_id(), segment };
-        let question = (Channel::Control, &request, Bytes::new());
-        let answer = ask(&self.network, peer, question, self.config.request_timeout).await;
-        let (response, payload) = answer.map_err(Fetch::Exchange)?;
+        let (response, payload) =
+            ask(&self.network, peer, (&request, Bytes::new()), self.config.request_timeout).await?;
         self.counters.add_received(payload.len() + response.to_bytes().len());
         let Response::Commitment { path, .. } = response else {
-            return Err(Fetch::Exchange(malformed(&self.network, peer)));
+            return Err(malformed(&self.network, peer));
         };
         let Ok(commitment) = header.verify_segment(segment, &payload, &path) else {
             self.network.report(peer, Offence::Unverifiable);
-            return Err(Fetch::Exchange(ExchangeError::Malformed));
+            return Err(ExchangeError::Malformed);
         };
-        let put = self.store.put_commitment(*header.header(), segment, &path, &payload).await;
-        put.map_err(|error| Fetch::Halt(error.into()))?;
-        Ok(self.commitments.insert(*header, segment, commitment).1)
+        Ok((path, payload, commitment))
     }
 }
-
-enum Fetch {
-    Exchange(ExchangeError),
-    Halt(Halt),
-}
-
-fn missing_in_segment(
-    membership: &Membership,
-    store: &SliverStore,
-    blob_id: BlobId,
-    segment: SegmentIndex,
-) -> u32 {
-    use protocol::encoding::Axis;
-    let slivers = membership.pairs(&blob_id, segment).flat_map(|pair| {
-        [Axis::Primary, Axis::Secondary].map(|axis| SliverAt { blob_id, segment, pair, axis })
-    });
-    slivers.map(|at| u32::from(!store.has_sliver(&at))).sum()
-}
-
-/// How long a blob counts as still being sent after something last came for it, unless told otherwise.
-pub(super) const BEING_SENT_FOR: Duration = Duration::from_secs(2);
 
 /// Reads that failed for a reason other than absence end repair of the blob for now.
 impl From<StoreReadError> for Halt {

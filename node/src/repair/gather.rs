@@ -94,7 +94,12 @@ impl Gather {
         for crossing in &ask.crossings {
             self.pending.remove(crossing);
         }
-        self.candidates.retain(|candidate| candidate.node != ask.node);
+        self.exclude(ask.node);
+    }
+
+    /// Asks nothing more of a node.
+    pub(super) fn exclude(&mut self, node: NodeIndex) {
+        self.candidates.retain(|candidate| candidate.node != node);
     }
 
     /// Takes back a symbol that turned out to be wrong.
@@ -169,6 +174,16 @@ mod tests {
         gather.reject(1);
         assert_eq!(gather.standing(), Standing::Waiting);
         assert_eq!(gather.next(), [ask(2, &[2])]);
+    }
+
+    #[test]
+    fn nothing_more_is_asked_of_a_liar() {
+        let mut gather = Gather::new(2, [0], [ask(1, &[1, 2, 3]), ask(2, &[4])]);
+        assert_eq!(gather.next(), [ask(1, &[1])]);
+        gather.received(&ask(1, &[1]));
+        gather.reject(1);
+        gather.exclude(NodeIndex(1));
+        assert_eq!(gather.next(), [ask(2, &[4])]);
     }
 
     #[test]

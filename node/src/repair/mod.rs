@@ -27,6 +27,7 @@ mod actor;
 mod blob;
 mod dispute;
 mod gather;
+mod helpers;
 mod mailbox;
 mod scrub;
 mod segment;
@@ -40,5 +41,5 @@ pub use self::{
 };
 pub(crate) use self::{
     blob::Coefficients,
-    dispute::{EvidenceShelf, fetch_evidence},
+    dispute::{EvidenceShelf, evidence_bytes_max, fetch_evidence},
 };

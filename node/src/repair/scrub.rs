@@ -15,8 +15,7 @@ use crate::{
     commitments::{CommitmentCache, CommitmentReadError},
     encoder::Encoder,
     registry::Registry,
-    sliver_store::{HeldSliver, SliverStore, StoreReadError},
-    upload::Uploads,
+    sliver_store::{HeldSliver, SliverStore, StoreReadError, StoreWriteError},
 };
 
 /// Slivers listed at once.
@@ -46,7 +45,6 @@ pub struct Scrubber {
     registry: Registry,
     commitments: CommitmentCache,
     encoder: Encoder,
-    uploads: Uploads,
     repair: Repair,
 }
 
@@ -65,23 +63,18 @@ impl Scrubber {
         (store, registry): (SliverStore, Registry),
         commitments: CommitmentCache,
         encoder: Encoder,
-        (uploads, repair): (Uploads, Repair),
+        repair: Repair,
     ) -> Self {
-        Self { config, store, registry, commitments, encoder, uploads, repair }
+        Self { config, store, registry, commitments, encoder, repair }
     }
 
-    /// Runs until `stop` is cancelled or the store fails.
+    /// Runs until `stop` is cancelled. What cuts one scrub short is met again by the next.
     pub async fn run(self, stop: CancellationToken) {
         let scrubber = Arc::new(self);
         let scrubbing = async {
             loop {
                 if let Err(error) = scrubber.scrub().await {
-                    tracing::error!(%error, "the scrubber stops: the store cannot be read");
-                    return;
-                }
-                if let Err(error) = scrubber.uploads.drop_stale().await {
-                    tracing::error!(%error, "the scrubber stops: the store cannot be read");
-                    return;
+                    tracing::error!(%error, "a scrub was cut short: the store cannot be read");
                 }
                 tokio::time::sleep(scrubber.config.interval).await;
             }
@@ -89,7 +82,7 @@ impl Scrubber {
         tokio::select! {
             biased;
             () = stop.cancelled() => {}
-            () = scrubbing => stop.cancelled().await,
+            () = scrubbing => {}
         }
     }
 
@@ -141,7 +134,7 @@ impl Scrubber {
 
     async fn remove_commitment(&self, blob_id: BlobId, segment: SegmentIndex) {
         tracing::warn!(%blob_id, %segment, "the scrubber found a corrupt commitment");
-        if let Err(error) = self.store.delete_commitment(blob_id, segment).await {
+        if let Err(error) = self.store.drop_corrupt_commitment(blob_id, segment).await {
             tracing::warn!(%error, "a corrupt commitment could not be removed");
         }
         self.commitments.forget(blob_id);
@@ -172,7 +165,9 @@ impl Scrubber {
         let (parity, sliver) = match self.store.read_whole_sliver(at).await {
             Ok(read) => read,
             Err(StoreReadError::NotFound) => return Ok(Finding::Sound),
-            Err(StoreReadError::Corrupt | StoreReadError::OutOfRange) => return self.remove(at).await,
+            Err(StoreReadError::Corrupt | StoreReadError::OutOfRange) => {
+                return Ok(removed(at, self.store.drop_corrupt_sliver(at).await));
+            }
             Err(StoreReadError::Failed) => return Err(StoreReadError::Failed),
         };
         let (header, commitment) = match self.commitments.get(at.blob_id, at.segment).await {
@@ -187,15 +182,19 @@ impl Scrubber {
             }
             Err(CommitmentReadError::Failed) => return Err(StoreReadError::Failed),
         };
-        let Ok(shape) = header.shape().segment(at.segment) else { return self.remove(at).await };
-        let index = sliver_index(at.axis, at.pair, shape.n());
-        let verify =
-            move |_: &mut _| verify_sliver(shape, &commitment, (at.axis, index), &sliver, &parity).is_ok();
-        match self.encoder.run(verify).await {
-            Ok(true) => Ok(Finding::Sound),
-            Ok(false) => self.remove(at).await,
-            Err(_) => Err(StoreReadError::Failed),
+        let is_sound = match header.shape().segment(at.segment) {
+            Ok(shape) => {
+                let (index, sliver) = (sliver_index(at.axis, at.pair, shape.n()), sliver.clone());
+                let of = (at.axis, index);
+                let verify = move |_: &mut _| verify_sliver(shape, &commitment, of, &sliver, &parity).is_ok();
+                self.encoder.run(verify).await.map_err(|_| StoreReadError::Failed)?
+            }
+            Err(_) => false,
+        };
+        if is_sound {
+            return Ok(Finding::Sound);
         }
+        Ok(removed(at, self.store.drop_wrong_sliver(at, parity, &sliver).await))
     }
 
     async fn is_certified(&self, blob_id: BlobId) -> Result<bool, StoreReadError> {
@@ -205,13 +204,13 @@ impl Scrubber {
             Err(error) => Err(error),
         }
     }
+}
 
-    async fn remove(&self, at: SliverAt) -> Result<Finding, StoreReadError> {
-        tracing::warn!(blob_id = %at.blob_id, segment = %at.segment, pair = %at.pair, axis = ?at.axis, "the scrubber found a corrupt sliver");
-        // A disk without room for a tombstone keeps the sliver; it is never served, and the next scrub tries again.
-        if let Err(error) = self.store.delete_sliver(at).await {
-            tracing::warn!(%error, "a corrupt sliver could not be removed");
-        }
-        Ok(Finding::Damaged)
+fn removed(at: SliverAt, result: Result<(), StoreWriteError>) -> Finding {
+    tracing::warn!(blob_id = %at.blob_id, segment = %at.segment, pair = %at.pair, axis = ?at.axis, "the scrubber found a corrupt sliver");
+    // A disk without room for a tombstone keeps the sliver; it is never served, and the next scrub tries again.
+    if let Err(error) = result {
+        tracing::warn!(%error, "a corrupt sliver could not be removed");
     }
+    Finding::Damaged
 }

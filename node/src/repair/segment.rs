@@ -16,7 +16,7 @@ use protocol::{
     message::{RANGE_BYTES_MAX, Request, Response, SYMBOLS_MAX, SliverAt, SymbolAt},
     planted::{Bug, is_planted},
 };
-use swarm::{Channel, Network};
+use swarm::Network;
 
 use super::{
     blob::{Context, Halt},
@@ -90,7 +90,13 @@ impl<N: Network> SegmentRepair<'_, N> {
                 Standing::Waiting => {}
                 Standing::Complete => {
                     for crossing in self.finish(axis, &mut targets).await? {
+                        let node = self.holder(axis, crossing);
                         gather.reject(crossing);
+                        // Who sent one wrong symbol sends others: each would cost a proof from everybody.
+                        if node != self.context.membership.node {
+                            gather.exclude(node);
+                            self.context.note_wrong(node);
+                        }
                     }
                     if targets.is_empty() {
                         return Ok(0);
@@ -104,6 +110,7 @@ impl<N: Network> SegmentRepair<'_, N> {
                 }
             }
             let Some((result, ask)) = in_flight.next().await else { continue };
+            self.context.note(ask.node, &result);
             match result {
                 Ok(symbols) => {
                     for ((index, crossing), symbol) in symbols {
@@ -169,19 +176,19 @@ impl<N: Network> SegmentRepair<'_, N> {
     /// from segment to segment and from node to node, so that the load spreads.
     fn helpers(&self, axis: Axis) -> Vec<Ask> {
         let membership = &self.context.membership;
-        let connected = self.context.network.connected();
-        let mut nodes: Vec<(NodeIndex, bool)> =
-            membership.others().map(|(node, peer)| (node, connected.contains(peer))).collect();
-        let turn = self.segment.as_usize() + membership.node.as_usize();
-        let len = nodes.len().max(1);
-        nodes.rotate_left(turn % len);
-        nodes.sort_by_key(|(_, connected)| !connected);
-        let nodes: Vec<NodeIndex> = nodes.into_iter().map(|(node, _)| node).collect();
+        let nodes = self.context.helpers_for(self.segment);
         let holders = (0..self.shape.n()).map(SliverPairIndex).map(|pair| {
             let crossing = sliver_index(axis.crossing(), pair, self.shape.n());
             (crossing, membership.owner(&self.blob_id(), self.segment, pair))
         });
         group_by_node(holders, &nodes)
+    }
+
+    /// The node that holds the sliver `crossing`, which crosses those along `axis`.
+    pub(super) fn holder(&self, axis: Axis, crossing: u16) -> NodeIndex {
+        // The pairing reverses indices, so it is its own inverse.
+        let pair = SliverPairIndex(sliver_index(axis.crossing(), SliverPairIndex(crossing), self.shape.n()));
+        self.context.membership.owner(&self.blob_id(), self.segment, pair)
     }
 
     /// Fetches the symbols of all `wanted` targets from one node's slivers.
@@ -236,9 +243,8 @@ impl<N: Network> SegmentRepair<'_, N> {
             offset: u32::try_from(offset).map_err(|_| ExchangeError::Malformed)?,
             len: u32::try_from(len).map_err(|_| ExchangeError::Malformed)?,
         };
-        let question = (Channel::Bulk, &request, Bytes::new());
         let (response, payload) =
-            ask(&context.network, peer, question, context.config.request_timeout).await?;
+            ask(&context.network, peer, (&request, Bytes::new()), context.config.request_timeout).await?;
         context.counters.add_received(payload.len() + response.to_bytes().len());
         if response == Response::Symbols && payload.len() == symbols.len() * len {
             Ok((symbols, offset, payload))

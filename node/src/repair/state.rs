@@ -27,6 +27,26 @@ pub(super) struct Pauses {
     pub(super) longest: Duration,
     /// While a client is still sending the blob.
     pub(super) being_sent: Duration,
+    /// How long repair waits for a client in all: anyone may send something for any blob, again and again.
+    pub(super) being_sent_max: Duration,
+}
+
+/// What is remembered of a blob from one look to the next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct History {
+    /// Failures in a row.
+    failures: u32,
+    /// When it was first left to a client that was still sending it.
+    deferred: Option<Duration>,
+}
+
+/// A blob to look at now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Turn {
+    /// The blob.
+    pub(super) blob_id: BlobId,
+    /// Whether it may be left to a client that is still sending it.
+    pub(super) may_defer: bool,
 }
 
 /// The blobs to look at, and when.
@@ -35,14 +55,21 @@ pub(super) struct State {
     pauses: Pauses,
     capacity: usize,
     due: BTreeSet<(Duration, BlobId)>,
-    /// When each queued blob is due, and how often it has failed in a row.
-    queued: BTreeMap<BlobId, (Duration, u32)>,
+    /// When each queued blob is due.
+    queued: BTreeMap<BlobId, (Duration, History)>,
+    /// INV: queued blobs that have failed; at most half of `capacity`, so that they never keep out those that can be
+    /// repaired.
+    n_failing: usize,
     /// Blobs being looked at, and whether a hint came meanwhile.
-    in_hand: BTreeMap<BlobId, (u32, bool)>,
+    in_hand: BTreeMap<BlobId, (History, bool)>,
     /// Slivers known to be missing, by blob.
     missing: BTreeMap<BlobId, u32>,
     /// Where the pass over all blobs goes on; `None` when there is none under way.
     pass: Option<Option<BlobId>>,
+    /// A blob behind the pass may need a look: another one follows.
+    pass_again: bool,
+    /// A failing blob was left out of the queue: only a pass finds it.
+    has_left_out: bool,
     /// A pass has been completed since the start.
     passed: bool,
 }
@@ -55,9 +82,12 @@ impl State {
             capacity,
             due: BTreeSet::new(),
             queued: BTreeMap::new(),
+            n_failing: 0,
             in_hand: BTreeMap::new(),
             missing: BTreeMap::new(),
             pass: Some(None),
+            pass_again: false,
+            has_left_out: false,
             passed: false,
         }
     }
@@ -67,42 +97,55 @@ impl State {
         if let Some((_, again)) = self.in_hand.get_mut(&blob_id) {
             *again = true;
         } else {
-            self.enqueue(blob_id, now, 0);
+            self.enqueue(blob_id, now, History::default());
         }
     }
 
     /// Something may be missing of any blob.
     pub(super) fn hint_all(&mut self) {
-        if self.pass.is_none() {
-            self.pass = Some(None);
+        match self.pass {
+            None => self.pass = Some(None),
+            Some(None) => {}
+            // It may be one that the pass has gone by.
+            Some(Some(_)) => self.pass_again = true,
         }
     }
 
-    fn enqueue(&mut self, blob_id: BlobId, at: Duration, failures: u32) {
-        if let Some((due, _)) = self.queued.get(&blob_id) {
+    /// Queues a blob, or brings it forward; one that waits longer already has its failures forgotten.
+    fn enqueue(&mut self, blob_id: BlobId, at: Duration, mut history: History) {
+        if let Some((due, before)) = self.queued.get(&blob_id) {
             if *due <= at {
                 return;
             }
-            self.due.remove(&(*due, blob_id));
+            history.deferred = history.deferred.or(before.deferred);
+            self.unqueue(blob_id);
         } else if self.queued.len() >= self.capacity {
             // No room: a pass over everything finds it again.
             self.hint_all();
             return;
         }
-        self.queued.insert(blob_id, (at, failures));
+        self.n_failing += usize::from(history.failures > 0);
+        self.queued.insert(blob_id, (at, history));
         self.due.insert((at, blob_id));
     }
 
+    fn unqueue(&mut self, blob_id: BlobId) -> Option<History> {
+        let (due, history) = self.queued.remove(&blob_id)?;
+        self.due.remove(&(due, blob_id));
+        self.n_failing -= usize::from(history.failures > 0);
+        Some(history)
+    }
+
     /// The next blob to look at, if one is due.
-    pub(super) fn take(&mut self, now: Duration) -> Option<BlobId> {
+    pub(super) fn take(&mut self, now: Duration) -> Option<Turn> {
         let (at, blob_id) = *self.due.first()?;
         if at > now {
             return None;
         }
-        self.due.remove(&(at, blob_id));
-        let (_, failures) = self.queued.remove(&blob_id)?;
-        self.in_hand.insert(blob_id, (failures, false));
-        Some(blob_id)
+        let history = self.unqueue(blob_id)?;
+        self.in_hand.insert(blob_id, (history, false));
+        let may_defer = history.deferred.is_none_or(|since| now < since + self.pauses.being_sent_max);
+        Some(Turn { blob_id, may_defer })
     }
 
     /// When the next blob is due.
@@ -112,25 +155,38 @@ impl State {
 
     /// Books how looking at a blob ended.
     pub(super) fn done(&mut self, now: Duration, blob_id: BlobId, outcome: Outcome) {
-        let Some((failures, again)) = self.in_hand.remove(&blob_id) else { return };
-        let (missing, pause, failures) = match outcome {
-            Outcome::Whole => (0, None, 0),
+        let Some((mut history, again)) = self.in_hand.remove(&blob_id) else { return };
+        let (missing, next) = match outcome {
+            Outcome::Whole => (0, None),
             Outcome::Missing(missing) => {
-                let factor = 1_u32.checked_shl(failures.min(16)).unwrap_or(u32::MAX);
+                let factor = 1_u32.checked_shl(history.failures.min(16)).unwrap_or(u32::MAX);
                 let pause = self.pauses.first.saturating_mul(factor).min(self.pauses.longest);
-                (missing, Some(pause), failures.saturating_add(1))
+                history.failures = history.failures.saturating_add(1);
+                (missing, Some(now + pause))
             }
-            Outcome::BeingSent(missing) => (missing, Some(self.pauses.being_sent), failures),
+            Outcome::BeingSent(missing) => {
+                let since = *history.deferred.get_or_insert(now);
+                // Never past the end of the time that a client has.
+                let until = since + self.pauses.being_sent_max;
+                (missing, Some((now + self.pauses.being_sent).min(until.max(now))))
+            }
         };
         if missing == 0 {
             self.missing.remove(&blob_id);
         } else {
             self.missing.insert(blob_id, missing);
         }
-        if again {
-            self.enqueue(blob_id, now, 0);
-        } else if let Some(pause) = pause {
-            self.enqueue(blob_id, now + pause, failures);
+        match next {
+            _ if again => {
+                // What was deferred stays so: a hint must not give a client its time once more.
+                let deferred = next.and(history.deferred);
+                self.enqueue(blob_id, now, History { failures: 0, deferred });
+            }
+            Some(_) if history.failures > 0 && self.n_failing >= self.capacity.div_ceil(2) => {
+                self.has_left_out = true;
+            }
+            Some(at) => self.enqueue(blob_id, at, history),
+            None => {}
         }
     }
 
@@ -144,13 +200,13 @@ impl State {
         match blobs.last() {
             Some(last) => self.pass = Some(Some(*last)),
             None => {
-                self.pass = None;
+                self.pass = std::mem::take(&mut self.pass_again).then_some(None);
                 self.passed = true;
             }
         }
         for blob_id in blobs {
             if !self.in_hand.contains_key(blob_id) && !self.queued.contains_key(blob_id) {
-                self.enqueue(*blob_id, now, 0);
+                self.enqueue(*blob_id, now, History::default());
             }
         }
     }
@@ -159,7 +215,10 @@ impl State {
     pub(super) fn hurry(&mut self, now: Duration) {
         let late: Vec<_> = self.due.iter().filter(|(at, _)| *at > now).map(|(_, blob_id)| *blob_id).collect();
         for blob_id in late {
-            self.enqueue(blob_id, now, 0);
+            self.enqueue(blob_id, now, History::default());
+        }
+        if std::mem::take(&mut self.has_left_out) {
+            self.hint_all();
         }
     }
 
@@ -185,8 +244,17 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
+    fn take(state: &mut State, now: Duration) -> Option<BlobId> {
+        state.take(now).map(|turn| turn.blob_id)
+    }
+
     fn state(capacity: usize) -> State {
-        let pauses = Pauses { first: seconds(1), longest: seconds(4), being_sent: seconds(2) };
+        let pauses = Pauses {
+            first: seconds(1),
+            longest: seconds(4),
+            being_sent: seconds(2),
+            being_sent_max: seconds(15),
+        };
         let mut state = State::new(pauses, capacity);
         state.page(seconds(0), &[]);
         state
@@ -197,14 +265,14 @@ mod tests {
         let mut state = state(10);
         state.hint(seconds(0), A);
         state.hint(seconds(0), A);
-        assert_eq!(state.take(seconds(0)), Some(A));
-        assert_eq!(state.take(seconds(0)), None);
+        assert_eq!(take(&mut state, seconds(0)), Some(A));
+        assert_eq!(take(&mut state, seconds(0)), None);
         state.hint(seconds(1), A);
-        assert_eq!(state.take(seconds(1)), None);
+        assert_eq!(take(&mut state, seconds(1)), None);
         state.done(seconds(2), A, Outcome::Whole);
-        assert_eq!(state.take(seconds(2)), Some(A));
+        assert_eq!(take(&mut state, seconds(2)), Some(A));
         state.done(seconds(3), A, Outcome::Whole);
-        assert_eq!(state.take(seconds(9)), None);
+        assert_eq!(take(&mut state, seconds(9)), None);
         assert!(state.is_settled());
     }
 
@@ -214,17 +282,17 @@ mod tests {
         state.hint(seconds(0), A);
         let mut now = seconds(0);
         for pause in [1, 2, 4, 4] {
-            assert_eq!(state.take(now), Some(A));
+            assert_eq!(take(&mut state, now), Some(A));
             state.done(now, A, Outcome::Missing(3));
             assert_eq!(state.missing(), 3);
             assert_eq!(state.next_due(), Some(now + seconds(pause)));
             now += seconds(pause);
         }
         state.hurry(now - seconds(1));
-        assert_eq!(state.take(now - seconds(1)), Some(A));
+        assert_eq!(take(&mut state, now - seconds(1)), Some(A));
         state.done(now, A, Outcome::BeingSent(2));
         assert_eq!(state.next_due(), Some(now + seconds(2)));
-        assert_eq!(state.take(now + seconds(2)), Some(A));
+        assert_eq!(take(&mut state, now + seconds(2)), Some(A));
         state.done(now, A, Outcome::Whole);
         assert_eq!(state.missing(), 0);
     }
@@ -237,14 +305,77 @@ mod tests {
         state.hint(seconds(0), B);
         assert!(!state.is_settled());
         assert_eq!(state.wants_page(1), None, "there is no room for a page");
-        assert_eq!(state.take(seconds(0)), Some(A));
+        assert_eq!(take(&mut state, seconds(0)), Some(A));
         state.done(seconds(0), A, Outcome::Whole);
         assert_eq!(state.wants_page(1), Some(None));
         state.page(seconds(0), &[B]);
-        assert_eq!(state.take(seconds(0)), Some(B));
+        assert_eq!(take(&mut state, seconds(0)), Some(B));
         state.done(seconds(0), B, Outcome::Whole);
         assert_eq!(state.wants_page(1), Some(Some(B)));
         state.page(seconds(0), &[]);
         assert!(state.is_settled());
+    }
+
+    #[test]
+    fn a_client_that_never_ends_is_waited_for_only_so_long() {
+        let mut state = state(10);
+        let begin = seconds(100);
+        state.hint(begin, A);
+        let mut now = begin;
+        loop {
+            let turn = state.take(now).unwrap();
+            if !turn.may_defer {
+                break;
+            }
+            // A hint in between, and one meanwhile, give it no more time.
+            if now < begin + seconds(6) {
+                state.hint(now, A);
+            }
+            state.done(now, A, Outcome::BeingSent(1));
+            state.hint(now, A);
+            now = state.next_due().unwrap().max(now + seconds(1));
+        }
+        assert_eq!(now, begin + seconds(15));
+        // Nor does a failure of what was then tried.
+        state.done(now, A, Outcome::Missing(1));
+        now = state.next_due().unwrap();
+        assert!(!state.take(now).unwrap().may_defer);
+        // Once whole, it is like any other.
+        state.done(now, A, Outcome::Whole);
+        state.hint(now, A);
+        assert!(state.take(now).unwrap().may_defer);
+    }
+
+    #[test]
+    fn blobs_that_fail_leave_half_of_the_queue_to_others() {
+        let id = |i: u8| BlobId([i; 32]);
+        let mut state = state(4);
+        for i in 0..4 {
+            state.hint(seconds(0), id(i));
+            assert_eq!(take(&mut state, seconds(0)), Some(id(i)));
+            state.done(seconds(0), id(i), Outcome::Missing(1));
+        }
+        assert_eq!(state.queued.len(), 2);
+        assert_eq!(state.missing(), 4, "those left out are known to be missing");
+        state.hint(seconds(0), id(8));
+        state.hint(seconds(0), id(9));
+        assert_eq!(take(&mut state, seconds(0)), Some(id(8)));
+        assert_eq!(take(&mut state, seconds(0)), Some(id(9)));
+        assert_eq!(state.wants_page(1), None);
+        // Peers that come back are a reason to look at those left out too.
+        state.hurry(seconds(1));
+        assert_eq!(state.wants_page(1), Some(None));
+    }
+
+    #[test]
+    fn what_a_pass_has_gone_by_is_found_by_the_next() {
+        let mut state = state(2);
+        state.hint_all();
+        state.page(seconds(0), &[B]);
+        state.hint_all();
+        state.page(seconds(0), &[]);
+        assert_eq!(state.wants_page(1), Some(None), "something behind the first page may be missing");
+        state.page(seconds(0), &[]);
+        assert_eq!(state.wants_page(1), None);
     }
 }

@@ -8,7 +8,10 @@ use protocol::{
     message::{Announcement, Refusal, Request, Response},
 };
 use swarm::{Frame, Inbound, InboundReceiver, Network, Offence, Responder, Topic, Verdict};
-use tokio::task::JoinSet;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::handler::Handler;
@@ -16,7 +19,8 @@ use super::handler::Handler;
 /// Tuning of the server.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
-    /// Requests worked on at the same time; more are answered `Busy`.
+    /// Requests worked on at the same time; more are answered `Busy`. Those of strangers take at most three quarters, so
+    /// that however many they are, members can still repair.
     pub requests_in_flight: usize,
     /// How long a peer may take to hand over evidence that it asks us to attest.
     pub evidence_timeout: Duration,
@@ -35,6 +39,7 @@ pub struct Actor<N> {
     handler: Arc<Handler<N>>,
     inbound: InboundReceiver,
     tasks: JoinSet<()>,
+    places: Places,
 }
 
 impl<N> std::fmt::Debug for Actor<N> {
@@ -46,7 +51,8 @@ impl<N> std::fmt::Debug for Actor<N> {
 impl<N: Network> Actor<N> {
     /// Returns the actor, not yet running.
     pub(crate) fn new(config: Config, handler: Handler<N>, inbound: InboundReceiver) -> Self {
-        Self { config, handler: Arc::new(handler), inbound, tasks: JoinSet::new() }
+        let places = Places::new(config.requests_in_flight);
+        Self { config, handler: Arc::new(handler), inbound, tasks: JoinSet::new(), places }
     }
 
     /// Runs until `stop` is cancelled or the network stops; requests in hand are then dropped, their callers told.
@@ -79,10 +85,10 @@ impl<N: Network> Actor<N> {
     }
 
     fn request(&mut self, from: PeerId, frame: Frame, reply: Responder) {
-        if self.tasks.len() >= self.config.requests_in_flight {
+        let Some(place) = self.places.take(self.handler.is_member(from)) else {
             reply.busy();
             return;
-        }
+        };
         let Ok(request) = Request::from_bytes(&frame.header) else {
             self.handler.network().report(from, Offence::Malformed);
             answer(reply, Response::Refused(Refusal::Malformed), Bytes::new());
@@ -91,6 +97,7 @@ impl<N: Network> Actor<N> {
         let handler = Arc::clone(&self.handler);
         let evidence_timeout = self.config.evidence_timeout;
         self.tasks.spawn(async move {
+            let _place = place;
             let result = Box::pin(handler.handle(from, request, frame.payload, evidence_timeout)).await;
             match result {
                 Ok((response, payload)) => answer(reply, response, payload),
@@ -105,11 +112,11 @@ impl<N: Network> Actor<N> {
     }
 
     fn announcement(&mut self, from: PeerId, data: Bytes, verdict: Verdict) {
-        if self.tasks.len() >= self.config.requests_in_flight {
+        let Some(place) = self.places.take(self.handler.is_member(from)) else {
             // Neither judged nor passed on; peers list what we know and we list what they know.
             verdict.ignore();
             return;
-        }
+        };
         let Ok(announcement) = Announcement::from_bytes(&data) else {
             self.handler.network().report(from, Offence::Malformed);
             verdict.reject();
@@ -117,6 +124,7 @@ impl<N: Network> Actor<N> {
         };
         let handler = Arc::clone(&self.handler);
         self.tasks.spawn(async move {
+            let _place = place;
             match handler.registry().record(announcement).await {
                 Ok(_) => verdict.accept(),
                 Err(error) if error.is_senders_fault() => {
@@ -129,8 +137,54 @@ impl<N: Network> Actor<N> {
     }
 }
 
+/// Places for requests in hand.
+struct Places {
+    all: Arc<Semaphore>,
+    strangers: Arc<Semaphore>,
+}
+
+/// One place, until it is dropped.
+type Place = (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>);
+
+impl Places {
+    fn new(places: usize) -> Self {
+        let strangers = places - places / 4;
+        Self { all: Arc::new(Semaphore::new(places)), strangers: Arc::new(Semaphore::new(strangers)) }
+    }
+
+    /// Takes a place, if there is one for this kind of peer.
+    fn take(&self, is_member: bool) -> Option<Place> {
+        let of_strangers = match is_member {
+            true => None,
+            false => Some(Arc::clone(&self.strangers).try_acquire_owned().ok()?),
+        };
+        Some((Arc::clone(&self.all).try_acquire_owned().ok()?, of_strangers))
+    }
+}
+
 fn answer(reply: Responder, response: Response, payload: Bytes) {
     if let Err(error) = reply.send(Frame::new(response.to_bytes(), payload)) {
         tracing::error!(%error, "an answer was too large; this is a bug");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strangers_leave_places_to_members() {
+        let places = Places::new(8);
+        let mut strangers: Vec<Place> = (0..6).map(|_| places.take(false).unwrap()).collect();
+        assert!(places.take(false).is_none());
+        let members: Vec<Place> = (0..2).map(|_| places.take(true).unwrap()).collect();
+        assert!(places.take(true).is_none());
+        strangers.pop();
+        assert!(places.take(true).is_some());
+        assert!(places.take(false).is_some());
+        drop((members, strangers));
+        let _all: Vec<Place> = (0..8).map(|_| places.take(true).unwrap()).collect();
+        assert!(places.take(false).is_none());
+        assert!(Places::new(1).take(false).is_some(), "a single place is for anyone");
     }
 }

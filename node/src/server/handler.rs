@@ -13,19 +13,20 @@ use protocol::{
     encoding::{SegmentShape, encode::sliver_index, recover::SymbolSum},
     inconsistency::ProvenSymbol,
     message::{
-        Announcement, NodeHealth, RANGE_BYTES_MAX, Refusal, Request, Response, SYMBOLS_MAX, SliverAt,
-        SymbolAt, encode_page,
+        Announcement, BlobStatus, NodeHealth, RANGE_BYTES_MAX, Refusal, Request, Response, SYMBOLS_MAX,
+        SliverAt, SymbolAt, encode_page,
     },
 };
 use swarm::{Network, Topic};
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::time::Instant;
 
+use super::attesting::Attesting;
 use crate::{
     commitments::{CommitmentCache, CommitmentReadError},
     encoder::Encoder,
     membership::Membership,
     registry::{RecordError, Registry},
-    repair::{Coefficients, Evidence, EvidenceShelf, Repair, fetch_evidence},
+    repair::{Coefficients, Evidence, EvidenceShelf, Repair, evidence_bytes_max, fetch_evidence},
     sliver_store::{SliverStore, StoreReadError},
     upload::Uploads,
 };
@@ -52,8 +53,8 @@ pub(crate) struct Handler<N> {
     pub(crate) repair: Repair,
     pub(crate) coefficients: Coefficients,
     pub(crate) evidence: EvidenceShelf,
-    /// Evidence takes megabytes and a second of CPU: one at a time.
-    pub(crate) attesting: Semaphore,
+    /// Members whose evidence is being looked at.
+    pub(crate) attesting: Attesting,
     pub(crate) start: Instant,
     /// Bytes of symbols sent to peers that repair.
     pub(crate) symbol_bytes_sent: AtomicU64,
@@ -77,6 +78,11 @@ fn refusal_of_record(error: &RecordError) -> Refusal {
 impl<N: Network> Handler<N> {
     pub(super) const fn network(&self) -> &N {
         &self.network
+    }
+
+    /// True if the peer is on the committee.
+    pub(super) fn is_member(&self, peer: PeerId) -> bool {
+        self.membership.committee.index_of(&peer).is_some()
     }
 
     pub(super) const fn registry(&self) -> &Registry {
@@ -152,7 +158,12 @@ impl<N: Network> Handler<N> {
             Ok((header, path, commitment)) => Ok((Response::Commitment { header, path }, commitment)),
             Err(StoreReadError::Failed) => Err(Refusal::Internal),
             Err(StoreReadError::Corrupt | StoreReadError::OutOfRange) => {
-                self.repair.hint(blob_id);
+                tracing::warn!(%blob_id, %segment, "a reader met a corrupt commitment");
+                if let Err(error) = self.store.drop_corrupt_commitment(blob_id, segment).await {
+                    tracing::warn!(%error, "a corrupt commitment could not be removed");
+                }
+                self.commitments.forget(blob_id);
+                self.repair.found_corrupt(blob_id);
                 Err(Refusal::NotFound)
             }
             Err(StoreReadError::NotFound) => Err(Refusal::NotFound),
@@ -178,7 +189,7 @@ impl<N: Network> Handler<N> {
             StoreReadError::Failed => Refusal::Internal,
             StoreReadError::Corrupt => {
                 tracing::warn!(blob_id = %at.blob_id, segment = %at.segment, pair = %at.pair, axis = ?at.axis, "a reader met a corrupt sliver");
-                if let Err(error) = self.store.delete_sliver(at).await {
+                if let Err(error) = self.store.drop_corrupt_sliver(at).await {
                     tracing::warn!(%error, "a corrupt sliver could not be removed");
                 }
                 self.repair.found_corrupt(at.blob_id);
@@ -301,13 +312,19 @@ impl<N: Network> Handler<N> {
     }
 
     async fn page(&self, after: Option<BlobId>) -> Answer {
-        let blobs = self.registry.list(after, PAGE_RECORDS).await.map_err(|_| Refusal::Internal)?;
-        let mut records = Vec::with_capacity(blobs.len());
-        for blob_id in blobs {
-            match self.store.record(blob_id).await {
-                Ok(record) => records.push(record),
-                Err(StoreReadError::Corrupt | StoreReadError::NotFound) => {}
-                Err(_) => return Err(Refusal::Internal),
+        let (mut records, mut after) = (Vec::new(), after);
+        // An empty page is the last, so one of which nothing can be read is passed over.
+        while records.is_empty() {
+            let blobs = self.registry.list(after, PAGE_RECORDS).await.map_err(|_| Refusal::Internal)?;
+            let Some(last) = blobs.last() else { break };
+            after = Some(*last);
+            for blob_id in blobs {
+                match self.registry.status(blob_id).await {
+                    Ok(BlobStatus::Certified(record)) => records.push(Announcement::Certified(record)),
+                    Ok(BlobStatus::Invalid(record)) => records.push(Announcement::Invalid(record)),
+                    Ok(BlobStatus::Unknown) | Err(StoreReadError::Corrupt) => {}
+                    Err(_) => return Err(Refusal::Internal),
+                }
             }
         }
         Ok((Response::Records, encode_page(&records).into()))
@@ -315,16 +332,22 @@ impl<N: Network> Handler<N> {
 
     /// Fetches evidence from the member that asks, verifies it, and vouches that the blob is invalid.
     async fn attest(&self, from: PeerId, blob_id: BlobId, evidence_bytes: u32, timeout: Duration) -> Answer {
-        if self.membership.committee.index_of(&from).is_none() {
+        if !self.is_member(from) {
             return Err(Refusal::NotMember);
         }
-        let Ok(_one_at_a_time) = self.attesting.try_acquire() else { return Err(Refusal::Busy) };
-        let evidence = fetch_evidence(&self.network, from, (blob_id, evidence_bytes), timeout).await;
-        let evidence = evidence.map_err(|_| Refusal::NotFound)?;
-        let verified = self.encoder.run(move |encoder| Evidence::verify(&evidence, blob_id, encoder)).await;
-        if let Err(error) = verified.map_err(|_| Refusal::Internal)? {
-            tracing::warn!(%from, %blob_id, %error, "a member asks to attest what does not hold");
-            return Err(Refusal::Unverifiable);
+        let Some(_one_at_a_time) = self.attesting.begin(from) else { return Err(Refusal::Busy) };
+        // What the committee has certified needs no more evidence.
+        let is_known = matches!(self.registry.status(blob_id).await, Ok(BlobStatus::Invalid(_)));
+        if !is_known {
+            let of = (blob_id, evidence_bytes, evidence_bytes_max(self.membership.n_shards()));
+            let evidence = fetch_evidence(&self.network, from, of, timeout).await;
+            let evidence = evidence.map_err(|_| Refusal::NotFound)?;
+            let verify = move |encoder: &mut _| Evidence::verify(&evidence, blob_id, encoder);
+            let verified = self.encoder.run(verify).await;
+            if let Err(error) = verified.map_err(|_| Refusal::Internal)? {
+                tracing::warn!(%from, %blob_id, %error, "a member asks to attest what does not hold");
+                return Err(Refusal::Unverifiable);
+            }
         }
         let Membership { network, committee, node } = &*self.membership;
         let statement = InvalidityAttestation { epoch: committee.epoch(), blob_id };

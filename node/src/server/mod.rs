@@ -11,7 +11,8 @@
 //! - Bytes that the disk damaged are never served: the sliver is removed, repaired, and meanwhile not there.
 
 mod actor;
+mod attesting;
 mod handler;
 
 pub use self::actor::{Actor, Config};
-pub(crate) use self::handler::Handler;
+pub(crate) use self::{attesting::Attesting, handler::Handler};

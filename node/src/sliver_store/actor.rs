@@ -30,9 +30,14 @@ impl Default for Config {
     }
 }
 
+/// Says whether a request is still to be carried out, when its turn has come.
+pub(super) type OnlyIf = Box<dyn FnOnce(&Store) -> bool + Send>;
+
 /// Records to write, and whom to tell.
 pub(super) struct WriteRequest {
     pub(super) records: Vec<Write>,
+    /// Nothing is written if this says so; such a request is a group of its own.
+    pub(super) only_if: Option<OnlyIf>,
     pub(super) reply: oneshot::Sender<Result<(), StoreWriteError>>,
 }
 
@@ -54,6 +59,8 @@ pub struct Actor {
     records: Arc<Store>,
     blocking: Blocking,
     inbox: mpsc::Receiver<WriteRequest>,
+    /// Taken from the inbox, and not of the same group as what was before it.
+    next: Option<WriteRequest>,
     counters: Arc<Counters>,
 }
 
@@ -80,16 +87,19 @@ impl Actor {
         let counters = Arc::new(Counters::of(&records)?);
         let store =
             SliverStore::new(sender, Arc::clone(&records), blocking.clone(), n_shards, Arc::clone(&counters));
-        Ok((Self { config, records, blocking, inbox, counters }, store))
+        Ok((Self { config, records, blocking, inbox, next: None, counters }, store))
     }
 
     /// Runs until `stop` is cancelled or every handle is dropped; what waits then is still written.
     pub async fn run(mut self, stop: CancellationToken) {
         loop {
-            let first = tokio::select! {
-                biased;
-                () = stop.cancelled() => break,
-                request = self.inbox.recv() => request,
+            let first = match self.next.take() {
+                Some(next) => Some(next),
+                None => tokio::select! {
+                    biased;
+                    () = stop.cancelled() => break,
+                    request = self.inbox.recv() => request,
+                },
             };
             let Some(first) = first else { break };
             if !self.write_group(first).await {
@@ -97,26 +107,37 @@ impl Actor {
             }
         }
         self.inbox.close();
-        while let Ok(request) = self.inbox.try_recv() {
+        while let Some(request) = self.next.take().or_else(|| self.inbox.try_recv().ok()) {
             if !self.write_group(request).await {
                 return;
             }
         }
     }
 
+    /// Takes what may be written together with `first`.
+    fn group(&mut self, first: WriteRequest) -> Vec<WriteRequest> {
+        let (mut bytes, mut is_alone) = (first.bytes(), first.only_if.is_some());
+        let mut group = vec![first];
+        while !is_alone && group.len() < self.config.group_records && bytes < self.config.group_bytes {
+            let Ok(next) = self.inbox.try_recv() else { break };
+            if next.only_if.is_some() {
+                self.next = Some(next);
+                is_alone = true;
+            } else {
+                bytes += next.bytes();
+                group.push(next);
+            }
+        }
+        group
+    }
+
     /// Writes `first` and what waits behind it. False if the store can no longer be written.
     async fn write_group(&mut self, first: WriteRequest) -> bool {
-        let mut bytes = first.bytes();
-        let mut group = vec![first];
-        while group.len() < self.config.group_records && bytes < self.config.group_bytes {
-            let Ok(next) = self.inbox.try_recv() else { break };
-            bytes += next.bytes();
-            group.push(next);
-        }
-        let (mut records, mut replies) = (Vec::new(), Vec::new());
-        for request in group {
-            records.extend(request.records);
+        let (mut requests, mut replies, mut only_if) = (Vec::new(), Vec::new(), None);
+        for request in self.group(first) {
+            requests.push(request.records);
             replies.push(request.reply);
+            only_if = request.only_if;
         }
         if is_planted(Bug::AcknowledgedTooSoon) {
             for reply in replies.drain(..) {
@@ -126,27 +147,56 @@ impl Actor {
         }
         let store = Arc::clone(&self.records);
         let counters = Arc::clone(&self.counters);
+        let n_requests = requests.len();
         let write = move || {
-            let plan = Counters::plan(&store, &records);
-            store.write(records)?;
-            // An index that cannot be read has failed the write already, or fails the next.
-            counters.apply(plan.unwrap_or_default());
-            Ok(())
+            if only_if.is_some_and(|only_if| !only_if(&store)) {
+                return Ok(vec![Ok(()); n_requests]);
+            }
+            write_requests(&store, &counters, requests)
         };
-        let result: Result<Result<(), WriteError>, _> = self.blocking.run(write).await;
-        let (answer, lives) = match result {
-            Ok(Ok(())) => (Ok(()), true),
-            Ok(Err(WriteError::Full { .. })) => (Err(StoreWriteError::Full), true),
+        let (answers, lives) = match self.blocking.run(write).await {
+            Ok(Ok(answers)) => (answers, true),
             Ok(Err(error)) => {
                 tracing::error!(%error, "the store cannot be written; the node stops, restart it");
-                (Err(StoreWriteError::Failed), false)
+                (vec![Err(StoreWriteError::Failed); n_requests], false)
             }
-            Err(_) => (Err(StoreWriteError::Failed), false),
+            Err(_) => (vec![Err(StoreWriteError::Failed); n_requests], false),
         };
-        for reply in replies {
+        for (reply, answer) in replies.into_iter().zip(answers) {
             // A caller that went away is not an error.
             let _ = reply.send(answer);
         }
         lives
     }
+}
+
+/// Writes all requests with one sync or, if there is no room for that, one by one: a deletion, which may use the
+/// reserve and makes room, must not fail for the puts that it happened to wait with.
+fn write_requests(
+    store: &Store,
+    counters: &Counters,
+    requests: Vec<Vec<Write>>,
+) -> Result<Vec<Result<(), StoreWriteError>>, WriteError> {
+    let n_requests = requests.len();
+    match write_counted(store, counters, requests.concat()) {
+        Ok(()) => return Ok(vec![Ok(()); n_requests]),
+        Err(WriteError::Full { .. }) if n_requests == 1 => return Ok(vec![Err(StoreWriteError::Full)]),
+        // Nothing was stored.
+        Err(WriteError::Full { .. }) => {}
+        Err(error) => return Err(error),
+    }
+    let one_by_one = requests.into_iter().map(|records| match write_counted(store, counters, records) {
+        Ok(()) => Ok(Ok(())),
+        Err(WriteError::Full { .. }) => Ok(Err(StoreWriteError::Full)),
+        Err(error) => Err(error),
+    });
+    one_by_one.collect()
+}
+
+fn write_counted(store: &Store, counters: &Counters, records: Vec<Write>) -> Result<(), WriteError> {
+    let plan = Counters::plan(store, &records);
+    store.write(records)?;
+    // An index that cannot be read has failed the write already, or fails the next.
+    counters.apply(plan.unwrap_or_default());
+    Ok(())
 }

@@ -19,7 +19,11 @@ use protocol::{
 use storage::{Key, ReadError, Store, Write};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{actor::WriteRequest, blocking::Blocking, keys};
+use super::{
+    actor::{OnlyIf, WriteRequest},
+    blocking::Blocking,
+    keys,
+};
 
 /// Bytes before the sliver in its record: the root over its parity symbols.
 const PARITY_BYTES: u64 = 32;
@@ -45,7 +49,7 @@ pub enum StoreReadError {
     /// There is no such thing in the store.
     #[error("not in the store")]
     NotFound,
-    /// There is, and the disk gave back other bytes than were written.
+    /// There is, and the disk gave back other bytes than were written, or none.
     #[error("corrupt on disk")]
     Corrupt,
     /// The range is not within the record.
@@ -61,10 +65,20 @@ impl From<&ReadError> for StoreReadError {
         match error {
             ReadError::NotFound => Self::NotFound,
             ReadError::OutOfRange { .. } => Self::OutOfRange,
-            ReadError::Corrupt { .. } => Self::Corrupt,
-            _ => Self::Failed,
+            // A sector that cannot be read is as good as one that changed: the record must be had elsewhere. A disk that
+            // is gone altogether fails the next write, which ends the node.
+            ReadError::Corrupt { .. } | ReadError::Io(_) => Self::Corrupt,
+            ReadError::Index(_) => Self::Failed,
         }
     }
+}
+
+/// How a record was found to be bad.
+enum Bad {
+    /// The disk gave back other bytes than were written, or none.
+    Unreadable,
+    /// It was these bytes, which do not verify.
+    Wrong(Bytes),
 }
 
 /// A sliver that the store holds.
@@ -194,9 +208,26 @@ impl SliverStore {
 
     /// Writes records and returns once they are durable.
     async fn write(&self, records: Vec<Write>) -> Result<(), StoreWriteError> {
+        self.write_if(records, None).await
+    }
+
+    async fn write_if(&self, records: Vec<Write>, only_if: Option<OnlyIf>) -> Result<(), StoreWriteError> {
         let (reply, answer) = oneshot::channel();
-        self.sender.send(WriteRequest { records, reply }).await.map_err(|_| StoreWriteError::Failed)?;
+        let request = WriteRequest { records, only_if, reply };
+        self.sender.send(request).await.map_err(|_| StoreWriteError::Failed)?;
         answer.await.unwrap_or(Err(StoreWriteError::Failed))
+    }
+
+    /// Drops a record that was found to be bad, if it is still as it was found: a good one may have been written in
+    /// its place meanwhile, and somebody may have vouched for that.
+    async fn drop_bad(&self, key: Key, found: Bad) -> Result<(), StoreWriteError> {
+        let name = key.clone();
+        let only_if: OnlyIf = Box::new(move |records| match (read_all(records, &name), found) {
+            (Err(StoreReadError::Corrupt), Bad::Unreadable) => true,
+            (Ok(now), Bad::Wrong(bytes)) => now == bytes,
+            _ => false,
+        });
+        self.write_if(vec![Write::Delete { key }], Some(only_if)).await
     }
 
     async fn blocking<T: Send + 'static>(
@@ -205,6 +236,19 @@ impl SliverStore {
     ) -> Result<T, StoreReadError> {
         let records = Arc::clone(&self.records);
         self.blocking.run(move || call(&records)).await.map_err(|_| StoreReadError::Failed)?
+    }
+
+    /// Looks at many entries of the index where it holds nobody up.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreReadError::Failed`] if the store has stopped.
+    pub(crate) async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> Result<T, StoreReadError> {
+        let store = self.clone();
+        self.blocking.run(move || look(&store)).await.map_err(|_| StoreReadError::Failed)
     }
 
     /// Keeps a sliver that was checked in full; `parity` is the root over its parity symbols.
@@ -292,14 +336,30 @@ impl SliverStore {
         .await
     }
 
-    /// Drops a sliver, for one because it is corrupt; durable on return.
+    /// Drops a sliver that was found to be corrupt, unless another was written in its place meanwhile; durable on
+    /// return.
     ///
     /// # Errors
     ///
     /// [`StoreWriteError`].
-    pub async fn delete_sliver(&self, at: SliverAt) -> Result<(), StoreWriteError> {
-        let key = self.sliver_key(&at);
-        self.delete(vec![key]).await
+    pub async fn drop_corrupt_sliver(&self, at: SliverAt) -> Result<(), StoreWriteError> {
+        self.drop_bad(self.sliver_key(&at), Bad::Unreadable).await
+    }
+
+    /// Drops a sliver that was read as this and does not verify, unless another was written in its place meanwhile;
+    /// durable on return.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreWriteError`].
+    pub async fn drop_wrong_sliver(
+        &self,
+        at: SliverAt,
+        parity: Hash,
+        sliver: &[u8],
+    ) -> Result<(), StoreWriteError> {
+        let record = [&parity.0[..], sliver].concat().into();
+        self.drop_bad(self.sliver_key(&at), Bad::Wrong(record)).await
     }
 
     async fn delete(&self, names: Vec<Key>) -> Result<(), StoreWriteError> {
@@ -339,11 +399,7 @@ impl SliverStore {
     ) -> Result<(BlobHeader, Vec<Hash>, Bytes), StoreReadError> {
         let key = keys::commitment(&blob_id, segment);
         let record = self.blocking(move |records| read_all(records, &key)).await?;
-        let (len, rest) = record.split_first_chunk::<2>().ok_or(StoreReadError::Corrupt)?;
-        let head = rest.get(..usize::from(u16::from_le_bytes(*len))).ok_or(StoreReadError::Corrupt)?;
-        let (header, path) = codec::decode_exact::<(BlobHeader, Vec<Hash>), COMMITMENT_HEAD_LIMIT>(head)
-            .map_err(|_| StoreReadError::Corrupt)?;
-        Ok((header, path, record.slice(2 + head.len()..)))
+        parse_commitment(&record).ok_or(StoreReadError::Corrupt)
     }
 
     /// True if the store has a commitment of the segment.
@@ -352,17 +408,41 @@ impl SliverStore {
         self.has(&keys::commitment(&blob_id, segment))
     }
 
-    /// Drops a commitment, for one because it is corrupt; durable on return.
+    /// Drops a commitment that cannot be read or does not verify; durable on return.
     ///
     /// # Errors
     ///
     /// [`StoreWriteError`].
-    pub async fn delete_commitment(
+    pub async fn drop_corrupt_commitment(
         &self,
         blob_id: BlobId,
         segment: SegmentIndex,
     ) -> Result<(), StoreWriteError> {
-        self.delete(vec![keys::commitment(&blob_id, segment)]).await
+        let key = keys::commitment(&blob_id, segment);
+        let name = key.clone();
+        let only_if: OnlyIf = Box::new(move |records| match read_all(records, &name) {
+            Ok(record) => parse_commitment(&record).is_none_or(|(header, path, commitment)| {
+                let verified = header.verify_for(blob_id);
+                !verified.is_ok_and(|header| header.verify_segment(segment, &commitment, &path).is_ok())
+            }),
+            Err(error) => error == StoreReadError::Corrupt,
+        });
+        self.write_if(vec![Write::Delete { key }], Some(only_if)).await
+    }
+
+    /// The segments of a blob of which there is a commitment, at most `limit`.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreReadError::Failed`].
+    pub async fn commitments_of(
+        &self,
+        blob_id: BlobId,
+        limit: usize,
+    ) -> Result<Vec<SegmentIndex>, StoreReadError> {
+        let page = self.page(keys::commitments_of(&blob_id), None, limit).await?;
+        let segments = page.iter().filter_map(|(key, _)| keys::parse_commitment(key));
+        Ok(segments.map(|(_, segment)| segment).collect())
     }
 
     /// A page of the commitments in the store, blob by blob, from after `after` on.
@@ -408,6 +488,12 @@ impl SliverStore {
         let key = keys::record(&blob_id);
         let record = self.blocking(move |records| read_all(records, &key)).await?;
         Announcement::from_bytes(&record).map_err(|_| StoreReadError::Corrupt)
+    }
+
+    /// True if there is a record of the blob, readable or not.
+    #[must_use]
+    pub fn has_record(&self, blob_id: BlobId) -> bool {
+        self.has(&keys::record(&blob_id))
     }
 
     /// A page of blobs with a record, in the order of their IDs, from after `after` on.
@@ -494,6 +580,14 @@ impl SliverStore {
         })
         .await
     }
+}
+
+/// Takes the record of a commitment apart: header, path, commitment.
+fn parse_commitment(record: &Bytes) -> Option<(BlobHeader, Vec<Hash>, Bytes)> {
+    let (len, rest) = record.split_first_chunk::<2>()?;
+    let head = rest.get(..usize::from(u16::from_le_bytes(*len)))?;
+    let (header, path) = codec::decode_exact::<(BlobHeader, Vec<Hash>), COMMITMENT_HEAD_LIMIT>(head).ok()?;
+    Some((header, path, record.slice(2 + head.len()..)))
 }
 
 fn read_all(records: &Store, key: &Key) -> Result<Bytes, StoreReadError> {

@@ -17,6 +17,8 @@ mod actor;
 mod blocking;
 mod keys;
 mod mailbox;
+#[cfg(test)]
+pub(crate) mod tests;
 
 pub use self::{
     actor::{Actor, Config},

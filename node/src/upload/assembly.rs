@@ -30,6 +30,15 @@ struct Assembly {
     touched: Duration,
 }
 
+/// A sliver of which every part came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Whole {
+    /// Its bytes.
+    pub(super) sliver: Vec<u8>,
+    /// Bytes that it goes on taking of its sender's share, until [`Assemblies::release`].
+    pub(super) reserved: usize,
+}
+
 /// All slivers in the making. Time is the time since some start.
 #[derive(Debug)]
 pub(super) struct Assemblies {
@@ -37,6 +46,7 @@ pub(super) struct Assemblies {
     /// Share of `bytes_max` that one peer may take.
     bytes_max_per_peer: usize,
     idle_max: Duration,
+    /// INV: what `bytes_of` adds up to; slivers that are whole count until they are released.
     bytes: usize,
     slivers: BTreeMap<(PeerId, SliverAt), Assembly>,
     bytes_of: BTreeMap<PeerId, usize>,
@@ -56,14 +66,15 @@ impl Assemblies {
         }
     }
 
-    /// Takes a part of a sliver of `len` bytes; returns the sliver once it is whole.
+    /// Takes a part of a sliver of `len` bytes; returns the sliver once it is whole. It then still waits to be checked
+    /// and written, which takes as much memory as before: its bytes stay booked until [`Self::release`].
     pub(super) fn part(
         &mut self,
         now: Duration,
         (from, at): (PeerId, SliverAt),
         len: usize,
         (offset, part): (usize, &Bytes),
-    ) -> Result<Option<Vec<u8>>, PartError> {
+    ) -> Result<Option<Whole>, PartError> {
         let is_placed = offset.is_multiple_of(RANGE_BYTES_MAX)
             && offset < len
             && part.len() == RANGE_BYTES_MAX.min(len - offset);
@@ -72,7 +83,7 @@ impl Assemblies {
         }
         // A sliver that comes in one part is never in the making.
         if part.len() == len {
-            return Ok(Some(part.to_vec()));
+            return Ok(Some(Whole { sliver: part.to_vec(), reserved: 0 }));
         }
         let key = (from, at);
         if !self.slivers.contains_key(&key) {
@@ -97,9 +108,10 @@ impl Assemblies {
         if assembly.buffer.len() != len {
             return Err(PartError::Misplaced);
         }
-        assembly.touched = now;
         let received = &mut assembly.received[offset / RANGE_BYTES_MAX];
         if !*received {
+            // Only what is new counts as going on: a part sent again and again must not hold the room for ever.
+            assembly.touched = now;
             *received = true;
             assembly.missing -= 1;
             assembly.buffer[offset..][..part.len()].copy_from_slice(part);
@@ -107,26 +119,30 @@ impl Assemblies {
         if assembly.missing > 0 {
             return Ok(None);
         }
-        Ok(self.remove(&key))
+        let whole = self.slivers.remove(&key);
+        Ok(whole.map(|assembly| Whole { sliver: assembly.buffer, reserved: len }))
     }
 
-    fn remove(&mut self, key: &(PeerId, SliverAt)) -> Option<Vec<u8>> {
-        let assembly = self.slivers.remove(key)?;
-        self.bytes -= assembly.buffer.len();
-        if let Some(bytes) = self.bytes_of.get_mut(&assembly.from) {
-            *bytes -= assembly.buffer.len();
+    /// Gives back the room of a sliver of `from` that was whole, and is now written or refused.
+    pub(super) fn release(&mut self, from: PeerId, reserved: usize) {
+        self.bytes = self.bytes.saturating_sub(reserved);
+        if let Some(bytes) = self.bytes_of.get_mut(&from) {
+            *bytes = bytes.saturating_sub(reserved);
             if *bytes == 0 {
-                self.bytes_of.remove(&assembly.from);
+                self.bytes_of.remove(&from);
             }
         }
-        Some(assembly.buffer)
     }
 
     fn forget_idle(&mut self, now: Duration) {
-        let idle = self.slivers.iter().filter(|(_, assembly)| now - assembly.touched > self.idle_max);
-        let idle: Vec<_> = idle.map(|(key, _)| *key).collect();
+        // Parts are taken in another order than their times were: `now` may be a little before the last touch.
+        let is_idle = |assembly: &Assembly| now.saturating_sub(assembly.touched) > self.idle_max;
+        let idle: Vec<_> =
+            self.slivers.iter().filter(|(_, assembly)| is_idle(assembly)).map(|(key, _)| *key).collect();
         for key in idle {
-            self.remove(&key);
+            if let Some(assembly) = self.slivers.remove(&key) {
+                self.release(assembly.from, assembly.buffer.len());
+            }
         }
     }
 
@@ -167,7 +183,7 @@ mod tests {
         peer: PeerId,
         segment: u32,
         index: usize,
-    ) -> Result<Option<Vec<u8>>, PartError> {
+    ) -> Result<Option<Whole>, PartError> {
         let (offset, bytes) = part(index);
         assemblies.part(Duration::from_secs(seconds), (peer, at(segment)), LEN, (offset, &bytes))
     }
@@ -178,8 +194,10 @@ mod tests {
         for index in [2, 0, 2, 0] {
             assert_eq!(take(&mut assemblies, 0, PEER, 0, index), Ok(None));
         }
-        let sliver = take(&mut assemblies, 0, PEER, 0, 1).unwrap().unwrap();
-        assert_eq!(sliver, [part(0).1, part(1).1, part(2).1].concat());
+        let whole = take(&mut assemblies, 0, PEER, 0, 1).unwrap().unwrap();
+        assert_eq!(whole.sliver, [part(0).1, part(1).1, part(2).1].concat());
+        assert_eq!((whole.reserved, assemblies.bytes()), (LEN, LEN), "it still waits to be written");
+        assemblies.release(PEER, whole.reserved);
         assert_eq!(assemblies.bytes(), 0);
     }
 
@@ -211,5 +229,39 @@ mod tests {
         // What nobody goes on with makes room for others.
         assert_eq!(take(&mut assemblies, 31, PeerId([3; 32]), 0, 0), Ok(None));
         assert_eq!(assemblies.bytes(), LEN);
+    }
+
+    #[test]
+    fn whole_slivers_count_until_they_are_written() {
+        let mut assemblies = Assemblies::new(4 * LEN, Duration::from_secs(30));
+        for segment in [0, 1] {
+            for index in [0, 1] {
+                assert_eq!(take(&mut assemblies, 0, PEER, segment, index), Ok(None));
+            }
+            assert!(take(&mut assemblies, 0, PEER, segment, 2).unwrap().is_some());
+        }
+        assert_eq!(take(&mut assemblies, 0, PEER, 2, 0), Err(PartError::Busy));
+        assemblies.release(PEER, LEN);
+        assert_eq!(take(&mut assemblies, 0, PEER, 2, 0), Ok(None));
+    }
+
+    #[test]
+    fn a_part_sent_again_holds_no_room() {
+        let mut assemblies = Assemblies::new(2 * LEN, Duration::from_secs(30));
+        for seconds in [0, 20, 40] {
+            assert_eq!(take(&mut assemblies, seconds, PEER, 0, 0), Ok(None));
+        }
+        assert_eq!(
+            take(&mut assemblies, 41, PEER, 1, 0),
+            Ok(None),
+            "the first sliver got nothing new for 41 s"
+        );
+    }
+
+    #[test]
+    fn a_clock_read_before_the_last_part_came_is_no_harm() {
+        let mut assemblies = Assemblies::new(10 * LEN, Duration::from_secs(30));
+        assert_eq!(take(&mut assemblies, 5, PEER, 0, 0), Ok(None));
+        assert_eq!(take(&mut assemblies, 4, PEER, 1, 0), Ok(None));
     }
 }

@@ -1,16 +1,23 @@
 //! What clients send: commitments and slivers, put together, checked in full, and made durable.
 //!
 //! Nothing here vouches for anything: a sliver is kept once it was checked against a commitment that leads to its
-//! blob ID, and a node signs only what it finds on its disk. Slivers of blobs that are never certified are dropped
-//! after a while.
+//! blob ID, and a node signs only what it finds on its disk. What came in part for a blob that is not
+//! certified in time is dropped.
 //!
 //! # Invariants
 //!
 //! - Slivers in the making are bounded in bytes, over all peers and for each of them.
+//! - What this node may have vouched for is never dropped: a certificate may still be made of its word.
 //! - A sliver is written at most once while it is whole; a part that comes twice changes nothing.
 
 mod assembly;
+mod missing;
+mod pending;
 mod service;
+mod stale;
 
-pub(crate) use self::service::missing_slivers;
-pub use self::service::{Config, Uploads};
+pub(crate) use self::missing::{missing_in_segment, missing_of_blob};
+pub use self::{
+    service::{Config, Uploads},
+    stale::StaleUploads,
+};

@@ -1,8 +1,7 @@
 //! Takes commitments and slivers from clients, and vouches for what is on the disk.
 
 use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -12,14 +11,18 @@ use protocol::{
     bls::SecretKey,
     certificate::{MemberSignature, Persistence, Statement as _, StorageConfirmation},
     commitment::{BlobHeader, SegmentCommitment, VerifiedHeader},
-    encoding::{Axis, encode::sliver_index},
+    encoding::encode::sliver_index,
     hash::Hash,
     message::{BlobStatus, Refusal, SliverAt},
     planted::{Bug, is_planted},
 };
 use tokio::time::Instant;
 
-use super::assembly::{Assemblies, PartError};
+use super::{
+    assembly::{Assemblies, PartError, Whole},
+    missing::missing_of_blob,
+    pending::{Dropping, Pending},
+};
 use crate::{
     commitments::{CommitmentCache, CommitmentReadError},
     encoder::Encoder,
@@ -35,7 +38,7 @@ pub struct Config {
     pub assembly_bytes: usize,
     /// How long a sliver in the making may get nothing.
     pub idle_max: Duration,
-    /// How long slivers of a blob that is not certified are kept after the last of them came.
+    /// How long part of what this node should hold of a blob that is not certified is kept after the last of it came.
     pub pending_ttl: Duration,
 }
 
@@ -48,6 +51,9 @@ impl Default for Config {
         }
     }
 }
+
+/// Missing slivers are counted up to about here when a client asks: it must send again in any case.
+const MISSING_TOLD_MAX: u32 = 1_000;
 
 /// Takes what clients send; cheap to clone.
 #[derive(Clone)]
@@ -63,13 +69,32 @@ struct Inner {
     encoder: Encoder,
     start: Instant,
     assemblies: Mutex<Assemblies>,
-    /// When something last came for a blob that is not known to be certified.
-    pending: Mutex<BTreeMap<BlobId, Instant>>,
+    pending: Mutex<Pending>,
+}
+
+/// The room of a sliver that is whole, given back when it is written or refused.
+struct Room<'a> {
+    assemblies: &'a Mutex<Assemblies>,
+    from: PeerId,
+    reserved: usize,
+}
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        let mut assemblies = self.assemblies.lock().unwrap_or_else(PoisonError::into_inner);
+        assemblies.release(self.from, self.reserved);
+    }
 }
 
 impl std::fmt::Debug for Uploads {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Uploads").field("config", &self.0.config).finish_non_exhaustive()
+    }
+}
+
+impl From<Dropping> for Refusal {
+    fn from(_: Dropping) -> Self {
+        Self::Busy
     }
 }
 
@@ -119,6 +144,7 @@ impl Uploads {
     ) -> Result<(), Refusal> {
         let verified = self.acceptable(header).await?;
         let blob_id = verified.blob_id();
+        self.hold(blob_id)?;
         if self.0.commitments.get(blob_id, segment).await.is_ok() {
             return Ok(());
         }
@@ -131,9 +157,9 @@ impl Uploads {
             .await
             .map_err(|_| Refusal::Internal)?
             .map_err(|_| Refusal::Unverifiable)?;
+        self.touch(blob_id)?;
         self.0.store.put_commitment(header, segment, &path, &bytes).await.map_err(refusal_of_write)?;
         self.0.commitments.insert(verified, segment, commitment);
-        self.touch(blob_id);
         Ok(())
     }
 
@@ -168,7 +194,7 @@ impl Uploads {
             CommitmentReadError::Failed => Refusal::Internal,
         })?;
         let shape = header.shape().segment(at.segment).map_err(|_| Refusal::Malformed)?;
-        self.touch(at.blob_id);
+        self.touch(at.blob_id)?;
         if inner.store.has_sliver(&at) {
             return Ok(());
         }
@@ -181,12 +207,17 @@ impl Uploads {
             len,
             (offset, &part),
         );
-        let sliver = match whole {
-            Ok(Some(sliver)) => sliver,
+        let Whole { sliver, reserved } = match whole {
+            Ok(Some(whole)) => whole,
             Ok(None) => return Ok(()),
             Err(PartError::Misplaced) => return Err(Refusal::Malformed),
             Err(PartError::Busy) => return Err(Refusal::Busy),
         };
+        let _room = Room { assemblies: &inner.assemblies, from, reserved };
+        // Asked once a sliver, not with every part of it.
+        if let Ok(BlobStatus::Invalid(_)) = inner.registry.status(at.blob_id).await {
+            return Err(Refusal::Invalid);
+        }
         let (parity, sliver) = self.check(at, &commitment, shape, sliver).await?;
         inner.store.put_sliver(at, parity, &sliver).await.map_err(refusal_of_write)
     }
@@ -226,7 +257,10 @@ impl Uploads {
     ) -> Result<Result<MemberSignature, u32>, Refusal> {
         let verified = self.acceptable(header).await?;
         let inner = &self.0;
-        let missing = missing_slivers(&inner.membership, &inner.store, &verified);
+        // From here on it is not dropped before its time is over once more, so that what is found below stays.
+        self.hold(verified.blob_id())?;
+        let missing = missing_of_blob(&inner.membership, &inner.store, &verified, MISSING_TOLD_MAX).await;
+        let missing = missing.map_err(|_| Refusal::Internal)?;
         if missing > 0 && !is_planted(Bug::ConfirmedBlindly) {
             return Ok(Err(missing));
         }
@@ -238,64 +272,124 @@ impl Uploads {
         signature.map(Ok).map_err(|_| Refusal::Internal)
     }
 
-    fn touch(&self, blob_id: BlobId) {
-        self.0.pending.lock().unwrap_or_else(PoisonError::into_inner).insert(blob_id, Instant::now());
+    fn pending(&self) -> MutexGuard<'_, Pending> {
+        // Nothing that can panic runs under this lock.
+        self.0.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// When something last came for a blob, if lately.
+    fn touch(&self, blob_id: BlobId) -> Result<(), Dropping> {
+        self.pending().touch(self.0.start.elapsed(), blob_id)
+    }
+
+    fn hold(&self, blob_id: BlobId) -> Result<(), Dropping> {
+        self.pending().hold(self.0.start.elapsed(), blob_id)
+    }
+
+    /// For how long nothing came for a blob, if something did lately.
     #[must_use]
-    pub fn last_touched(&self, blob_id: &BlobId) -> Option<Instant> {
-        self.0.pending.lock().unwrap_or_else(PoisonError::into_inner).get(blob_id).copied()
+    pub fn untouched_for(&self, blob_id: &BlobId) -> Option<Duration> {
+        let touched = self.pending().touched(blob_id)?;
+        Some(self.0.start.elapsed().saturating_sub(touched))
     }
 
-    /// Drops what came for blobs that were not certified in time. Called from time to time.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreReadError`] if the store fails.
-    pub async fn drop_stale(&self) -> Result<u32, StoreReadError> {
-        const PAGE: usize = 256;
-        let inner = &self.0;
-        let (mut after, mut dropped) = (None, 0);
+    /// Pause between looks for what is stale: it goes away within an eighth of its time more.
+    pub(super) fn sweep_interval(&self) -> Duration {
+        (self.0.config.pending_ttl / 8).clamp(Duration::from_secs(1), Duration::from_secs(600))
+    }
+
+    /// Finds what came before the node was started.
+    pub(super) async fn find_pending(&self) -> Result<(), StoreReadError> {
+        let mut after = None;
         loop {
-            let page = inner.store.committed(after, PAGE).await?;
-            let Some(last) = page.last() else { return Ok(dropped) };
+            let page = self.0.store.committed(after, PAGE).await?;
+            let Some(last) = page.last() else { return Ok(()) };
             after = Some(*last);
             for blob_id in page {
-                if inner.registry.status(blob_id).await? != BlobStatus::Unknown {
-                    inner.pending.lock().unwrap_or_else(PoisonError::into_inner).remove(&blob_id);
-                    continue;
+                match self.0.registry.status(blob_id).await {
+                    // A record that rotted is found again, and then says which it is.
+                    Ok(BlobStatus::Unknown) | Err(StoreReadError::Corrupt) => {
+                        self.pending().found(self.0.start.elapsed(), blob_id);
+                    }
+                    Ok(BlobStatus::Certified(_) | BlobStatus::Invalid(_)) => {}
+                    Err(error) => return Err(error),
                 }
-                // A blob from before a restart is as if something had just come for it.
-                let touched = *inner
-                    .pending
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .entry(blob_id)
-                    .or_insert_with(Instant::now);
-                if touched.elapsed() > inner.config.pending_ttl {
-                    let drop = inner.store.drop_blob(blob_id, inner.membership.shards()).await;
-                    drop.map_err(|_| StoreReadError::Failed)?;
-                    inner.commitments.forget(blob_id);
-                    inner.pending.lock().unwrap_or_else(PoisonError::into_inner).remove(&blob_id);
+            }
+        }
+    }
+
+    /// Drops what came in part for blobs that were not certified in time; says how many of them.
+    pub(super) async fn drop_stale(&self) -> Result<u32, StaleError> {
+        let (ttl, now) = (self.0.config.pending_ttl, self.0.start.elapsed());
+        let stale = self.pending().stale(now, ttl);
+        let mut dropped = 0;
+        for blob_id in stale {
+            if !self.pending().begin_drop(self.0.start.elapsed(), ttl, blob_id) {
+                continue;
+            }
+            let fate = self.drop_if_partial(blob_id).await;
+            let mut pending = self.pending();
+            pending.settle(blob_id);
+            match fate {
+                Ok(Fate::Kept) => {}
+                Ok(Fate::Dropped) => {
                     dropped += 1;
                     tracing::info!(%blob_id, "dropped a blob that was not certified in time");
                 }
+                // Another time.
+                Ok(Fate::Unclear) | Err(StaleError::Write(StoreWriteError::Full)) => {
+                    pending.found(self.0.start.elapsed(), blob_id);
+                }
+                Err(error) => return Err(error),
             }
         }
+        Ok(dropped)
+    }
+
+    /// Drops a blob of which this node lacks something. If it lacks nothing it may have vouched for the blob, and the
+    /// certificate may be made of its word at any time.
+    async fn drop_if_partial(&self, blob_id: BlobId) -> Result<Fate, StaleError> {
+        let inner = &self.0;
+        match inner.registry.status(blob_id).await {
+            Ok(BlobStatus::Unknown) => {}
+            Ok(BlobStatus::Certified(_) | BlobStatus::Invalid(_)) => return Ok(Fate::Kept),
+            Err(StoreReadError::Corrupt) => return Ok(Fate::Unclear),
+            Err(error) => return Err(error.into()),
+        }
+        let Some(segment) = inner.store.commitments_of(blob_id, 1).await?.first().copied() else {
+            return Ok(Fate::Kept);
+        };
+        let header = match inner.commitments.get(blob_id, segment).await {
+            Ok((header, _)) => header,
+            // The scrubber removes a commitment that rotted.
+            Err(CommitmentReadError::NotFound) => return Ok(Fate::Unclear),
+            Err(CommitmentReadError::Failed) => return Err(StoreReadError::Failed.into()),
+        };
+        if missing_of_blob(&inner.membership, &inner.store, &header, 0).await? == 0 {
+            return Ok(Fate::Kept);
+        }
+        inner.store.drop_blob(blob_id, inner.membership.shards()).await?;
+        inner.commitments.forget(blob_id);
+        Ok(Fate::Dropped)
     }
 }
 
-/// Slivers of a blob that this node should hold and does not.
-pub(crate) fn missing_slivers(membership: &Membership, store: &SliverStore, header: &VerifiedHeader) -> u32 {
-    let blob_id = header.blob_id();
-    let mut missing = 0;
-    for segment in header.shape().segments() {
-        for pair in membership.pairs(&blob_id, segment) {
-            for axis in [Axis::Primary, Axis::Secondary] {
-                missing += u32::from(!store.has_sliver(&SliverAt { blob_id, segment, pair, axis }));
-            }
-        }
-    }
-    missing
+/// What became of a blob for which nothing came for long.
+enum Fate {
+    /// It is certified, invalid or whole.
+    Kept,
+    Dropped,
+    /// That cannot be said now.
+    Unclear,
 }
+
+/// Why stale uploads were not dropped.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StaleError {
+    #[error(transparent)]
+    Read(#[from] StoreReadError),
+    #[error(transparent)]
+    Write(#[from] StoreWriteError),
+}
+
+/// Blobs listed from the store at once.
+const PAGE: usize = 256;

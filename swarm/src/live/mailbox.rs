@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use protocol::PeerId;
 use tokio::{
-    sync::{Notify, mpsc, oneshot, watch},
+    sync::{Notify, mpsc, oneshot},
     time::{Instant, timeout},
 };
 
@@ -20,6 +20,7 @@ use crate::{
     limits::REQUEST_TIMEOUT_MAX,
     network::{ConnectedPeers, Network, Offence, PeerRole, PublishError, RequestError, check_gossip},
     peers::PeerBook,
+    view::View,
 };
 
 /// Requests and publications that may wait for the event loop, which takes some 10 µs for each: more means that it is
@@ -107,7 +108,7 @@ pub struct LiveNetwork {
     listening: Arc<[Address]>,
     commands: mpsc::Sender<Command>,
     shared: Arc<Shared>,
-    connected: watch::Receiver<Arc<BTreeSet<PeerId>>>,
+    connected: View<BTreeSet<PeerId>>,
 }
 
 impl LiveNetwork {
@@ -115,7 +116,7 @@ impl LiveNetwork {
         peer: PeerId,
         listening: Vec<Address>,
         shared: Arc<Shared>,
-        connected: watch::Receiver<Arc<BTreeSet<PeerId>>>,
+        connected: View<BTreeSet<PeerId>>,
     ) -> (Self, mpsc::Receiver<Command>) {
         let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
         (Self { peer, listening: listening.into(), commands, shared, connected }, receiver)

@@ -39,7 +39,7 @@ use std::{
 use futures::StreamExt as _;
 use libp2p::{Swarm, core::transport::ListenerId, swarm::SwarmEvent};
 use protocol::NetworkId;
-use tokio::{sync::watch, time::timeout};
+use tokio::time::timeout;
 
 use self::{behaviour::Behaviour, mailbox::Shared};
 pub use self::{event_loop::EventLoop, gate::ConnectionLimits, keys::SecretKey, mailbox::LiveNetwork};
@@ -144,7 +144,7 @@ impl Live {
         }
         let limits = &config.limits;
         let (inbox, receiver) = queue(limits.control_queue, limits.gossip_queue, limits.bulk_queue);
-        let (view, connected) = watch::channel(Arc::default());
+        let (view, connected) = crate::view::view(Arc::default());
         let (network, commands) = LiveNetwork::new(peer, listening, Arc::clone(&shared), connected);
         tracing::info!(%peer, network = %config.network, listening = ?network.listen_addresses(), "network started");
         let event_loop = EventLoop::new(&config, swarm, shared, event_loop::Ends { commands, inbox, view });

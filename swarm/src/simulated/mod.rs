@@ -34,11 +34,7 @@ use std::{fmt, future::Future, ops::RangeInclusive, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use protocol::{NetworkId, PeerId};
-use tokio::{
-    sync::{oneshot, watch},
-    task::JoinSet,
-    time::timeout,
-};
+use tokio::{sync::oneshot, task::JoinSet, time::timeout};
 
 use self::world::{Shared, World};
 use crate::{
@@ -47,6 +43,7 @@ use crate::{
     inbound::InboundReceiver,
     limits::{Limits, REQUEST_TIMEOUT_MAX},
     network::{ConnectedPeers, Network, Offence, PeerRole, PublishError, RequestError, check_gossip},
+    view::View,
 };
 
 /// How one direction between two nodes behaves.
@@ -232,7 +229,7 @@ pub struct SimulatedNetwork {
     _pump: Arc<JoinSet<()>>,
     peer: PeerId,
     incarnation: u64,
-    view: watch::Receiver<Arc<std::collections::BTreeSet<PeerId>>>,
+    view: View<std::collections::BTreeSet<PeerId>>,
 }
 
 impl fmt::Debug for SimulatedNetwork {

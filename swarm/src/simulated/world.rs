@@ -10,7 +10,7 @@ use protocol::{NetworkId, PeerId};
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use tokio::{
-    sync::{Notify, watch},
+    sync::Notify,
     time::{Instant, sleep_until},
 };
 
@@ -24,6 +24,7 @@ use crate::{
     inbound::{Answer, Inbound, InboundReceiver, InboundSender, queue},
     limits::{Admission, Limits},
     peers::PeerBook,
+    view::{View, ViewSender},
 };
 
 /// Two nodes, the smaller identity first.
@@ -61,7 +62,7 @@ pub(super) struct Node {
     pub(super) topics: BTreeSet<Topic>,
     pub(super) inbox: InboundSender,
     pub(super) book: PeerBook,
-    pub(super) connected: watch::Sender<Arc<BTreeSet<PeerId>>>,
+    pub(super) connected: ViewSender<BTreeSet<PeerId>>,
     /// Dials that failed since the last connection.
     pub(super) failures: BTreeMap<PeerId, u32>,
     /// Peers for which a pause before the next dial runs.
@@ -249,10 +250,10 @@ impl World {
         peer: PeerId,
         network: NetworkId,
         topics: &[Topic],
-    ) -> (u64, watch::Receiver<Arc<BTreeSet<PeerId>>>, InboundReceiver) {
+    ) -> (u64, View<BTreeSet<PeerId>>, InboundReceiver) {
         let limits = &self.plan.limits;
         let (inbox, receiver) = queue(limits.control_queue, limits.gossip_queue, limits.bulk_queue);
-        let (connected, view) = watch::channel(Arc::default());
+        let (connected, view) = crate::view::view(Arc::default());
         let incarnation = self.number();
         let node = Node {
             incarnation,

@@ -12,7 +12,7 @@ use protocol::{
     genesis::Genesis,
     message::{BlobRecord, Refusal, Request, Response, SliverAt},
 };
-use swarm::{Channel, Network};
+use swarm::Network;
 
 /// How long the writer waits for an answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -97,14 +97,13 @@ impl WrongWriter {
         let committee = self.genesis.committee();
         let member = committee.member(self.victim).expect("the victim is a member");
         let commitment = Request::StoreCommitment { header: self.header, segment, path: Vec::new() };
-        self.ask(network, self.victim, (Channel::Control, &commitment, self.commitment.to_bytes().into()))
-            .await?;
+        self.ask(network, self.victim, (&commitment, self.commitment.to_bytes().into())).await?;
         let pair = committee.pair_of(&blob_id, segment, committee.shards(self.victim)[0]);
         let at = SliverAt { blob_id, segment, pair, axis: Axis::Secondary };
         let mut sliver = self.segment.sliver_of_pair(Axis::Secondary, pair).to_vec();
         sliver[0] ^= 1;
         let request = Request::StoreSliver { at, offset: 0 };
-        let answer = ask(network, member.peer, (Channel::Bulk, &request, sliver.into()), TIMEOUT).await;
+        let answer = ask(network, member.peer, (&request, sliver.into()), TIMEOUT).await;
         Ok(answer.map(|(response, _)| response))
     }
 
@@ -115,7 +114,7 @@ impl WrongWriter {
     /// [`NotCertified`] if it gives no answer.
     pub async fn ask_to_confirm<N: Network>(&self, network: &N) -> Result<Response, NotCertified> {
         let confirm = Request::Confirm { header: self.header, persistence: Persistence::Permanent };
-        self.ask(network, self.victim, (Channel::Control, &confirm, Bytes::new())).await
+        self.ask(network, self.victim, (&confirm, Bytes::new())).await
     }
 
     /// Sends everybody but the victim what it should hold, and has the blob certified.
@@ -136,7 +135,7 @@ impl WrongWriter {
         for node in committee.nodes().filter(|node| *node != self.victim) {
             self.send(network, node).await?;
             let confirm = Request::Confirm { header: self.header, persistence: Persistence::Permanent };
-            match self.ask(network, node, (Channel::Control, &confirm, Bytes::new())).await? {
+            match self.ask(network, node, (&confirm, Bytes::new())).await? {
                 Response::Confirmed(signature) => {
                     builder.add(&signature).map_err(|error| NotCertified(error.to_string()))?;
                 }
@@ -147,7 +146,7 @@ impl WrongWriter {
         let certify = Request::Certify(BlobRecord { header: self.header, certificate });
         for member in committee.members() {
             // The others are told by gossip, and may have found the blob out by the time they are told here.
-            match ask(network, member.peer, (Channel::Control, &certify, Bytes::new()), TIMEOUT).await {
+            match ask(network, member.peer, (&certify, Bytes::new()), TIMEOUT).await {
                 Ok(_) | Err(ExchangeError::Refused(Refusal::Invalid)) => {}
                 Err(error) => return Err(NotCertified(format!("{}: {error}", member.name))),
             }
@@ -159,15 +158,14 @@ impl WrongWriter {
         let (blob_id, segment) = (self.blob_id(), SegmentIndex(0));
         let commitment = Request::StoreCommitment { header: self.header, segment, path: Vec::new() };
         let bytes = self.commitment.to_bytes().into();
-        self.ask(network, node, (Channel::Control, &commitment, bytes)).await?;
+        self.ask(network, node, (&commitment, bytes)).await?;
         let committee = self.genesis.committee();
         for shard in committee.shards(node) {
             let pair = committee.pair_of(&blob_id, segment, *shard);
             for axis in [Axis::Primary, Axis::Secondary] {
                 let at = SliverAt { blob_id, segment, pair, axis };
                 let sliver = Bytes::copy_from_slice(self.segment.sliver_of_pair(axis, pair));
-                self.ask(network, node, (Channel::Bulk, &Request::StoreSliver { at, offset: 0 }, sliver))
-                    .await?;
+                self.ask(network, node, (&Request::StoreSliver { at, offset: 0 }, sliver)).await?;
             }
         }
         Ok(())
@@ -177,11 +175,11 @@ impl WrongWriter {
         &self,
         network: &N,
         node: NodeIndex,
-        (channel, request, payload): (Channel, &Request, Bytes),
+        (request, payload): (&Request, Bytes),
     ) -> Result<Response, NotCertified> {
         let member =
             self.genesis.committee().member(node).ok_or_else(|| NotCertified("no such node".into()))?;
-        let answer = ask(network, member.peer, (channel, request, payload), TIMEOUT).await;
+        let answer = ask(network, member.peer, (request, payload), TIMEOUT).await;
         answer
             .map(|(response, _)| response)
             .map_err(|error| NotCertified(format!("{}: {error}", member.name)))

@@ -27,7 +27,7 @@ use protocol::PeerId;
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 use tokio::{
-    sync::{Semaphore, mpsc, watch},
+    sync::{Semaphore, mpsc},
     time::{sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -48,13 +48,14 @@ use crate::{
     frame::{Channel, Topic},
     inbound::InboundSender,
     limits::Limits,
+    view::ViewSender,
 };
 
 /// The ends of the channels that the event loop holds.
 pub(super) struct Ends {
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) inbox: InboundSender,
-    pub(super) view: watch::Sender<Arc<BTreeSet<PeerId>>>,
+    pub(super) view: ViewSender<BTreeSet<PeerId>>,
 }
 
 /// Runs a network over libp2p; see [`Self::run`].

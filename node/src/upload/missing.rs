@@ -1,0 +1,81 @@
+//! What of a blob a node should hold and does not.
+
+use std::sync::Arc;
+
+use protocol::{SegmentIndex, commitment::VerifiedHeader, encoding::Axis, message::SliverAt};
+
+use crate::{
+    membership::Membership,
+    sliver_store::{SliverStore, StoreReadError},
+};
+
+/// Slivers of a segment that this node should hold and does not. Without the commitment nothing of the segment can be
+/// checked or served, so it is as if a
+/// sliver were missing.
+pub(crate) fn missing_in_segment(
+    membership: &Membership,
+    store: &SliverStore,
+    header: &VerifiedHeader,
+    segment: SegmentIndex,
+) -> u32 {
+    let blob_id = header.blob_id();
+    let slivers = membership.pairs(&blob_id, segment).flat_map(|pair| {
+        [Axis::Primary, Axis::Secondary].map(|axis| SliverAt { blob_id, segment, pair, axis })
+    });
+    let missing: u32 = slivers.map(|at| u32::from(!store.has_sliver(&at))).sum();
+    missing.max(u32::from(!store.has_commitment(blob_id, segment)))
+}
+
+/// What this node should hold of a blob and does not, counted until it is more than `limit`.
+///
+/// A header that nobody vouched for may claim billions of segments: a limit keeps the work within what is really held.
+///
+/// # Errors
+///
+/// [`StoreReadError::Failed`] if the store has stopped.
+pub(crate) async fn missing_of_blob(
+    membership: &Arc<Membership>,
+    store: &SliverStore,
+    header: &VerifiedHeader,
+    limit: u32,
+) -> Result<u32, StoreReadError> {
+    let (membership, header) = (Arc::clone(membership), *header);
+    let count = move |store: &SliverStore| {
+        let mut missing = 0_u32;
+        for segment in header.shape().segments() {
+            missing = missing.saturating_add(missing_in_segment(&membership, store, &header, segment));
+            if missing > limit {
+                break;
+            }
+        }
+        missing
+    };
+    // A terabyte has a million entries in the index: not on a task that others wait for.
+    store.look(count).await
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::{
+        commitment::{BlobHeader, FORMAT_VERSION},
+        encoding::BlobShape,
+        hash::Hash,
+    };
+
+    use super::*;
+    use crate::{membership::tests::lone_member, sliver_store::tests::Bench};
+
+    #[tokio::test]
+    async fn a_blob_of_billions_of_segments_is_no_work() {
+        let bench = Bench::new(7, 0);
+        let membership = Arc::new(lone_member(7));
+        let full = BlobShape::new(7, u64::from(u32::MAX)).unwrap().range(SegmentIndex(0)).unwrap();
+        let length = full.end * u64::from(u32::MAX);
+        let header = BlobHeader { version: FORMAT_VERSION, n_shards: 7, length, root: Hash([1; 32]) };
+        let header = header.verify().unwrap();
+        assert_eq!(header.shape().n_segments(), u32::MAX);
+        let missing = missing_of_blob(&membership, &bench.store, &header, 100).await.unwrap();
+        // Seven pairs of two slivers a segment, until there are more than a hundred.
+        assert_eq!(missing, 8 * 14);
+    }
+}

@@ -1,0 +1,40 @@
+//! Drops, from time to time, what came for blobs that were never certified.
+
+use tokio_util::sync::CancellationToken;
+
+use super::service::{StaleError, Uploads};
+
+/// Looks for stale uploads, again and again.
+#[derive(Debug)]
+pub struct StaleUploads(Uploads);
+
+impl StaleUploads {
+    /// Returns the actor, not yet running.
+    #[must_use]
+    pub const fn new(uploads: Uploads) -> Self {
+        Self(uploads)
+    }
+
+    /// Runs until `stop` is cancelled. A failure of the store is logged and tried again: whoever writes next notices it.
+    pub async fn run(self, stop: CancellationToken) {
+        let sweeping = async {
+            while let Err(error) = self.0.find_pending().await {
+                tracing::warn!(%error, "cannot list what was uploaded before the start");
+                tokio::time::sleep(self.0.sweep_interval()).await;
+            }
+            loop {
+                tokio::time::sleep(self.0.sweep_interval()).await;
+                match self.0.drop_stale().await {
+                    Ok(_) => {}
+                    Err(StaleError::Read(error)) => tracing::warn!(%error, "cannot look for stale uploads"),
+                    Err(StaleError::Write(error)) => tracing::warn!(%error, "cannot drop a stale upload"),
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            () = sweeping => {}
+        }
+    }
+}
