@@ -1,4 +1,5 @@
-//! How fast blobs become slivers and slivers blobs: `cargo bench -p protocol --bench encoding [-- --json] [--quick]`.
+//! How fast blobs become slivers and slivers blobs: `cargo bench -p protocol --bench encoding -- [--json] [--quick] [--n N]
+//! [--size BYTES]`.
 //!
 //! Every rate is MiB of blob per CPU-second of the one thread that did the work, the best of several rounds, beside
 //! the rate of BLAKE3 and of memcpy over the same number of bytes in the same round: only the ratio between two rates
@@ -233,9 +234,19 @@ fn main() {
             "op", "n", "size", "MiB/cpu-s", "µs", "/blake3", "/memcpy"
         );
     }
+    let asked = |name: &str| {
+        let mut args = std::env::args().skip_while(|arg| arg != name);
+        args.nth(1).map(|value| value.parse::<u64>().unwrap())
+    };
     for size in [1 << 10, 64 << 10, 1 << 20, 32 << 20, 256 << 20] {
+        if asked("--size").is_some_and(|asked| asked != size) {
+            continue;
+        }
         bench.baseline(size);
         for n in [10, 100, 1000] {
+            if asked("--n").is_some_and(|asked| asked != u64::from(n)) {
+                continue;
+            }
             bench.run(n, size);
         }
     }

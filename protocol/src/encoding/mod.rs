@@ -27,6 +27,7 @@ pub mod decode;
 pub mod encode;
 mod kernel;
 pub(crate) mod leaves;
+mod lines;
 pub mod recover;
 mod shape;
 

@@ -13,7 +13,10 @@ use std::cmp::Ordering;
 
 use reed_solomon_simd::engine::{Engine, GF_MODULUS, GF_ORDER, GfElement, ShardsRefMut};
 
-use super::kernel::{BLOCK_BYTES, Block, Kernel};
+use super::{
+    kernel::{BLOCK_BYTES, Block, Kernel},
+    lines::Lines,
+};
 
 /// A systematic code that extends `k` shards to `n`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,14 +30,15 @@ pub struct Code {
 /// What coding needs besides its arguments: the engine and buffers, reused from call to call.
 pub struct Workspace {
     kernel: Kernel,
-    blocks: Vec<Block>,
+    /// Work shards, in whole blocks.
+    blocks: Lines,
     /// Erasure locator of the last pattern.
     locator: Option<(Code, Vec<bool>, Box<[GfElement]>)>,
 }
 
 impl std::fmt::Debug for Workspace {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Workspace").field("blocks", &self.blocks.len()).finish_non_exhaustive()
+        f.debug_struct("Workspace").field("blocks", &self.blocks).finish_non_exhaustive()
     }
 }
 
@@ -45,8 +49,8 @@ impl Default for Workspace {
 }
 
 impl Workspace {
-    const fn with(kernel: Kernel) -> Self {
-        Self { kernel, blocks: Vec::new(), locator: None }
+    fn with(kernel: Kernel) -> Self {
+        Self { kernel, blocks: Lines::default(), locator: None }
     }
 
     /// A workspace with the kernel that every CPU has, to compare with.
@@ -68,13 +72,11 @@ impl Workspace {
         aim.clamp(tile.narrowest, tile.widest)
     }
 
-    /// Returns `n_shards` work shards of `n_blocks` each; their content is unspecified.
-    fn shards(&mut self, n_shards: usize, n_blocks: usize) -> &mut [Block] {
-        let len = n_shards * n_blocks;
-        if self.blocks.len() < len {
-            self.blocks.resize(len, [0; BLOCK_BYTES]);
+    /// Makes room for `n_blocks` blocks of work shards; their content is unspecified.
+    fn reserve(&mut self, n_blocks: usize) {
+        if self.blocks.len() < n_blocks * BLOCK_BYTES {
+            self.blocks.resize(n_blocks * BLOCK_BYTES);
         }
-        &mut self.blocks[..len]
     }
 }
 
@@ -234,9 +236,9 @@ impl Code {
         assert!(len.is_multiple_of(2), "elements have two bytes");
         let n_blocks = len.div_ceil(BLOCK_BYTES);
         let (k, m, chunk, n_work) = (self.k, self.n_parity(), self.chunk(), self.encode_work());
-        workspace.shards(n_work, n_blocks);
+        workspace.reserve(n_work * n_blocks);
         let Workspace { kernel, blocks, .. } = workspace;
-        let blocks = &mut blocks[..n_work * n_blocks];
+        let blocks = &mut blocks.as_chunks_mut().0[..n_work * n_blocks];
         for (i, shard) in blocks.chunks_exact_mut(n_blocks).take(k).enumerate() {
             load(i, ShardIn { kernel, blocks: shard, len });
         }
@@ -315,11 +317,11 @@ impl Code {
         assert!(len.is_multiple_of(2), "elements have two bytes");
         let n_blocks = len.div_ceil(BLOCK_BYTES);
         let n_work = self.decode_work();
-        workspace.shards(n_work, n_blocks);
+        workspace.reserve(n_work * n_blocks);
         let Workspace { kernel, blocks, locator } = workspace;
         let (code, present, locator) = locator.as_ref().expect("a pattern was set");
         assert_eq!(code, self, "the pattern is this code's");
-        let blocks = &mut blocks[..n_work * n_blocks];
+        let blocks = &mut blocks.as_chunks_mut().0[..n_work * n_blocks];
         // Positions that no shard fills are zero.
         let mut filled = vec![false; n_work];
         for (index, _) in present.iter().enumerate().filter(|(_, present)| **present) {

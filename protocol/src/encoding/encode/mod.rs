@@ -6,6 +6,7 @@ use super::{
     Axis, SegmentShape, Workspace,
     code::Code,
     leaves::{LeafHasher, root_of_part},
+    lines::Lines,
 };
 use crate::{
     commitment::{PairRoots, SegmentCommitment},
@@ -37,9 +38,9 @@ impl SliverHashes {
 pub struct EncodedSegment {
     shape: SegmentShape,
     /// `[n][s]` symbols: primary slivers one after the other.
-    primary: Vec<u8>,
+    primary: Lines,
     /// `[n][p]` symbols: secondary slivers one after the other.
-    secondary: Vec<u8>,
+    secondary: Lines,
     primary_hashes: Vec<SliverHashes>,
     secondary_hashes: Vec<SliverHashes>,
 }
@@ -215,8 +216,8 @@ impl SegmentEncoder {
     pub fn encode(&mut self, shape: SegmentShape, data: &[u8]) -> EncodedSegment {
         let mut segment = EncodedSegment {
             shape,
-            primary: Vec::new(),
-            secondary: Vec::new(),
+            primary: Lines::default(),
+            secondary: Lines::default(),
             primary_hashes: Vec::new(),
             secondary_hashes: Vec::new(),
         };
@@ -234,8 +235,8 @@ impl SegmentEncoder {
         assert!(data.len() <= shape.source_bytes(), "the data fits the grid");
         let n = shape.n_slivers();
         segment.shape = shape;
-        segment.primary.resize(n * shape.sliver_bytes(Axis::Primary), 0);
-        segment.secondary.resize(n * shape.sliver_bytes(Axis::Secondary), 0);
+        segment.primary.resize(n * shape.sliver_bytes(Axis::Primary));
+        segment.secondary.resize(n * shape.sliver_bytes(Axis::Secondary));
         segment.primary_hashes.resize(n, SliverHashes::default());
         segment.secondary_hashes.resize(n, SliverHashes::default());
         segment.primary[..data.len()].copy_from_slice(data);
