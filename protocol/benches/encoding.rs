@@ -1,5 +1,5 @@
 //! How fast blobs become slivers and slivers blobs: `cargo bench -p protocol --bench encoding -- [--json] [--quick] [--n N]
-//! [--size BYTES]`.
+//! [--size BYTES] [--op NAME]`.
 //!
 //! Every rate is MiB of blob per CPU-second of the one thread that did the work, the best of several rounds, beside
 //! the rate of BLAKE3 and of memcpy over the same number of bytes in the same round: only the ratio between two rates
@@ -85,8 +85,13 @@ impl Blob {
     }
 }
 
+const OPS: [&str; 5] =
+    ["encode+commit", "verify one pair", "repair one pair", "decode systematic", "decode parity"];
+
 struct Bench {
     json: bool,
+    /// Only operations that begin like this.
+    op: Option<String>,
     quick: bool,
     blake3: f64,
     memcpy: f64,
@@ -139,6 +144,7 @@ impl Bench {
     }
 
     fn run(&self, n: u16, size: u64) {
+        let is_asked = |op: usize| self.op.as_ref().is_none_or(|asked| OPS[op].starts_with(asked));
         let blob = Blob::new(n, size);
         let mut encoder = SegmentEncoder::new(n);
         let coefficients = RecoveryCoefficients::new(n);
@@ -146,26 +152,27 @@ impl Bench {
         for (shape, count, len) in blob.kinds() {
             let data = &blob.data[..len];
             let mut segment = encoder.encode(shape, data);
-            total[0] += count
-                * best(self.quick, || {
-                    encoder.encode_into(shape, black_box(data), &mut segment);
-                    black_box(segment.commitment());
-                });
+            let mut time = |op: usize, work: &mut dyn FnMut()| {
+                if is_asked(op) {
+                    total[op] += count * best(self.quick, work);
+                }
+            };
+            time(0, &mut || {
+                encoder.encode_into(shape, black_box(data), &mut segment);
+                black_box(segment.commitment());
+            });
             let pair = SliverPairIndex(n - 1);
-            total[1] += count
-                * best(self.quick, || {
-                    for axis in AXES {
-                        black_box(encoder.hash_sliver(shape, axis, segment.sliver_of_pair(axis, pair)));
-                    }
-                });
-            total[2] += count * best(self.quick, || repair(&mut encoder, &coefficients, &segment, pair));
-            for (slot, first) in [(3, 0), (4, n - u16::try_from(shape.n_source(Axis::Secondary)).unwrap())] {
-                total[slot] += count * best(self.quick, || decode(&mut encoder, &segment, first));
+            time(1, &mut || {
+                for axis in AXES {
+                    black_box(encoder.hash_sliver(shape, axis, segment.sliver_of_pair(axis, pair)));
+                }
+            });
+            time(2, &mut || repair(&mut encoder, &coefficients, &segment, pair));
+            for (op, first) in [(3, 0), (4, n - u16::try_from(shape.n_source(Axis::Secondary)).unwrap())] {
+                time(op, &mut || decode(&mut encoder, &segment, first));
             }
         }
-        let ops =
-            ["encode+commit", "verify one pair", "repair one pair", "decode systematic", "decode parity"];
-        for (op, seconds) in ops.iter().zip(total) {
+        for (op, seconds) in OPS.iter().zip(total).filter(|(_, seconds)| *seconds > 0.0) {
             self.print(op, n, size, seconds);
         }
     }
@@ -226,7 +233,11 @@ fn peak_mib() -> u64 {
 
 fn main() {
     let has = |flag: &str| std::env::args().any(|arg| arg == flag);
-    let mut bench = Bench { json: has("--json"), quick: has("--quick"), blake3: 1.0, memcpy: 1.0 };
+    let value = |flag: &str| std::env::args().skip_while(|arg| arg != flag).nth(1);
+    let number = |flag: &str| value(flag).map(|value| value.parse::<u64>().unwrap());
+    let (only_size, only_n) = (number("--size"), number("--n"));
+    let mut bench =
+        Bench { json: has("--json"), op: value("--op"), quick: has("--quick"), blake3: 1.0, memcpy: 1.0 };
     if !bench.json {
         println!("MiB of blob per CPU-second of one thread, field engine: {}", engine());
         println!(
@@ -234,17 +245,13 @@ fn main() {
             "op", "n", "size", "MiB/cpu-s", "µs", "/blake3", "/memcpy"
         );
     }
-    let asked = |name: &str| {
-        let mut args = std::env::args().skip_while(|arg| arg != name);
-        args.nth(1).map(|value| value.parse::<u64>().unwrap())
-    };
     for size in [1 << 10, 64 << 10, 1 << 20, 32 << 20, 256 << 20] {
-        if asked("--size").is_some_and(|asked| asked != size) {
+        if only_size.is_some_and(|only| only != size) {
             continue;
         }
         bench.baseline(size);
         for n in [10, 100, 1000] {
-            if asked("--n").is_some_and(|asked| asked != u64::from(n)) {
+            if only_n.is_some_and(|only| only != u64::from(n)) {
                 continue;
             }
             bench.run(n, size);

@@ -18,7 +18,7 @@ const BLOCK_BYTES: usize = 64;
 /// Longest input that is hashed side by side with others: a BLAKE3 chunk.
 pub const INPUT_BYTES_MAX: usize = 1024;
 /// Inputs handed to the kernel at once: the widest kernel (AVX-512) has 16 lanes, narrower ones loop.
-const LANES: usize = 16;
+pub(crate) const LANES: usize = 16;
 
 // Flags of BLAKE3's compression function. Source: BLAKE3 specification, section 2.2, table 3.
 const CHUNK_START: u8 = 1 << 0;
@@ -131,6 +131,41 @@ impl Domain {
             }
             self.hash_each(&padded[..out.len()], out);
         }
+    }
+
+    /// Hashes up to [`LANES`] inputs of the same length, each padded with zeros to whole 64-byte blocks.
+    ///
+    /// # Panics
+    ///
+    /// If there are more inputs, or they are empty or longer than [`INPUT_BYTES_MAX`].
+    pub(crate) fn hash_side_by_side(&self, inputs: &[&[u8]], out: &mut [Digest]) {
+        macro_rules! dispatch {
+            ($($blocks:literal)*) => {
+                match inputs.first().map_or(0, |input| input.len()).div_ceil(BLOCK_BYTES) {
+                    $($blocks => self.hash_lanes_of::<{ $blocks * BLOCK_BYTES }>(inputs, out),)*
+                    blocks => panic!("inputs of {blocks} blocks are not hashed at once"),
+                }
+            };
+        }
+        const { assert!(INPUT_BYTES_MAX == 16 * BLOCK_BYTES) };
+        dispatch!(1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16);
+    }
+
+    fn hash_lanes_of<const N: usize>(&self, inputs: &[&[u8]], out: &mut [Digest]) {
+        let mut lanes = [&[0; N]; LANES];
+        let mut padded;
+        if inputs[0].len() == N {
+            for (lane, input) in lanes.iter_mut().zip(inputs) {
+                *lane = input.first_chunk().expect("as long as the first");
+            }
+        } else {
+            padded = [[0; N]; LANES];
+            for ((lane, padded), input) in lanes.iter_mut().zip(&mut padded).zip(inputs) {
+                padded[..input.len()].copy_from_slice(input);
+                *lane = padded;
+            }
+        }
+        self.hash_lanes(&lanes[..inputs.len()], out);
     }
 
     fn hash_blocks<const N: usize>(&self, data: &[u8], input_bytes: usize, out: &mut [Digest]) {

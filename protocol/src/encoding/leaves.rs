@@ -11,7 +11,7 @@
 
 use super::SegmentShape;
 use crate::{
-    hash::{Digest, Hash, INPUT_BYTES_MAX, LEAF},
+    hash::{Digest, Hash, INPUT_BYTES_MAX, LANES, LEAF},
     merkle,
 };
 
@@ -102,6 +102,112 @@ impl LeafHasher {
         merkle::roots_in_place(leaves, n_leaves);
         let n_parts = leaves.len() / n_leaves;
         &leaves[..n_parts]
+    }
+}
+
+/// Leaves of the symbols at equal places in many lines, where a leaf is a symbol: lines are extended side by side,
+/// some symbols of each at a time.
+#[derive(Debug, Default)]
+pub(crate) struct LineHasher {
+    /// Hashes of the pieces of long symbols: `[symbols][pieces][lines]`.
+    pieces: Vec<Digest>,
+}
+
+/// Some whole symbols of a line, or a part of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Part {
+    /// The first symbol.
+    pub(crate) first: usize,
+    /// Symbols: one, if it is not whole.
+    pub(crate) count: usize,
+    /// Where the part begins within the symbol.
+    pub(crate) offset: usize,
+    /// Bytes of the part of each symbol.
+    pub(crate) len: usize,
+}
+
+impl Part {
+    /// Cuts `n_symbols` symbols of `w` bytes into parts of at most `bytes`, or of 1024 bytes if that is more.
+    pub(crate) fn all(n_symbols: usize, w: usize, bytes: usize) -> impl Iterator<Item = Self> {
+        let count = (bytes / w).max(1);
+        let len = if count > 1 { w } else { w.min((bytes / INPUT_BYTES_MAX).max(1) * INPUT_BYTES_MAX) };
+        (0..n_symbols).step_by(count).flat_map(move |first| {
+            (0..w).step_by(len).map(move |offset| Self {
+                first,
+                count: count.min(n_symbols - first),
+                offset,
+                len: len.min(w - offset),
+            })
+        })
+    }
+
+    /// Where the part lies in a line of symbols of `w` bytes.
+    pub(crate) const fn range(&self, w: usize) -> std::ops::Range<usize> {
+        let start = self.first * w + self.offset;
+        start..start + self.count * self.len
+    }
+
+    /// Whether its symbols of `w` bytes are whole.
+    pub(crate) const fn is_whole(&self, w: usize) -> bool {
+        self.len == w
+    }
+
+    /// Whether its symbols of `w` bytes end with it.
+    pub(crate) const fn is_last(&self, w: usize) -> bool {
+        self.offset + self.len == w
+    }
+}
+
+impl LineHasher {
+    /// Hashes a part of each of `n_lines` lines, symbols of `w` bytes; `line` gives its bytes. The leaves go to
+    /// `out`, `[symbols][n_lines]`, once their symbols are whole: the parts of a symbol follow each other.
+    pub(crate) fn add<'a>(
+        &mut self,
+        (w, part): (usize, Part),
+        n_lines: usize,
+        line: impl Fn(usize) -> &'a [u8],
+        out: &mut [Digest],
+        mut between: impl FnMut(),
+    ) {
+        let out = &mut out[part.first * n_lines..][..part.count * n_lines];
+        if w <= INPUT_BYTES_MAX {
+            let inputs = (0..part.count).flat_map(|i| (0..n_lines).map(move |l| (i, l)));
+            hash_in_order(inputs.map(|(i, l)| &line(l)[i * w..][..w]), out, &mut between);
+            return;
+        }
+        let n_pieces = w.div_ceil(INPUT_BYTES_MAX);
+        self.pieces.resize(self.pieces.len().max(part.count * n_pieces * n_lines), [0; 32]);
+        let first_piece = part.offset / INPUT_BYTES_MAX;
+        let n_whole = part.len / INPUT_BYTES_MAX;
+        let is_last = part.is_last(w);
+        for (i, leaves) in out.chunks_exact_mut(n_lines).enumerate() {
+            let pieces = &mut self.pieces[i * n_pieces * n_lines..][..n_pieces * n_lines];
+            let mut part_of = |range: std::ops::Range<usize>, len: usize| {
+                let out = &mut pieces[(first_piece + range.start) * n_lines..][..range.len() * n_lines];
+                let inputs = range.flat_map(|piece| (0..n_lines).map(move |l| (piece, l)));
+                let at = |piece: usize| i * part.len + piece * INPUT_BYTES_MAX;
+                hash_in_order(inputs.map(|(piece, l)| &line(l)[at(piece)..][..len]), out, &mut between);
+            };
+            part_of(0..n_whole, INPUT_BYTES_MAX);
+            let tail_bytes = part.len % INPUT_BYTES_MAX;
+            if tail_bytes > 0 {
+                part_of(n_whole..n_whole + 1, tail_bytes);
+            }
+            if is_last {
+                merkle::column_roots_in_place(pieces, n_lines);
+                leaves.copy_from_slice(&pieces[..n_lines]);
+            }
+        }
+    }
+}
+
+/// Hashes inputs of equal length, as many as there are places.
+fn hash_in_order<'a>(mut inputs: impl Iterator<Item = &'a [u8]>, out: &mut [Digest], between: &mut impl FnMut()) {
+    for out in out.chunks_mut(LANES) {
+        let mut lanes: [&[u8]; LANES] = [&[]; LANES];
+        lanes.iter_mut().zip(inputs.by_ref().take(out.len())).for_each(|(lane, input)| *lane = input);
+        LEAF.hash_side_by_side(&lanes[..out.len()], out);
+        between();
     }
 }
 

@@ -65,6 +65,11 @@ impl Workspace {
         self.kernel.name()
     }
 
+    /// The kernel, to move bytes with.
+    pub(crate) fn kernel(&self) -> Kernel {
+        self.kernel.clone()
+    }
+
     /// Width in bytes of the tiles in which `n_work` work shards are best coded.
     fn tile_bytes(&self, n_work: usize) -> usize {
         let tile = self.kernel.tile();
@@ -103,6 +108,26 @@ impl ShardIn<'_> {
             last[..rest.len()].copy_from_slice(rest);
             last[rest.len()..].fill(0);
             self.kernel.split(std::slice::from_mut(last));
+        }
+    }
+
+    /// Fills it with pieces of `piece_bytes` each, one after the other.
+    ///
+    /// # Panics
+    ///
+    /// If they are not as long as the tile together.
+    pub fn copy_from_each<'p>(self, piece_bytes: usize, pieces: impl Iterator<Item = &'p [u8]>) {
+        if !piece_bytes.is_multiple_of(BLOCK_BYTES) {
+            return self.fill_with(|tile| {
+                for (target, piece) in tile.chunks_exact_mut(piece_bytes).zip(pieces) {
+                    target.copy_from_slice(piece);
+                }
+            });
+        }
+        let targets = self.blocks.chunks_exact_mut(piece_bytes / BLOCK_BYTES);
+        assert_eq!(targets.len() * piece_bytes, self.len, "whole pieces");
+        for (target, piece) in targets.zip(pieces) {
+            self.kernel.split_to(piece.as_chunks().0, target);
         }
     }
 
@@ -145,6 +170,57 @@ impl<'a> ShardOut<'a> {
     pub fn into_bytes(self) -> &'a [u8] {
         self.kernel.join(self.blocks);
         &self.blocks.as_flattened()[..self.len]
+    }
+}
+
+/// The parity shards of a tile, computed and still in the work space.
+#[derive(Debug)]
+pub struct ParityTile<'a> {
+    kernel: &'a Kernel,
+    blocks: &'a mut [Block],
+    /// Blocks of a shard.
+    n_blocks: usize,
+    len: usize,
+}
+
+impl<'a> ParityTile<'a> {
+    /// The shards, one after the other.
+    pub fn into_shards(self) -> impl Iterator<Item = ShardOut<'a>> {
+        let Self { kernel, len, .. } = self;
+        self.blocks.chunks_exact_mut(self.n_blocks).map(move |blocks| ShardOut { kernel, blocks, len })
+    }
+
+    /// All shards at once, as bytes.
+    pub(crate) fn into_tile(self) -> Tile<'a> {
+        self.kernel.join(self.blocks);
+        Tile { bytes: self.blocks.as_flattened(), stride: self.n_blocks * BLOCK_BYTES, len: self.len }
+    }
+}
+
+/// Equal parts of several shards, as bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tile<'a> {
+    bytes: &'a [u8],
+    /// From the start of one shard to the start of the next.
+    stride: usize,
+    /// Bytes of a shard.
+    len: usize,
+}
+
+impl<'a> Tile<'a> {
+    /// The bytes `start..start + len` of each of several shards of `stride` bytes.
+    pub(crate) fn within(shards: &'a [u8], stride: usize, range: std::ops::Range<usize>) -> Self {
+        Self { bytes: &shards[range.start..], stride, len: range.len() }
+    }
+
+    /// Cuts its first `n_shards` shards into pieces of at most `bytes`.
+    pub(crate) fn pieces(self, n_shards: usize, bytes: usize) -> impl Iterator<Item = &'a [u8]> {
+        (0..n_shards).flat_map(move |index| self.shard(index).chunks(bytes))
+    }
+
+    /// The bytes of one shard.
+    pub(crate) fn shard(&self, index: usize) -> &'a [u8] {
+        &self.bytes[index * self.stride..][..self.len]
     }
 }
 
@@ -219,19 +295,17 @@ impl Code {
         workspace.tile_bytes(self.decode_work())
     }
 
-    /// Encodes one tile of `len` bytes: `load(i, shard)` fills source shard `i`, `store(j, shard)` takes parity
-    /// shard `j`, in increasing order of `j`.
+    /// Encodes one tile of `len` bytes: `load(i, shard)` fills source shard `i`. Returns the parity shards.
     ///
     /// # Panics
     ///
     /// If `len` is odd or zero.
-    pub fn encode_tile(
+    pub fn encode_tile<'a>(
         &self,
-        workspace: &mut Workspace,
+        workspace: &'a mut Workspace,
         len: usize,
         mut load: impl FnMut(usize, ShardIn<'_>),
-        mut store: impl FnMut(usize, ShardOut<'_>),
-    ) {
+    ) -> ParityTile<'a> {
         assert!(len > 0, "a tile has elements");
         assert!(len.is_multiple_of(2), "elements have two bytes");
         let n_blocks = len.div_ceil(BLOCK_BYTES);
@@ -242,29 +316,27 @@ impl Code {
         for (i, shard) in blocks.chunks_exact_mut(n_blocks).take(k).enumerate() {
             load(i, ShardIn { kernel, blocks: shard, len });
         }
-        let mut work = ShardsRefMut::new(n_work, n_blocks, blocks);
         if self.high_rate {
-            work.zero(k..);
+            blocks[k * n_blocks..].fill([0; BLOCK_BYTES]);
             for start in (0..k).step_by(chunk) {
-                kernel.ifft(&mut work, start, chunk, chunk.min(k - start), start + chunk);
+                kernel.ifft(&mut shards(blocks, n_blocks), start, chunk, chunk.min(k - start), start + chunk);
                 if start > 0 {
-                    xor_within(kernel, &mut work, 0, start, chunk);
+                    let (sum, term) = blocks.split_at_mut(start * n_blocks);
+                    kernel.xor(&mut sum[..chunk * n_blocks], term);
                 }
             }
-            kernel.fft(&mut work, 0, chunk, m, 0);
+            kernel.fft(&mut shards(blocks, n_blocks), 0, chunk, m, 0);
         } else {
-            work.zero(k..chunk);
-            kernel.ifft(&mut work, 0, chunk, k, 0);
+            blocks[k * n_blocks..chunk * n_blocks].fill([0; BLOCK_BYTES]);
+            kernel.ifft(&mut shards(blocks, n_blocks), 0, chunk, k, 0);
             for start in (chunk..m).step_by(chunk) {
-                copy_within(&mut work, start, chunk);
+                blocks.copy_within(..chunk * n_blocks, start * n_blocks);
             }
             for start in (0..m).step_by(chunk) {
-                kernel.fft(&mut work, start, chunk, chunk.min(m - start), start + chunk);
+                kernel.fft(&mut shards(blocks, n_blocks), start, chunk, chunk.min(m - start), start + chunk);
             }
         }
-        for (j, shard) in blocks.chunks_exact_mut(n_blocks).take(m).enumerate() {
-            store(j, ShardOut { kernel, blocks: shard, len });
-        }
+        ParityTile { kernel, blocks: &mut blocks[..m * n_blocks], n_blocks, len }
     }
 
     /// Prepares to decode from the shards that `present` marks (`n` flags, source first).
@@ -335,14 +407,16 @@ impl Code {
             shard.fill([0; BLOCK_BYTES]);
         }
         let end = self.chunk() + if self.high_rate { self.k } else { self.n_parity() };
-        let mut work = ShardsRefMut::new(n_work, n_blocks, blocks);
-        kernel.ifft(&mut work, 0, n_work, end, 0);
+        kernel.ifft(&mut shards(blocks, n_blocks), 0, n_work, end, 0);
         // The formal derivative, in the transform's basis.
         for i in 1..n_work {
             let width = 1 << i.trailing_zeros();
-            xor_within(kernel, &mut work, i - width, i, width);
+            let (sum, term) = blocks.split_at_mut(i * n_blocks);
+            kernel.xor(&mut sum[(i - width) * n_blocks..], term);
         }
-        kernel.fft(&mut work, 0, n_work, end, 0);
+        // Only source shards are wanted: in a low-rate code they come first, and the rest need not be computed.
+        let wanted = if self.high_rate { end } else { self.k };
+        kernel.fft(&mut shards(blocks, n_blocks), 0, n_work, wanted, 0);
         for (index, _) in present.iter().take(self.k).enumerate().filter(|(_, present)| !**present) {
             let position = self.position(index);
             let shard = &mut blocks[position * n_blocks..][..n_blocks];
@@ -357,42 +431,24 @@ impl Code {
     pub fn generator(&self, workspace: &mut Workspace) -> Vec<Vec<GfElement>> {
         // The code applied to the identity matrix: element `i` of source shard `i` is one, the others zero.
         let mut rows = vec![vec![0; self.k]; self.n_parity()];
-        let len = 2 * self.k;
-        self.encode_tile(
-            workspace,
-            len,
-            |i, shard| {
-                shard.fill_with(|tile| {
-                    tile.fill(0);
-                    tile[2 * i] = 1;
-                });
-            },
-            |j, shard| {
-                for (coefficient, bytes) in rows[j].iter_mut().zip(shard.into_bytes().as_chunks::<2>().0) {
-                    *coefficient = GfElement::from_le_bytes(*bytes);
-                }
-            },
-        );
+        let parity = self.encode_tile(workspace, 2 * self.k, |i, shard| {
+            shard.fill_with(|tile| {
+                tile.fill(0);
+                tile[2 * i] = 1;
+            });
+        });
+        for (row, shard) in rows.iter_mut().zip(parity.into_shards()) {
+            for (coefficient, bytes) in row.iter_mut().zip(shard.into_bytes().as_chunks::<2>().0) {
+                *coefficient = GfElement::from_le_bytes(*bytes);
+            }
+        }
         rows
     }
 }
 
-/// `work[to..to + count] ^= work[from..from + count]`; the ranges do not overlap.
-fn xor_within(kernel: &Kernel, work: &mut ShardsRefMut<'_>, to: usize, from: usize, count: usize) {
-    for i in 0..count {
-        let (low, high) = (to.min(from) + i, to.max(from) + i);
-        let (low, high) = work.dist2_mut(low, high - low);
-        let (to, from) = if to < from { (low, high) } else { (high, low) };
-        kernel.xor(to, from);
-    }
-}
-
-/// `work[to..to + count] = work[..count]`; the ranges do not overlap.
-fn copy_within(work: &mut ShardsRefMut<'_>, to: usize, count: usize) {
-    for i in 0..count {
-        let (source, target) = work.dist2_mut(i, to);
-        target.copy_from_slice(source);
-    }
+/// Blocks as shards of `n_blocks` each.
+fn shards(blocks: &mut [Block], n_blocks: usize) -> ShardsRefMut<'_> {
+    ShardsRefMut::new(blocks.len() / n_blocks, n_blocks, blocks)
 }
 
 #[cfg(test)]

@@ -16,14 +16,9 @@ fn shards(count: usize, len: usize, seed: u64) -> Vec<Vec<u8>> {
 }
 
 fn extend(code: &Code, source: &[Vec<u8>]) -> Vec<Vec<u8>> {
-    let mut parity = Vec::new();
-    code.encode_tile(
-        &mut Workspace::default(),
-        source[0].len(),
-        |i, shard| shard.copy_from(&source[i]),
-        |_, shard| parity.push(shard.into_bytes().to_vec()),
-    );
-    parity
+    let mut workspace = Workspace::default();
+    let parity = code.encode_tile(&mut workspace, source[0].len(), |i, shard| shard.copy_from(&source[i]));
+    parity.into_shards().map(|shard| shard.into_bytes().to_vec()).collect()
 }
 
 /// Elements in the order in which the crate wants them: low bytes, then high bytes.

@@ -1,11 +1,17 @@
 //! A segment to its slivers and their hashes.
+//!
+//! Three ways to the same kind of result: [`striped`] for long symbols of few shards and [`whole`] for all others that
+//! are leaves of their own are what large blobs go through; [`grouped`] is for symbols so small that several share a
+//! leaf.
 
-use std::ops::Range;
+mod grouped;
+mod striped;
+mod whole;
 
 use super::{
     Axis, SegmentShape, Workspace,
-    code::Code,
-    leaves::{LeafHasher, root_of_part},
+    code::{Code, ShardIn},
+    leaves::root_of_part,
     lines::Lines,
 };
 use crate::{
@@ -126,34 +132,12 @@ pub struct SegmentEncoder {
 /// Buffers of the encoder, reused.
 #[derive(Debug, Default)]
 struct Scratch {
-    /// Parity symbols of the rows in hand: `[rows][n - s]` symbols.
-    row_parity: Vec<u8>,
-    /// Leaves of the whole grid, `[n][n]`, when a leaf is one symbol.
-    grid: Vec<Digest>,
-    /// Leaves of the source and of the parity parts of the slivers in hand.
-    source: LeafHasher,
-    parity: LeafHasher,
-    /// One column of parity symbols, when symbols are grouped.
-    column: Vec<u8>,
-    /// Hashes on their way to the grid, or from it.
-    hashes: Vec<Digest>,
+    grouped: grouped::Scratch,
+    whole: whole::Scratch,
+    striped: striped::Scratch,
+    /// The data with zeros after it, if it does not fill the grid.
+    padded: Lines,
 }
-
-impl Scratch {
-    /// Roots of the slivers whose leaves were collected, into `hashes`.
-    fn roots(&mut self, shape: SegmentShape, axis: Axis, hashes: &mut [SliverHashes]) {
-        let sources = self.source.roots(shape, shape.n_source(axis));
-        let parities = self.parity.roots(shape, shape.n_parity(axis));
-        for ((hashes, source), parity) in hashes.iter_mut().zip(sources).zip(parities) {
-            *hashes = SliverHashes { source: Hash(*source), parity: Hash(*parity) };
-        }
-        self.source.clear();
-        self.parity.clear();
-    }
-}
-
-/// Slivers whose trees are built side by side: enough to fill every lane, few enough that their leaves stay in cache.
-const TREES: usize = 32;
 
 impl SegmentEncoder {
     /// Returns an encoder for `n` shards.
@@ -239,128 +223,25 @@ impl SegmentEncoder {
         segment.secondary.resize(n * shape.sliver_bytes(Axis::Secondary));
         segment.primary_hashes.resize(n, SliverHashes::default());
         segment.secondary_hashes.resize(n, SliverHashes::default());
-        segment.primary[..data.len()].copy_from_slice(data);
-        segment.primary[data.len()..shape.source_bytes()].fill(0);
-        self.extend_columns(segment);
-        self.extend_rows(segment);
         if shape.symbols_per_leaf() > 1 {
-            self.hash_columns_in_groups(segment);
-        } else {
-            self.hash_rows_of_grid(segment);
-            self.hash_columns_of_grid(segment);
+            return self.encode_grouped(data, segment);
         }
+        if data.len() == shape.source_bytes() {
+            return self.encode_leaves(data, segment);
+        }
+        let mut padded = std::mem::take(&mut self.scratch.padded);
+        padded.resize(shape.source_bytes());
+        padded[..data.len()].copy_from_slice(data);
+        padded[data.len()..].fill(0);
+        self.encode_leaves(&padded, segment);
+        self.scratch.padded = padded;
     }
 
-    /// Parity rows: every row of source symbols is one shard, all its columns side by side.
-    fn extend_columns(&mut self, segment: &mut EncodedSegment) {
-        let row_bytes = segment.shape.sliver_bytes(Axis::Primary);
-        let (source, parity) = segment.primary.split_at_mut(segment.shape.source_bytes());
-        let tile_bytes = self.column_code.encode_tile_bytes(&self.workspace);
-        for start in (0..row_bytes).step_by(tile_bytes) {
-            let len = tile_bytes.min(row_bytes - start);
-            self.column_code.encode_tile(
-                &mut self.workspace,
-                len,
-                |row, shard| shard.copy_from(&source[row * row_bytes + start..][..len]),
-                |row, shard| shard.copy_to(&mut parity[row * row_bytes + start..][..len]),
-            );
-        }
-    }
-
-    /// Parity columns, and the roots of every row: rows in batches that fill a tile.
-    fn extend_rows(&mut self, segment: &mut EncodedSegment) {
-        let shape = segment.shape;
-        let (w, n, s) = (shape.symbol_bytes(), shape.n_slivers(), shape.n_source(Axis::Primary));
-        let grouped = shape.symbols_per_leaf() > 1;
-        let (source_bytes, parity_bytes) = (s * w, (n - s) * w);
-        let batch = (self.row_code.encode_tile_bytes(&self.workspace) / w).max(1);
-        // Grouped leaves of columns are made later, from the parity of all rows.
-        self.scratch.row_parity.resize(if grouped { n } else { batch } * parity_bytes, 0);
-        self.scratch.grid.resize(if grouped { 0 } else { n * n }, [0; 32]);
-        let mut collected = 0;
-        for first in (0..n).step_by(batch) {
-            let rows = batch.min(n - first);
-            let slot = if grouped { first } else { 0 };
-            let row_parity = &mut self.scratch.row_parity[slot * parity_bytes..][..rows * parity_bytes];
-            let sources = &segment.primary[first * source_bytes..][..rows * source_bytes];
-            extend_slivers(&self.row_code, &mut self.workspace, w, sources, row_parity);
-            scatter(shape, (first, 0), (sources, s), &mut segment.secondary);
-            scatter(shape, (first, s), (row_parity, n - s), &mut segment.secondary);
-            for (source, parity) in
-                sources.chunks_exact(source_bytes).zip(row_parity.chunks_exact(parity_bytes))
-            {
-                self.scratch.source.add(shape, source);
-                self.scratch.parity.add(shape, parity);
-            }
-            if first + rows - collected >= TREES || first + rows == n {
-                let rows = collected..first + rows;
-                collected = rows.end;
-                if grouped {
-                    self.scratch.roots(shape, Axis::Primary, &mut segment.primary_hashes[rows]);
-                    continue;
-                }
-                let Scratch { grid, source, parity, .. } = &mut self.scratch;
-                let leaves = source.leaves().chunks_exact(s).zip(parity.leaves().chunks_exact(n - s));
-                for (row, (source, parity)) in grid[rows.start * n..].chunks_exact_mut(n).zip(leaves) {
-                    row[..s].copy_from_slice(source);
-                    row[s..].copy_from_slice(parity);
-                }
-                source.clear();
-                parity.clear();
-            }
-        }
-    }
-
-    /// Roots of the rows from the leaves of the grid.
-    fn hash_rows_of_grid(&mut self, segment: &mut EncodedSegment) {
-        let (n, s) = (segment.shape.n_slivers(), segment.shape.n_source(Axis::Primary));
-        let Scratch { grid, hashes, .. } = &mut self.scratch;
-        let rows = grid.chunks(TREES * n).zip(segment.primary_hashes.chunks_mut(TREES));
-        for (rows, roots) in rows {
-            let mut part = |range: Range<usize>, take: &mut dyn FnMut(usize, Hash)| {
-                hashes.clear();
-                rows.chunks_exact(n).for_each(|row| hashes.extend_from_slice(&row[range.clone()]));
-                merkle::roots_in_place(hashes, range.len());
-                hashes[..rows.len() / n].iter().enumerate().for_each(|(row, root)| take(row, Hash(*root)));
-            };
-            part(0..s, &mut |row, root| roots[row].source = root);
-            part(s..n, &mut |row, root| roots[row].parity = root);
-        }
-    }
-
-    /// Roots of the columns from the leaves that the rows made: each leaf is computed once, for both trees.
-    fn hash_columns_of_grid(&mut self, segment: &mut EncodedSegment) {
-        let (n, p) = (segment.shape.n_slivers(), segment.shape.n_source(Axis::Secondary));
-        let (source, parity) = self.scratch.grid.split_at_mut(p * n);
-        merkle::column_roots_in_place(source, n);
-        merkle::column_roots_in_place(parity, n);
-        for ((hashes, source), parity) in segment.secondary_hashes.iter_mut().zip(source).zip(parity) {
-            *hashes = SliverHashes { source: Hash(*source), parity: Hash(*parity) };
-        }
-    }
-
-    /// Roots of the columns when small symbols share leaves: groups run down the columns.
-    fn hash_columns_in_groups(&mut self, segment: &mut EncodedSegment) {
-        let shape = segment.shape;
-        let (w, n) = (shape.symbol_bytes(), shape.n_slivers());
-        let (s, p) = (shape.n_source(Axis::Primary), shape.n_source(Axis::Secondary));
-        for first in (0..n).step_by(TREES) {
-            let columns = first..n.min(first + TREES);
-            for column in columns.clone() {
-                let Scratch { row_parity, column: parity, .. } = &mut self.scratch;
-                parity.clear();
-                for row in p..n {
-                    let symbol = if column < s {
-                        &segment.primary[(row * s + column) * w..][..w]
-                    } else {
-                        &row_parity[(row * (n - s) + column - s) * w..][..w]
-                    };
-                    parity.extend_from_slice(symbol);
-                }
-                self.scratch.source.add(shape, &segment.secondary[column * p * w..][..p * w]);
-                self.scratch.parity.add(shape, &self.scratch.column);
-            }
-            self.scratch.roots(shape, Axis::Secondary, &mut segment.secondary_hashes[columns]);
+    /// Fills a segment whose symbols are leaves, from the data of its whole grid.
+    fn encode_leaves(&mut self, data: &[u8], segment: &mut EncodedSegment) {
+        match striped::stripe_bytes(segment.shape) {
+            Some(bytes) => self.encode_striped(bytes, data, segment),
+            None => self.encode_whole(data, segment),
         }
     }
 
@@ -400,50 +281,43 @@ fn extend_slivers(code: &Code, workspace: &mut Workspace, w: usize, source: &[u8
         let per_tile = (tile_bytes / w).max(1);
         for first in (0..n_slivers).step_by(per_tile) {
             let slivers = per_tile.min(n_slivers - first);
-            code.encode_tile(
-                workspace,
-                slivers * w,
-                |i, shard| {
-                    shard.fill_with(|tile| {
-                        for (sliver, symbol) in tile.chunks_exact_mut(w).enumerate() {
-                            symbol.copy_from_slice(&source[(first + sliver) * source_bytes + i * w..][..w]);
-                        }
-                    });
-                },
-                |j, shard| {
-                    for (sliver, symbol) in shard.into_bytes().chunks_exact(w).enumerate() {
-                        parity[(first + sliver) * parity_bytes + j * w..][..w].copy_from_slice(symbol);
-                    }
-                },
-            );
+            let tile = code.encode_tile(workspace, slivers * w, |i, shard| {
+                let symbol = |sliver| &source[sliver * source_bytes + i * w..][..w];
+                shard.copy_from_each(w, (first..first + slivers).map(symbol));
+            });
+            for (j, shard) in tile.into_shards().enumerate() {
+                for (sliver, symbol) in shard.into_bytes().chunks_exact(w).enumerate() {
+                    parity[(first + sliver) * parity_bytes + j * w..][..w].copy_from_slice(symbol);
+                }
+            }
         }
     } else {
         for start in (0..w).step_by(tile_bytes) {
             let len = tile_bytes.min(w - start);
-            code.encode_tile(
-                workspace,
-                len,
-                |i, shard| shard.copy_from(&source[i * w + start..][..len]),
-                |j, shard| shard.copy_to(&mut parity[j * w + start..][..len]),
-            );
+            let load = |i, shard: ShardIn<'_>| shard.copy_from(&source[i * w + start..][..len]);
+            for (j, shard) in code.encode_tile(workspace, len, load).into_shards().enumerate() {
+                shard.copy_to(&mut parity[j * w + start..][..len]);
+            }
         }
     }
 }
 
-/// Puts symbols of rows `first_row..`, `width` of each from column `first_column` on, into the columns, as far as these
-/// are stored. The rows were just used, so that they are read from cache.
-fn scatter(
-    shape: SegmentShape,
-    (first_row, first_column): (usize, usize),
-    (rows, width): (&[u8], usize),
-    secondary: &mut [u8],
+/// The hashes of slivers whose `n` leaves each lie one after the other, the first `k` those of source symbols.
+fn sliver_hashes(
+    leaves: &[Digest],
+    n: usize,
+    k: usize,
+    trees: &mut Vec<Digest>,
+    hashes: &mut [SliverHashes],
 ) {
-    let (w, p) = (shape.symbol_bytes(), shape.n_source(Axis::Secondary));
-    for (symbols, row) in rows.chunks_exact(width * w).zip(first_row..p) {
-        for (symbol, column) in symbols.chunks_exact(w).zip(first_column..) {
-            secondary[(column * p + row) * w..][..w].copy_from_slice(symbol);
-        }
-    }
+    let mut roots = |range: std::ops::Range<usize>, take: fn(&mut SliverHashes) -> &mut Hash| {
+        trees.clear();
+        leaves.chunks_exact(n).for_each(|sliver| trees.extend_from_slice(&sliver[range.clone()]));
+        merkle::roots_in_place(trees, range.len());
+        hashes.iter_mut().zip(&*trees).for_each(|(hashes, root)| *take(hashes) = Hash(*root));
+    };
+    roots(0..k, |hashes| &mut hashes.source);
+    roots(k..n, |hashes| &mut hashes.parity);
 }
 
 /// Root over the source symbols of a sliver: what a reader computes, without any coding.

@@ -94,7 +94,7 @@ fn buffers_of_an_earlier_segment_leave_no_trace() {
     let fresh = SegmentEncoder::new(7).encode(small, &[9; 10]);
     let mut segment = encoder.encode(large, &data(50_000, 3));
     encoder.encode_into(small, &[9; 10], &mut segment);
-    assert_eq!(segment.primary, fresh.primary);
-    assert_eq!(segment.secondary, fresh.secondary);
+    assert_eq!(*segment.primary, *fresh.primary);
+    assert_eq!(*segment.secondary, *fresh.secondary);
     assert_eq!(segment.commitment(), fresh.commitment());
 }

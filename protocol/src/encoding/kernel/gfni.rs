@@ -13,7 +13,7 @@ use std::{
     arch::x86_64::{
         __m512i, _mm256_set1_epi64x, _mm512_broadcast_i64x4, _mm512_gf2p8affine_epi64_epi8,
         _mm512_inserti64x4, _mm512_loadu_si512, _mm512_permutexvar_epi8, _mm512_shuffle_i64x2,
-        _mm512_storeu_si512, _mm512_xor_si512,
+        _mm512_storeu_si512, _mm512_stream_si512, _mm512_xor_si512, _mm_prefetch, _mm_sfence, _MM_HINT_T1,
     },
     sync::LazyLock,
 };
@@ -24,7 +24,7 @@ use super::{BLOCK_BYTES, Block, Tile};
 
 /// Four blocks of a shard amortise the loading of matrices; with up to 1024 work shards they are 256 KiB, which stays
 /// in a second-level cache of 1 MiB beside what is copied in and out.
-pub(super) const TILE: Tile = Tile { work_bytes: 512 << 10, narrowest: 256, widest: 8 << 10 };
+pub(super) const TILE: Tile = Tile { work_bytes: 512 << 10, narrowest: 256, widest: 16 << 10 };
 
 /// Matrices of the product by each constant, by its logarithm: low to low, high to low, low to high, high to high
 /// bytes. 2 MiB, of which a code of 1000 shards touches 32 KiB.
@@ -171,6 +171,42 @@ impl Gfni {
     pub(super) fn join_to(self, from: &[Block], to: &mut [Block]) {
         // SAFETY: `detect` found the features.
         unsafe { permute_to(from, to, &JOIN) }
+    }
+
+    /// See [`super::Kernel::prefetch`].
+    pub(super) fn prefetch(self, bytes: &[u8]) {
+        for line in bytes.chunks(BLOCK_BYTES) {
+            // SAFETY: every x86-64 CPU has this instruction, and it reads nothing that the program could see.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) }
+        }
+    }
+
+    /// See [`super::Kernel::stream`].
+    pub(super) fn stream<'a>(self, moves: impl Iterator<Item = (&'a [u8], &'a mut [u8])>) {
+        /// Makes what was streamed visible as if it had been stored: also when the iterator panics.
+        struct Fence;
+        impl Drop for Fence {
+            fn drop(&mut self) {
+                // SAFETY: every x86-64 CPU has this instruction.
+                unsafe { _mm_sfence() }
+            }
+        }
+        let _fence = Fence;
+        for (from, to) in moves {
+            let (blocks, []) = from.as_chunks() else {
+                to.copy_from_slice(from);
+                continue;
+            };
+            assert_eq!(from.len(), to.len(), "room for all");
+            if to.as_ptr().align_offset(BLOCK_BYTES) == 0 {
+                // SAFETY: `detect` found the features, and `to` is as long as `from` and aligned to whole blocks. The
+                // places are borrowed until this function returns, and by then the fence was passed: nobody reads
+                // them before.
+                unsafe { stream_blocks(blocks, to.as_chunks_mut().0) }
+            } else {
+                to.copy_from_slice(from);
+            }
+        }
     }
 
     pub(super) fn xor(self, to: &mut [Block], from: &[Block]) {
@@ -349,5 +385,18 @@ fn permute_to(from: &[Block], to: &mut [Block], index: &Block) {
     let index = load(index);
     for (from, to) in from.iter().zip(to) {
         store(to, _mm512_permutexvar_epi8(index, load(from)));
+    }
+}
+
+/// Copies blocks past the caches.
+///
+/// # Safety
+///
+/// `to` begins on a multiple of 64 bytes, and nobody reads it before a store fence.
+#[target_feature(enable = "avx512f")]
+unsafe fn stream_blocks(from: &[Block], to: &mut [Block]) {
+    for (from, to) in from.iter().zip(to) {
+        // SAFETY: a block is 64 writable bytes, and the caller says that it is aligned.
+        unsafe { _mm512_stream_si512(to.as_mut_ptr().cast(), load(from)) }
     }
 }

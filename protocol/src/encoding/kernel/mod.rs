@@ -111,6 +111,29 @@ impl Kernel {
         }
     }
 
+    /// Tells the CPU that these bytes will be read soon.
+    pub(crate) fn prefetch(&self, bytes: &[u8]) {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Gfni(gfni) => gfni.prefetch(bytes),
+            Self::Portable(_) => {}
+        }
+    }
+
+    /// Copies each piece to its place, past the caches where this CPU can: for results that are not read again
+    /// soon, so that they need not be fetched before they are overwritten, and push nothing out.
+    ///
+    /// # Panics
+    ///
+    /// If a piece and its place differ in length.
+    pub(crate) fn stream<'a>(&self, moves: impl Iterator<Item = (&'a [u8], &'a mut [u8])>) {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Gfni(gfni) => gfni.stream(moves),
+            Self::Portable(_) => moves.for_each(|(from, to)| to.copy_from_slice(from)),
+        }
+    }
+
     /// `to ^= from`, over the shorter of the two.
     pub(crate) fn xor(&self, to: &mut [Block], from: &[Block]) {
         match self {
@@ -281,6 +304,28 @@ mod tests {
                 kernel.multiply_add(coefficient, &other, &mut vec![[0; BLOCK_BYTES]; len], data);
             });
             prop_assert_eq!(ours, theirs);
+        }
+
+        #[test]
+        fn streaming_copies_whatever_the_alignment(
+            pieces in prop::collection::vec(0_usize..300, 0..10),
+            skew in 0_usize..64,
+            whole: bool,
+        ) {
+            let pieces: Vec<Vec<u8>> = (1..).zip(&pieces)
+                .map(|(byte, len)| vec![byte; if whole { len * BLOCK_BYTES } else { *len }])
+                .collect();
+            let expected = pieces.concat();
+            for kernel in [Kernel::detect(), Kernel::portable()] {
+                let mut buffer = vec![0; skew + expected.len()];
+                let mut rest = &mut buffer[skew..];
+                kernel.stream(pieces.iter().map(|piece| {
+                    let (place, after) = std::mem::take(&mut rest).split_at_mut(piece.len());
+                    rest = after;
+                    (&piece[..], place)
+                }));
+                prop_assert_eq!(&buffer[skew..], &expected[..]);
+            }
         }
 
         #[test]
