@@ -18,12 +18,13 @@ use std::{hint::black_box, time::Duration};
 
 use protocol::{
     SegmentIndex, SliverPairIndex,
+    commitment::SegmentCommitment,
     encoding::{
         Axis, BlobShape, EncodedSegment, RecoveryCoefficients, SegmentDecoder, SegmentEncoder, SegmentShape,
         SliverRecovery, encode::sliver_index, recover::recovery_symbol,
     },
 };
-use rand::{RngCore as _, SeedableRng as _};
+use rand::{RngCore as _, SeedableRng as _, seq::SliceRandom as _};
 use rustix::time::{ClockId, clock_gettime};
 
 const AXES: [Axis; 2] = [Axis::Primary, Axis::Secondary];
@@ -85,8 +86,14 @@ impl Blob {
     }
 }
 
-const OPS: [&str; 5] =
-    ["encode+commit", "verify one pair", "repair one pair", "decode systematic", "decode parity"];
+const OPS: [&str; 6] = [
+    "encode+commit",
+    "verify one pair",
+    "repair one pair",
+    "decode systematic",
+    "decode random",
+    "decode parity",
+];
 
 struct Bench {
     json: bool,
@@ -148,7 +155,8 @@ impl Bench {
         let blob = Blob::new(n, size);
         let mut encoder = SegmentEncoder::new(n);
         let coefficients = RecoveryCoefficients::new(n);
-        let mut total = [0.0; 5];
+        let mut total = [0.0; OPS.len()];
+        let mut grid = Vec::new();
         for (shape, count, len) in blob.kinds() {
             let data = &blob.data[..len];
             let mut segment = encoder.encode(shape, data);
@@ -168,8 +176,15 @@ impl Bench {
                 }
             });
             time(2, &mut || repair(&mut encoder, &coefficients, &segment, pair));
-            for (op, first) in [(3, 0), (4, n - u16::try_from(shape.n_source(Axis::Secondary)).unwrap())] {
-                time(op, &mut || decode(&mut encoder, &segment, first));
+            let commitment = segment.commitment();
+            let p = shape.n_source(Axis::Secondary);
+            let mut random: Vec<u16> = (0..n).collect();
+            random.shuffle(&mut rand_chacha::ChaCha8Rng::seed_from_u64(2));
+            let last = n - u16::try_from(p).unwrap();
+            for (op, indices) in [(3, (0..n).collect()), (4, random), (5, (last..n).collect::<Vec<_>>())] {
+                time(op, &mut || {
+                    decode(&mut encoder, (&segment, &commitment), &indices[..p], &mut grid);
+                });
             }
         }
         for (op, seconds) in OPS.iter().zip(total).filter(|(_, seconds)| *seconds > 0.0) {
@@ -199,16 +214,19 @@ fn repair(
     }
 }
 
-/// Verifies and decodes the primary slivers from `first` on, as many as are needed.
-fn decode(encoder: &mut SegmentEncoder, segment: &EncodedSegment, first: u16) {
-    let shape = segment.shape();
-    let commitment = segment.commitment();
-    let mut decoder = SegmentDecoder::new(shape, &commitment);
-    for index in (first..shape.n()).take(shape.n_source(Axis::Secondary)) {
-        let parity = segment.hashes(Axis::Primary, index).parity;
-        decoder.add(Axis::Primary, index, segment.sliver(Axis::Primary, index), &parity).unwrap();
+/// Verifies these primary slivers and decodes from them.
+fn decode(
+    encoder: &mut SegmentEncoder,
+    (segment, commitment): (&EncodedSegment, &SegmentCommitment),
+    indices: &[u16],
+    grid: &mut Vec<u8>,
+) {
+    let mut decoder = SegmentDecoder::new(segment.shape(), commitment);
+    for index in indices {
+        let parity = segment.hashes(Axis::Primary, *index).parity;
+        decoder.add(Axis::Primary, *index, segment.sliver(Axis::Primary, *index), &parity).unwrap();
     }
-    black_box(decoder.decode(encoder).unwrap());
+    decoder.decode_into(encoder, black_box(grid)).unwrap();
 }
 
 fn engine() -> &'static str {

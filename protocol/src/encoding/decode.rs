@@ -172,27 +172,43 @@ impl<'a, B: AsRef<[u8]>> SegmentDecoder<'a, B> {
     ///
     /// If the encoder is for another number of shards.
     pub fn decode(&self, encoder: &mut SegmentEncoder) -> Result<Vec<u8>, DecodeError> {
-        let mut grid = vec![0; self.shape.source_bytes()];
+        let mut grid = Vec::new();
+        self.decode_into(encoder, &mut grid)?;
+        Ok(grid)
+    }
+
+    /// Like [`Self::decode`], into a buffer that is used again: fresh memory costs more than decoding. What it holds
+    /// after an error is unspecified.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError`].
+    ///
+    /// # Panics
+    ///
+    /// If the encoder is for another number of shards.
+    pub fn decode_into(&self, encoder: &mut SegmentEncoder, grid: &mut Vec<u8>) -> Result<(), DecodeError> {
+        grid.resize(self.shape.source_bytes(), 0);
         let required = self.required(Axis::Primary);
         if self.primary.len() >= required {
-            self.decode_rows(encoder, &mut grid);
+            self.decode_rows(encoder, grid);
         } else if self.secondary.len() >= self.required(Axis::Secondary) {
-            self.decode_columns(encoder, &mut grid);
+            self.decode_columns(encoder, grid);
         } else {
             return Err(DecodeError::TooFewSlivers { got: self.primary.len(), required });
         }
         // Bind what was rebuilt to the roots of the systematic rows; received rows were checked already.
         let row_bytes = self.shape.sliver_bytes(Axis::Primary);
-        for (row, sliver) in (0_u16..).zip(grid.chunks_exact(row_bytes)) {
-            if self.primary.contains_key(&row) {
-                continue;
-            }
-            let root = encoder.hash_sliver(self.shape, Axis::Primary, sliver).root();
-            if root != self.commitment.sliver_root(Axis::Primary, row) {
+        let rows = (0_u16..).zip(grid.chunks_exact(row_bytes));
+        let (rebuilt, slivers): (Vec<u16>, Vec<&[u8]>) =
+            rows.filter(|(row, _)| !self.primary.contains_key(row)).unzip();
+        let hashes = encoder.hash_slivers(self.shape, Axis::Primary, &slivers);
+        for (row, hashes) in rebuilt.into_iter().zip(hashes) {
+            if hashes.root() != self.commitment.sliver_root(Axis::Primary, row) {
                 return Err(DecodeError::Inconsistent { row });
             }
         }
-        Ok(grid)
+        Ok(())
     }
 
     fn decode_rows(&self, encoder: &mut SegmentEncoder, grid: &mut [u8]) {

@@ -1,14 +1,8 @@
 //! Symbols so small that several share a leaf: rows and columns are grouped differently, so leaves of the grid cannot be
 //! shared between them, and the parity of all rows is kept until the columns are hashed.
 
-use super::{EncodedSegment, SegmentEncoder, SliverHashes, extend_slivers};
-use crate::{
-    encoding::{Axis, SegmentShape, code::ShardIn, leaves::LeafHasher},
-    hash::Hash,
-};
-
-/// Slivers whose trees are built side by side: enough to fill every lane, few enough that their leaves stay in cache.
-const TREES: usize = 32;
+use super::{EncodedSegment, HASHED_SLIVERS, SegmentEncoder, SliverHasher, extend_slivers};
+use crate::encoding::{Axis, SegmentShape, code::ShardIn};
 
 /// Buffers, reused.
 #[derive(Debug, Default)]
@@ -17,22 +11,7 @@ pub(super) struct Scratch {
     row_parity: Vec<u8>,
     /// Parity symbols of one column.
     column: Vec<u8>,
-    /// Leaves of the source and of the parity parts of the slivers in hand.
-    source: LeafHasher,
-    parity: LeafHasher,
-}
-
-impl Scratch {
-    /// Roots of the slivers whose leaves were collected, into `hashes`.
-    fn roots(&mut self, shape: SegmentShape, axis: Axis, hashes: &mut [SliverHashes]) {
-        let sources = self.source.roots(shape, shape.n_source(axis));
-        let parities = self.parity.roots(shape, shape.n_parity(axis));
-        for ((hashes, source), parity) in hashes.iter_mut().zip(sources).zip(parities) {
-            *hashes = SliverHashes { source: Hash(*source), parity: Hash(*parity) };
-        }
-        self.source.clear();
-        self.parity.clear();
-    }
+    hasher: SliverHasher,
 }
 
 impl SegmentEncoder {
@@ -74,18 +53,19 @@ impl SegmentEncoder {
             let rows = batch.min(n - first);
             let row_parity = &mut scratch.row_parity[first * parity_bytes..][..rows * parity_bytes];
             let sources = &segment.primary[first * source_bytes..][..rows * source_bytes];
-            extend_slivers(&self.row_code, &mut self.workspace, w, sources, row_parity);
+            let sliver = |row: usize| &sources[row * source_bytes..][..source_bytes];
+            extend_slivers(&self.row_code, &mut self.workspace, w, sliver, row_parity);
             scatter(shape, (first, 0), (sources, s), &mut segment.secondary);
             scatter(shape, (first, s), (row_parity, n - s), &mut segment.secondary);
             let slivers = sources.chunks_exact(source_bytes).zip(row_parity.chunks_exact(parity_bytes));
             for (source, parity) in slivers {
-                scratch.source.add(shape, source);
-                scratch.parity.add(shape, parity);
+                scratch.hasher.source.add(shape, source);
+                scratch.hasher.parity.add(shape, parity);
             }
-            if first + rows - collected >= TREES || first + rows == n {
+            if first + rows - collected >= HASHED_SLIVERS || first + rows == n {
                 let rows = collected..first + rows;
                 collected = rows.end;
-                scratch.roots(shape, Axis::Primary, &mut segment.primary_hashes[rows]);
+                scratch.hasher.roots(shape, Axis::Primary, &mut segment.primary_hashes[rows]);
             }
         }
     }
@@ -96,8 +76,8 @@ impl SegmentEncoder {
         let (w, n) = (shape.symbol_bytes(), shape.n_slivers());
         let (s, p) = (shape.n_source(Axis::Primary), shape.n_source(Axis::Secondary));
         let scratch = &mut self.scratch.grouped;
-        for first in (0..n).step_by(TREES) {
-            let columns = first..n.min(first + TREES);
+        for first in (0..n).step_by(HASHED_SLIVERS) {
+            let columns = first..n.min(first + HASHED_SLIVERS);
             for column in columns.clone() {
                 scratch.column.clear();
                 for row in p..n {
@@ -108,10 +88,10 @@ impl SegmentEncoder {
                     };
                     scratch.column.extend_from_slice(symbol);
                 }
-                scratch.source.add(shape, &segment.secondary[column * p * w..][..p * w]);
-                scratch.parity.add(shape, &scratch.column);
+                scratch.hasher.source.add(shape, &segment.secondary[column * p * w..][..p * w]);
+                scratch.hasher.parity.add(shape, &scratch.column);
             }
-            scratch.roots(shape, Axis::Secondary, &mut segment.secondary_hashes[columns]);
+            scratch.hasher.roots(shape, Axis::Secondary, &mut segment.secondary_hashes[columns]);
         }
     }
 }

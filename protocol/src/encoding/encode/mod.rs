@@ -10,8 +10,8 @@ mod whole;
 
 use super::{
     Axis, SegmentShape, Workspace,
-    code::{Code, ShardIn},
-    leaves::root_of_part,
+    code::Code,
+    leaves::{LeafHasher, Part, root_of_part},
     lines::Lines,
 };
 use crate::{
@@ -137,7 +137,35 @@ struct Scratch {
     striped: striped::Scratch,
     /// The data with zeros after it, if it does not fill the grid.
     padded: Lines,
+    hashed: SliverHasher,
+    /// Parity symbols of the slivers in hand.
+    parity: Lines,
 }
+
+/// Leaves of the source and of the parity parts of several slivers.
+#[derive(Debug, Default)]
+struct SliverHasher {
+    source: LeafHasher,
+    parity: LeafHasher,
+}
+
+impl SliverHasher {
+    /// Roots of the slivers whose leaves were added, into `hashes`.
+    fn roots(&mut self, shape: SegmentShape, axis: Axis, hashes: &mut [SliverHashes]) {
+        let sources = self.source.roots(shape, shape.n_source(axis));
+        let parities = self.parity.roots(shape, shape.n_parity(axis));
+        for ((hashes, source), parity) in hashes.iter_mut().zip(sources).zip(parities) {
+            *hashes = SliverHashes { source: Hash(*source), parity: Hash(*parity) };
+        }
+        self.source.clear();
+        self.parity.clear();
+    }
+}
+
+/// Slivers whose trees are built side by side: enough to fill every lane, few enough that their leaves stay in cache.
+const HASHED_SLIVERS: usize = 32;
+/// Bytes of parity that are hashed together: they should stay in cache.
+const HASHED_BYTES: usize = 256 << 10;
 
 impl SegmentEncoder {
     /// Returns an encoder for `n` shards.
@@ -251,8 +279,33 @@ impl SegmentEncoder {
     ///
     /// If `sliver` does not have the shape's size, or the shape is for another number of shards.
     pub fn hash_sliver(&mut self, shape: SegmentShape, axis: Axis, sliver: &[u8]) -> SliverHashes {
-        let parity = self.extend_sliver(shape, axis, sliver);
-        SliverHashes { source: root_of_part(shape, sliver), parity: root_of_part(shape, &parity) }
+        let [hashes] = self.hash_slivers(shape, axis, &[sliver])[..] else { unreachable!("one sliver was given") };
+        hashes
+    }
+
+    /// Returns the hashes of several slivers along one axis: quicker than one by one when symbols are short.
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::hash_sliver`].
+    pub fn hash_slivers(&mut self, shape: SegmentShape, axis: Axis, slivers: &[&[u8]]) -> Vec<SliverHashes> {
+        assert_eq!(shape.n(), self.n, "the encoder is for this number of shards");
+        for sliver in slivers {
+            assert_eq!(sliver.len(), shape.sliver_bytes(axis), "whole slivers");
+        }
+        let (w, code) = (shape.symbol_bytes(), self.code(axis));
+        let parity_bytes = shape.n_parity(axis) * w;
+        let batch = (HASHED_BYTES / parity_bytes).clamp(1, HASHED_SLIVERS);
+        let mut all = vec![SliverHashes::default(); slivers.len()];
+        let Self { workspace, scratch: Scratch { hashed, parity, .. }, .. } = self;
+        for (slivers, hashes) in slivers.chunks(batch).zip(all.chunks_mut(batch)) {
+            parity.resize(slivers.len() * parity_bytes);
+            extend_slivers(&code, workspace, w, |i| slivers[i], parity);
+            slivers.iter().for_each(|sliver| hashed.source.add(shape, sliver));
+            parity.chunks_exact(parity_bytes).for_each(|parity| hashed.parity.add(shape, parity));
+            hashed.roots(shape, axis, hashes);
+        }
+        all
     }
 
     /// Returns the parity symbols of one sliver.
@@ -265,38 +318,31 @@ impl SegmentEncoder {
         assert_eq!(sliver.len(), shape.sliver_bytes(axis), "a whole sliver");
         let mut parity = vec![0; shape.n_parity(axis) * shape.symbol_bytes()];
         let code = self.code(axis);
-        extend_slivers(&code, &mut self.workspace, shape.symbol_bytes(), sliver, &mut parity);
+        extend_slivers(&code, &mut self.workspace, shape.symbol_bytes(), |_| sliver, &mut parity);
         parity
     }
 }
 
-/// Extends as many slivers as `parity` has room for: `source` is `[slivers][k]`, `parity` `[slivers][n - k]`
-/// symbols of `w` bytes.
-fn extend_slivers(code: &Code, workspace: &mut Workspace, w: usize, source: &[u8], parity: &mut [u8]) {
-    let (source_bytes, parity_bytes) = (code.k() * w, code.n_parity() * w);
-    let n_slivers = parity.len() / parity_bytes;
-    let tile_bytes = code.encode_tile_bytes(workspace);
-    if n_slivers > 1 || w <= tile_bytes {
-        // Whole symbols of several slivers share a tile.
-        let per_tile = (tile_bytes / w).max(1);
-        for first in (0..n_slivers).step_by(per_tile) {
-            let slivers = per_tile.min(n_slivers - first);
-            let tile = code.encode_tile(workspace, slivers * w, |i, shard| {
-                let symbol = |sliver| &source[sliver * source_bytes + i * w..][..w];
-                shard.copy_from_each(w, (first..first + slivers).map(symbol));
-            });
-            for (j, shard) in tile.into_shards().enumerate() {
-                for (sliver, symbol) in shard.into_bytes().chunks_exact(w).enumerate() {
-                    parity[(first + sliver) * parity_bytes + j * w..][..w].copy_from_slice(symbol);
-                }
-            }
-        }
-    } else {
-        for start in (0..w).step_by(tile_bytes) {
-            let len = tile_bytes.min(w - start);
-            let load = |i, shard: ShardIn<'_>| shard.copy_from(&source[i * w + start..][..len]);
-            for (j, shard) in code.encode_tile(workspace, len, load).into_shards().enumerate() {
-                shard.copy_to(&mut parity[j * w + start..][..len]);
+/// Extends as many slivers as `parity` has room for: `sliver(i)` is `[k]` symbols of `w` bytes, `parity` is
+/// `[slivers][n - k]`.
+fn extend_slivers<'a>(
+    code: &Code,
+    workspace: &mut Workspace,
+    w: usize,
+    sliver: impl Fn(usize) -> &'a [u8],
+    parity: &mut [u8],
+) {
+    let parity_bytes = code.n_parity() * w;
+    for part in Part::all(parity.len() / parity_bytes, w, code.encode_tile_bytes(workspace)) {
+        let tile = code.encode_tile(workspace, part.count * part.len, |i, shard| {
+            let symbol = |at| &sliver(part.first + at)[i * w + part.offset..][..part.len];
+            shard.copy_from_each(part.len, (0..part.count).map(symbol));
+        });
+        for (j, shard) in tile.into_shards().enumerate() {
+            let symbols = shard.into_bytes().chunks_exact(part.len);
+            let parities = parity[part.first * parity_bytes..].chunks_exact_mut(parity_bytes);
+            for (symbol, parity) in symbols.zip(parities) {
+                parity[j * w + part.offset..][..part.len].copy_from_slice(symbol);
             }
         }
     }
