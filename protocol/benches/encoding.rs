@@ -35,6 +35,11 @@ fn cpu() -> Duration {
     Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap()
 }
 
+/// Time by the clock, since some start.
+fn clock() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::Monotonic)).unwrap()
+}
+
 /// The best of several rounds of `work`, each at least a few milliseconds long, in seconds a call.
 fn best(quick: bool, mut work: impl FnMut()) -> f64 {
     let start = cpu();
@@ -86,14 +91,19 @@ impl Blob {
     }
 }
 
-const OPS: [&str; 6] = [
+/// What is timed. Decoding includes checking every sliver but for the concatenation of slivers that were checked
+/// before.
+const OPS: [&str; 7] = [
     "encode+commit",
     "verify one pair",
     "repair one pair",
     "decode systematic",
     "decode random",
     "decode parity",
+    "concatenate",
 ];
+/// Those that are about one sliver pair: their cost is told as a multiple of hashing the pair.
+const OF_PAIR: [&str; 2] = ["verify one pair", "repair one pair"];
 
 struct Bench {
     json: bool,
@@ -105,19 +115,27 @@ struct Bench {
 }
 
 impl Bench {
-    fn print(&self, op: &str, n: u16, size: u64, seconds: f64) {
+    fn print(&self, op: &str, (n, size, threads): (u16, u64, u32), engine: &str, seconds: f64) {
         let rate = size as f64 / MIB / seconds;
+        let shape = BlobShape::new(n, size).unwrap();
+        let pair_bytes = shape.encoded_bytes() as f64 / f64::from(n);
+        let of_hashing = seconds / (pair_bytes / MIB / self.blake3);
+        let of_hashing = OF_PAIR.contains(&op).then_some(of_hashing);
         if self.json {
+            let of_hashing =
+                of_hashing.map_or(String::new(), |times| format!("\"times_hashing_pair\":{times:.2},"));
             println!(
-                "{{\"op\":\"{op}\",\"n\":{n},\"size\":{size},\"threads\":1,\"mib_per_cpu_s\":{rate:.1},\"microseconds\":{:.2},\"engine\":\"{}\",\"blake3_mib_per_cpu_s\":{:.0},\"memcpy_mib_per_cpu_s\":{:.0}}}",
+                "{{\"op\":\"{op}\",\"n\":{n},\"size\":{size},\"threads\":{threads},\"mib_per_cpu_s\":{rate:.1},\"microseconds\":{:.2},{of_hashing}\"engine\":\"{engine}\",\"blake3_mib_per_cpu_s\":{:.0},\"memcpy_mib_per_cpu_s\":{:.0}}}",
                 seconds * 1e6,
-                engine(),
                 self.blake3,
                 self.memcpy
             );
         } else {
+            let of_hashing =
+                of_hashing.map_or(String::new(), |times| format!("  {times:.2} x hashing the pair"));
+            let label = if threads == 1 { op.to_owned() } else { format!("{op}, {threads} threads") };
             println!(
-                "{op:<28} {n:>5} {:>9} {rate:>12.1} {:>12.1} {:>9.3} {:>9.4}",
+                "{label:<28} {n:>5} {:>9} {rate:>12.1} {:>12.1} {:>9.3} {:>9.4}  {engine}{of_hashing}",
                 human(size),
                 seconds * 1e6,
                 rate / self.blake3,
@@ -150,10 +168,13 @@ impl Bench {
         }
     }
 
-    fn run(&self, n: u16, size: u64) {
-        let is_asked = |op: usize| self.op.as_ref().is_none_or(|asked| OPS[op].starts_with(asked));
+    fn is_asked(&self, op: &str) -> bool {
+        self.op.as_ref().is_none_or(|asked| op.starts_with(asked))
+    }
+
+    /// Times all operations of one engine on a blob.
+    fn run(&self, n: u16, size: u64, mut encoder: SegmentEncoder) {
         let blob = Blob::new(n, size);
-        let mut encoder = SegmentEncoder::new(n);
         let coefficients = RecoveryCoefficients::new(n);
         let mut total = [0.0; OPS.len()];
         let mut grid = Vec::new();
@@ -161,7 +182,7 @@ impl Bench {
             let data = &blob.data[..len];
             let mut segment = encoder.encode(shape, data);
             let mut time = |op: usize, work: &mut dyn FnMut()| {
-                if is_asked(op) {
+                if self.is_asked(OPS[op]) {
                     total[op] += count * best(self.quick, work);
                 }
             };
@@ -183,12 +204,66 @@ impl Bench {
             let last = n - u16::try_from(p).unwrap();
             for (op, indices) in [(3, (0..n).collect()), (4, random), (5, (last..n).collect::<Vec<_>>())] {
                 time(op, &mut || {
-                    decode(&mut encoder, (&segment, &commitment), &indices[..p], &mut grid);
+                    let decoder = decoder((&segment, &commitment), &indices[..p]);
+                    decoder.decode_into(&mut encoder, black_box(&mut grid)).unwrap();
                 });
             }
+            let systematic: Vec<_> = (0..n).take(p).collect();
+            let decoder = decoder((&segment, &commitment), &systematic);
+            time(6, &mut || decoder.decode_into(&mut encoder, black_box(&mut grid)).unwrap());
         }
         for (op, seconds) in OPS.iter().zip(total).filter(|(_, seconds)| *seconds > 0.0) {
-            self.print(op, n, size, seconds);
+            self.print(op, (n, size, 1), encoder.kernel_name(), seconds);
+        }
+    }
+
+    /// Encodes on two threads, a segment each, and says how much sooner they are done than one thread with both.
+    fn run_two(&self, n: u16, size: u64) {
+        let blob = Blob::new(n, size);
+        let (shape, _, len) = *blob.kinds().last().unwrap();
+        let data = &blob.data[..len];
+        let mut workers = [(); 2].map(|()| {
+            let mut encoder = SegmentEncoder::new(n);
+            let segment = encoder.encode(shape, data);
+            (encoder, segment)
+        });
+        let (mut one, mut two, mut cpu_of_two) = (f64::INFINITY, f64::INFINITY, f64::INFINITY);
+        let work = |(encoder, segment): &mut (SegmentEncoder, EncodedSegment)| {
+            let start = cpu();
+            for _ in 0..if self.quick { 1 } else { 4 } {
+                encoder.encode_into(shape, black_box(data), segment);
+                black_box(segment.commitment());
+            }
+            (cpu() - start).as_secs_f64()
+        };
+        for _ in 0..if self.quick { 2 } else { 12 } {
+            let start = clock();
+            black_box(workers.each_mut().map(work));
+            one = one.min((clock() - start).as_secs_f64());
+            let start = clock();
+            let cpu: f64 = std::thread::scope(|scope| {
+                let threads = workers.each_mut().map(|worker| scope.spawn(|| work(worker)));
+                threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+            });
+            two = two.min((clock() - start).as_secs_f64());
+            cpu_of_two = cpu_of_two.min(cpu);
+        }
+        let segments = 2.0 * if self.quick { 1.0 } else { 4.0 };
+        let seconds = cpu_of_two / segments * (size as f64 / len as f64);
+        let engine = workers[0].0.kernel_name();
+        self.print(OPS[0], (n, size, 2), engine, seconds);
+        if self.json {
+            println!(
+                "{{\"op\":\"speedup of two threads\",\"n\":{n},\"size\":{size},\"threads\":2,\"times\":{:.2},\"engine\":\"{engine}\"}}",
+                one / two
+            );
+        } else {
+            println!(
+                "{:<28} {n:>5} {:>9} {:>12.2} times the rate of one, by the clock",
+                "two threads",
+                human(size),
+                one / two
+            );
         }
     }
 }
@@ -214,23 +289,17 @@ fn repair(
     }
 }
 
-/// Verifies these primary slivers and decodes from them.
-fn decode(
-    encoder: &mut SegmentEncoder,
-    (segment, commitment): (&EncodedSegment, &SegmentCommitment),
+/// A decoder that has checked these primary slivers.
+fn decoder<'a>(
+    (segment, commitment): (&'a EncodedSegment, &'a SegmentCommitment),
     indices: &[u16],
-    grid: &mut Vec<u8>,
-) {
+) -> SegmentDecoder<'a, &'a [u8]> {
     let mut decoder = SegmentDecoder::new(segment.shape(), commitment);
     for index in indices {
         let parity = segment.hashes(Axis::Primary, *index).parity;
         decoder.add(Axis::Primary, *index, segment.sliver(Axis::Primary, *index), &parity).unwrap();
     }
-    decoder.decode_into(encoder, black_box(grid)).unwrap();
-}
-
-fn engine() -> &'static str {
-    SegmentEncoder::new(4).kernel_name()
+    decoder
 }
 
 fn human(bytes: u64) -> String {
@@ -257,9 +326,9 @@ fn main() {
     let mut bench =
         Bench { json: has("--json"), op: value("--op"), quick: has("--quick"), blake3: 1.0, memcpy: 1.0 };
     if !bench.json {
-        println!("MiB of blob per CPU-second of one thread, field engine: {}", engine());
+        println!("MiB of blob per CPU-second of the threads at work");
         println!(
-            "{:<28} {:>5} {:>9} {:>12} {:>12} {:>9} {:>9}",
+            "{:<28} {:>5} {:>9} {:>12} {:>12} {:>9} {:>9}  engine",
             "op", "n", "size", "MiB/cpu-s", "µs", "/blake3", "/memcpy"
         );
     }
@@ -272,7 +341,13 @@ fn main() {
             if only_n.is_some_and(|only| only != u64::from(n)) {
                 continue;
             }
-            bench.run(n, size);
+            bench.run(n, size, SegmentEncoder::new(n));
+            if size >= 1 << 20 {
+                bench.run(n, size, SegmentEncoder::portable(n));
+            }
+            if size >= 32 << 20 && bench.is_asked(OPS[0]) {
+                bench.run_two(n, size);
+            }
         }
     }
     if !bench.json {

@@ -160,12 +160,12 @@ impl Part {
 
 impl LineHasher {
     /// Hashes a part of each of `n_lines` lines, symbols of `w` bytes; `line` gives its bytes. The leaves go to
-    /// `out`, `[symbols][n_lines]`, once their symbols are whole: the parts of a symbol follow each other.
+    /// `out`, `[symbols][n_lines]`, once their symbols are whole: the parts of a symbol follow each other. `between` is
+    /// called after every 16 hashes or so.
     pub(crate) fn add<'a>(
         &mut self,
         (w, part): (usize, Part),
-        n_lines: usize,
-        line: impl Fn(usize) -> &'a [u8],
+        (n_lines, line): (usize, impl Fn(usize) -> &'a [u8]),
         out: &mut [Digest],
         mut between: impl FnMut(),
     ) {
@@ -202,7 +202,11 @@ impl LineHasher {
 }
 
 /// Hashes inputs of equal length, as many as there are places.
-fn hash_in_order<'a>(mut inputs: impl Iterator<Item = &'a [u8]>, out: &mut [Digest], between: &mut impl FnMut()) {
+fn hash_in_order<'a>(
+    mut inputs: impl Iterator<Item = &'a [u8]>,
+    out: &mut [Digest],
+    between: &mut impl FnMut(),
+) {
     for out in out.chunks_mut(LANES) {
         let mut lanes: [&[u8]; LANES] = [&[]; LANES];
         lanes.iter_mut().zip(inputs.by_ref().take(out.len())).for_each(|(lane, input)| *lane = input);

@@ -31,8 +31,7 @@ impl SegmentEncoder {
         let tile_bytes = self.column_code.encode_tile_bytes(&self.workspace);
         for start in (0..row_bytes).step_by(tile_bytes) {
             let len = tile_bytes.min(row_bytes - start);
-            let load =
-                |row, shard: ShardIn<'_>| shard.copy_from(&source[row * row_bytes + start..][..len]);
+            let load = |row, shard: ShardIn<'_>| shard.copy_from(&source[row * row_bytes + start..][..len]);
             let tile = self.column_code.encode_tile(&mut self.workspace, len, load);
             for (row, shard) in tile.into_shards().enumerate() {
                 shard.copy_to(&mut parity[row * row_bytes + start..][..len]);

@@ -279,7 +279,9 @@ impl SegmentEncoder {
     ///
     /// If `sliver` does not have the shape's size, or the shape is for another number of shards.
     pub fn hash_sliver(&mut self, shape: SegmentShape, axis: Axis, sliver: &[u8]) -> SliverHashes {
-        let [hashes] = self.hash_slivers(shape, axis, &[sliver])[..] else { unreachable!("one sliver was given") };
+        let [hashes] = self.hash_slivers(shape, axis, &[sliver])[..] else {
+            unreachable!("one sliver was given")
+        };
         hashes
     }
 

@@ -3,7 +3,10 @@
 //! So memory is touched once: the data is read, and slivers are written past the caches. In between, a stripe is
 //! extended along both axes and hashed.
 
-use super::{EncodedSegment, SegmentEncoder, sliver_hashes};
+use super::{
+    EncodedSegment, SegmentEncoder, sliver_hashes,
+    whole::{ahead_bytes, fetch},
+};
 use crate::{
     encoding::{
         Axis, SegmentShape,
@@ -11,7 +14,7 @@ use crate::{
         leaves::{LineHasher, Part},
         lines::Lines,
     },
-    hash::{Digest, INPUT_BYTES_MAX, LANES},
+    hash::{Digest, INPUT_BYTES_MAX},
 };
 
 /// Bytes of the grid's stripe: half of a second-level cache of 1 MiB, beside work space and what is fetched ahead.
@@ -55,14 +58,17 @@ impl SegmentEncoder {
             self.extend_stripe(source, range.len(), (s, p), &mut scratch.grid);
             let grid = Tile::within(&scratch.grid, range.len(), 0..range.len());
             let symbol = |row: usize, column: usize| {
-                if row < p && column < s { source.shard(row * s + column) } else { grid.shard(row * n + column) }
+                if row < p && column < s {
+                    source.shard(row * s + column)
+                } else {
+                    grid.shard(row * n + column)
+                }
             };
             let next = parts.peek().map_or(0..0, |next| next.range(w));
-            let n_batches = (n * n * range.len() / (LANES * INPUT_BYTES_MAX)).max(1);
-            let mut ahead = Tile::within(data, w, next.clone())
-                .pieces(p * s, (p * s * next.len() / n_batches).max(INPUT_BYTES_MAX));
-            let fetch = || ahead.next().into_iter().for_each(|piece| kernel.prefetch(piece));
-            scratch.lines.add((w, part), n * n, |i| symbol(i / n, i % n), &mut scratch.leaves, fetch);
+            let batch = ahead_bytes(p * s * next.len(), n * n * range.len());
+            let mut ahead = Tile::within(data, w, next).pieces(p * s, batch);
+            let symbols = (n * n, |i| symbol(i / n, i % n));
+            scratch.lines.add((w, part), symbols, &mut scratch.leaves, || fetch(&kernel, &mut ahead));
             let primary = segment.primary.chunks_exact_mut(w).enumerate();
             kernel.stream(primary.map(|(i, place)| (symbol(i / s, i % s), &mut place[range.clone()])));
             let secondary = segment.secondary.chunks_exact_mut(w).enumerate();

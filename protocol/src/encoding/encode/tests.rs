@@ -63,6 +63,9 @@ fn the_grid_is_what_its_definition_says() {
         }
     }
     check_against_definition(4, 300_000);
+    check_against_definition(7, 400_000);
+    check_against_definition(10, 300_001);
+    check_against_definition(16, 500_000);
     check_against_definition(100, 5000);
     check_against_definition(100, 200_000);
 }

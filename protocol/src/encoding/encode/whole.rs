@@ -20,6 +20,7 @@ use crate::{
     encoding::{
         Axis,
         code::{ShardIn, Tile},
+        kernel::Kernel,
         leaves::{LineHasher, Part},
     },
     hash::{Digest, Hash, INPUT_BYTES_MAX, LANES},
@@ -30,7 +31,7 @@ use crate::{
 const TREES: usize = 32;
 
 /// Bytes to fetch ahead between two batches of hashing, of `next` bytes in all while `hashed` bytes are hashed.
-fn ahead_bytes(next: usize, hashed: usize) -> usize {
+pub(super) fn ahead_bytes(next: usize, hashed: usize) -> usize {
     (next / (hashed / (LANES * INPUT_BYTES_MAX)).max(1)).max(1)
 }
 
@@ -73,7 +74,7 @@ impl SegmentEncoder {
             let load = |row, shard: ShardIn<'_>| shard.copy_from(source.shard(row));
             let parity = self.column_code.encode_tile(&mut self.workspace, range.len(), load).into_tile();
             let row = |row: usize| if row < p { source.shard(row) } else { parity.shard(row - p) };
-            lines.add((w, part), n, row, leaves, || ahead.next().into_iter().for_each(|piece| kernel.prefetch(piece)));
+            lines.add((w, part), (n, row), leaves, || fetch(&kernel, &mut ahead));
             let rows = segment.primary.chunks_exact_mut(row_bytes).enumerate();
             kernel.stream(rows.map(|(i, sliver)| (row(i), &mut sliver[range.clone()])));
             let columns = segment.secondary[part.first * p * w..][..part.count * p * w].chunks_exact_mut(w);
@@ -118,10 +119,12 @@ impl SegmentEncoder {
             let tile_bytes = part.count * part.len;
             let tile = self.row_code.encode_tile(&mut self.workspace, tile_bytes, |column, shard| {
                 let at = column * w + part.offset;
-                shard.copy_from_each(part.len, rows.chunks_exact(row_bytes).map(|row| &row[at..][..part.len]));
+                shard
+                    .copy_from_each(part.len, rows.chunks_exact(row_bytes).map(|row| &row[at..][..part.len]));
             });
             let tile = tile.into_tile();
-            lines.add((w, part), n_parity, |column| tile.shard(column), leaves, || ahead.next().into_iter().for_each(|piece| kernel.prefetch(piece)));
+            let column = |column| tile.shard(column);
+            lines.add((w, part), (n_parity, column), leaves, || fetch(&kernel, &mut *ahead));
             // Of the parity columns, only the symbols of source rows are stored.
             let n_stored = part.count.min(p.saturating_sub(part.first));
             let columns = segment.secondary[s * p * w..].chunks_exact_mut(p * w).enumerate();
@@ -146,8 +149,7 @@ impl SegmentEncoder {
     /// The trees that run across both passes' order: source parts of the rows, and the parity columns.
     fn join_trees(&mut self, segment: &mut EncodedSegment) {
         let shape = segment.shape;
-        let (n, s, p) =
-            (shape.n_slivers(), shape.n_source(Axis::Primary), shape.n_source(Axis::Secondary));
+        let (n, s, p) = (shape.n_slivers(), shape.n_source(Axis::Primary), shape.n_source(Axis::Secondary));
         let Scratch { source, parity, .. } = &mut self.scratch.whole;
         merkle::column_roots_in_place(source, n);
         for (hashes, root) in segment.primary_hashes.iter_mut().zip(source) {
@@ -159,5 +161,12 @@ impl SegmentEncoder {
         for ((hashes, source), parity) in segment.secondary_hashes[s..].iter_mut().zip(source).zip(parity) {
             *hashes = SliverHashes { source: Hash(*source), parity: Hash(*parity) };
         }
+    }
+}
+
+/// Fetches the next piece of what will be read soon.
+pub(super) fn fetch<'a>(kernel: &Kernel, ahead: &mut (impl Iterator<Item = &'a [u8]> + ?Sized)) {
+    if let Some(piece) = ahead.next() {
+        kernel.prefetch(piece);
     }
 }

@@ -11,9 +11,9 @@
 
 use std::{
     arch::x86_64::{
-        __m512i, _mm256_set1_epi64x, _mm512_broadcast_i64x4, _mm512_gf2p8affine_epi64_epi8,
-        _mm512_inserti64x4, _mm512_loadu_si512, _mm512_permutexvar_epi8, _mm512_shuffle_i64x2,
-        _mm512_storeu_si512, _mm512_stream_si512, _mm512_xor_si512, _mm_prefetch, _mm_sfence, _MM_HINT_T1,
+        __m512i, _MM_HINT_T1, _mm_prefetch, _mm_sfence, _mm256_set1_epi64x, _mm512_broadcast_i64x4,
+        _mm512_gf2p8affine_epi64_epi8, _mm512_inserti64x4, _mm512_loadu_si512, _mm512_permutexvar_epi8,
+        _mm512_shuffle_i64x2, _mm512_storeu_si512, _mm512_stream_si512, _mm512_xor_si512,
     },
     sync::LazyLock,
 };
