@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use protocol::{
     BlobId, NetworkId, NodeIndex, PeerId, SegmentIndex, ShardIndex, SliverPairIndex, committee::Committee,
-    genesis::Genesis,
+    encoding::SegmentShape, genesis::Genesis, message::SliverAt,
 };
 
 /// This node's place in the committee of the epoch.
@@ -53,13 +53,19 @@ impl Membership {
         self.committee.owner(self.committee.shard_of(blob_id, segment, pair))
     }
 
-    /// The sliver pairs of a segment that this node answers for, in the order of its shards.
-    pub fn pairs<'a>(
-        &'a self,
-        blob_id: &'a BlobId,
+    /// The slivers of a segment that this node is to hold, in the order of its shards.
+    ///
+    /// # Panics
+    ///
+    /// If the shape is for another number of shards.
+    pub fn slivers(
+        &self,
+        blob_id: BlobId,
         segment: SegmentIndex,
-    ) -> impl Iterator<Item = SliverPairIndex> + 'a {
-        self.shards().iter().map(move |shard| self.committee.pair_of(blob_id, segment, *shard))
+        shape: SegmentShape,
+    ) -> impl Iterator<Item = SliverAt> + use<'_> {
+        let slivers = self.committee.slivers_of(self.node, (blob_id, segment), shape);
+        slivers.map(move |(pair, axis)| SliverAt { blob_id, segment, pair, axis })
     }
 
     /// The network identity of a member.
@@ -79,7 +85,11 @@ impl Membership {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use protocol::{bls::SecretKey, committee::Member};
+    use protocol::{
+        bls::SecretKey,
+        committee::Member,
+        encoding::{Axis, BlobShape},
+    };
 
     use super::*;
 
@@ -104,10 +114,18 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_node_holds_a_pair_for_each_of_its_shards() {
+    fn a_node_holds_a_pair_for_each_of_its_shards_and_a_small_blob_once() {
         let membership = lone_member(4);
-        let blob_id = BlobId([9; 32]);
-        let mut pairs: Vec<u16> = membership.pairs(&blob_id, SegmentIndex(3)).map(|pair| pair.0).collect();
+        let (blob_id, segment) = (BlobId([9; 32]), SegmentIndex(3));
+        let slivers = |length| {
+            let shape = BlobShape::new(4, length).unwrap().segment(SegmentIndex(0)).unwrap();
+            membership.slivers(blob_id, segment, shape).collect::<Vec<_>>()
+        };
+        let mut pairs: Vec<u16> =
+            slivers(1000).iter().filter(|at| at.axis == Axis::Primary).map(|at| at.pair.0).collect();
+        assert_eq!(slivers(1000).len(), 2 * pairs.len());
+        let first = SliverAt { blob_id, segment, pair: SliverPairIndex(pairs[0]), axis: Axis::Primary };
+        assert_eq!(slivers(10), [first]);
         pairs.sort_unstable();
         assert_eq!(pairs, [0, 1, 2, 3]);
         assert!(pairs.iter().all(|pair| {

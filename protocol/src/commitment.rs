@@ -8,7 +8,8 @@
 //!
 //! A node keeps the [`BlobHeader`] and, for every segment, the [`SegmentCommitment`]: the roots of all `n`
 //! sliver pairs, 64 `n` bytes, with a path to the blob root. From these it checks its own slivers and serves
-//! proofs, and it can repair any pair after its holder is gone.
+//! proofs, and it can repair any pair after its holder is gone. The pairs of a replicated segment are alike, and their
+//! roots are kept once.
 
 use bincode::{Decode, Encode};
 
@@ -51,15 +52,15 @@ impl PairRoots {
     }
 }
 
-/// Roots of all sliver pairs of a segment, in the order of their indices.
+/// Roots of all sliver pairs of a segment, in the order of their indices; one entry if all are alike.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SegmentCommitment {
-    /// INV: one entry a shard.
+    /// INV: one entry a shard, or one for all.
     pairs: Vec<PairRoots>,
 }
 
 impl SegmentCommitment {
-    /// Returns the commitment of these pairs.
+    /// Returns the commitment of these pairs; one stands for all.
     ///
     /// # Panics
     ///
@@ -84,7 +85,10 @@ impl SegmentCommitment {
     /// If there is no such pair.
     #[must_use]
     pub fn pair(&self, pair: SliverPairIndex) -> &PairRoots {
-        &self.pairs[pair.as_usize()]
+        match &self.pairs[..] {
+            [all] => all,
+            pairs => &pairs[pair.as_usize()],
+        }
     }
 
     /// Root of the sliver with this index along `axis`.
@@ -94,23 +98,26 @@ impl SegmentCommitment {
     /// If there is no such sliver.
     #[must_use]
     pub fn sliver_root(&self, axis: Axis, index: u16) -> Hash {
+        if let [all] = &self.pairs[..] {
+            return all.root(axis);
+        }
         let n = u16::try_from(self.pairs.len()).expect("at most 1000 shards");
         // The pairing reverses indices, so it is its own inverse.
         let pair = SliverPairIndex(sliver_index(axis, SliverPairIndex(index), n));
         self.pair(pair).root(axis)
     }
 
-    /// The commitment as bytes: 64 a pair.
+    /// The commitment as bytes: 64 an entry.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         self.pairs.iter().flat_map(|pair| [pair.primary.0, pair.secondary.0]).flatten().collect()
     }
 
-    /// Reads a commitment of `n` pairs; `None` if the bytes have another length.
+    /// Reads a commitment of `n_pairs` entries; `None` if the bytes have another length.
     #[must_use]
-    pub fn from_bytes(n: u16, bytes: &[u8]) -> Option<Self> {
+    pub fn from_bytes(n_pairs: usize, bytes: &[u8]) -> Option<Self> {
         let (pairs, rest) = bytes.as_chunks::<PAIR_ROOTS_BYTES>();
-        if pairs.len() != usize::from(n) || pairs.is_empty() || !rest.is_empty() {
+        if pairs.len() != n_pairs || pairs.is_empty() || !rest.is_empty() {
             return None;
         }
         let pairs = pairs.iter().map(|pair| {
@@ -152,10 +159,10 @@ pub enum CommitmentError {
         got: BlobId,
     },
     /// The commitment has the wrong number of bytes for this number of shards.
-    #[error("a commitment of {n} sliver pairs has {} bytes, not {got}", usize::from(*.n) * PAIR_ROOTS_BYTES)]
+    #[error("a commitment of {n_pairs} sliver pairs has {} bytes, not {got}", .n_pairs * PAIR_ROOTS_BYTES)]
     Size {
-        /// Number of shards.
-        n: u16,
+        /// Pairs whose roots it names.
+        n_pairs: usize,
         /// Bytes given.
         got: usize,
     },
@@ -259,10 +266,9 @@ impl VerifiedHeader {
         bytes: &[u8],
         path: &[Hash],
     ) -> Result<SegmentCommitment, CommitmentError> {
-        self.shape.range(index)?;
-        let n = self.shape.n();
-        let commitment =
-            SegmentCommitment::from_bytes(n, bytes).ok_or(CommitmentError::Size { n, got: bytes.len() })?;
+        let n_pairs = self.shape.segment(index)?.n_committed_pairs();
+        let commitment = SegmentCommitment::from_bytes(n_pairs, bytes)
+            .ok_or(CommitmentError::Size { n_pairs, got: bytes.len() })?;
         let n_segments = SegmentIndex(self.shape.n_segments()).as_usize();
         let root = merkle::root_of_path(&commitment.root(), index.as_usize(), n_segments, path);
         if root == Some(self.header.root) { Ok(commitment) } else { Err(CommitmentError::Path(index)) }

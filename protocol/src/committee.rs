@@ -29,6 +29,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     bls,
+    encoding::{Axis, Encoding, SegmentShape},
     ids::{BlobId, Epoch, NodeIndex, PeerId, SegmentIndex, ShardIndex, SliverPairIndex},
     quorum::{self, N_SHARDS_MAX, N_SHARDS_MIN},
 };
@@ -411,6 +412,39 @@ impl Committee {
     #[must_use]
     pub fn pair_of(&self, blob_id: &BlobId, segment: SegmentIndex, shard: ShardIndex) -> SliverPairIndex {
         pair_of(self.n_shards, blob_id, segment, shard)
+    }
+
+    /// The slivers of a segment that a member is to hold: both of the pair of each of its shards. A replicated segment
+    /// it holds once, as the primary sliver of its first shard.
+    ///
+    /// # Panics
+    ///
+    /// If the shape is for another number of shards.
+    pub fn slivers_of(
+        &self,
+        node: NodeIndex,
+        (blob_id, segment): (BlobId, SegmentIndex),
+        shape: SegmentShape,
+    ) -> impl Iterator<Item = (SliverPairIndex, Axis)> + use<'_> {
+        assert_eq!(shape.n(), self.n_shards, "the blob is encoded for this number of shards");
+        let (n_shards, axes): (_, &[Axis]) = match shape.encoding() {
+            Encoding::RedStuff => (usize::MAX, &[Axis::Primary, Axis::Secondary]),
+            Encoding::Replicated => (1, &[Axis::Primary]),
+        };
+        let pairs = self.shards(node).iter().take(n_shards);
+        let pairs = pairs.map(move |shard| self.pair_of(&blob_id, segment, *shard));
+        pairs.flat_map(|pair| axes.iter().map(move |axis| (pair, *axis)))
+    }
+
+    /// The primary slivers of a segment that somebody holds, by index.
+    ///
+    /// # Panics
+    ///
+    /// If the shape is for another number of shards.
+    #[must_use]
+    pub fn primary_slivers(&self, of: (BlobId, SegmentIndex), shape: SegmentShape) -> BTreeSet<u16> {
+        let held = self.nodes().flat_map(|node| self.slivers_of(node, of, shape));
+        held.filter(|(_, axis)| *axis == Axis::Primary).map(|(pair, _)| pair.primary()).collect()
     }
 }
 

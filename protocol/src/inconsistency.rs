@@ -102,7 +102,7 @@ impl ProvenSymbol {
     ///
     /// # Panics
     ///
-    /// If the sliver is not of this shape, or `index` not below `n`.
+    /// If the sliver is not of this shape, the shape is replicated, or `index` not below `n`.
     #[must_use]
     pub fn new(
         encoder: &mut SegmentEncoder,
@@ -110,6 +110,7 @@ impl ProvenSymbol {
         (axis, crossing, sliver): (Axis, u16, &[u8]),
         index: u16,
     ) -> Self {
+        assert!(!shape.is_replicated(), "copies are checked by their hash");
         assert!(index < shape.n(), "symbol {index}");
         let parity = encoder.extend_sliver(shape, axis, sliver);
         let position = LeafPosition::new(shape, axis, index);
@@ -131,7 +132,7 @@ impl ProvenSymbol {
         index: u16,
     ) -> Result<&[u8], SymbolError> {
         let crossing = self.crossing;
-        if crossing >= shape.n() || index >= shape.n() {
+        if crossing >= shape.n() || index >= shape.n() || shape.is_replicated() {
             return Err(SymbolError::NoSuchSymbol { crossing, index });
         }
         let position = LeafPosition::new(shape, axis, index);
@@ -184,6 +185,9 @@ pub enum ProofError {
     /// A symbol does not prove.
     #[error(transparent)]
     Symbol(#[from] SymbolError),
+    /// Nothing was encoded: a copy that does not match its hash is its holder's fault.
+    #[error("a replicated segment cannot be encoded wrongly")]
+    Replicated,
     /// The symbols rebuild the committed sliver: nothing is wrong with it.
     #[error("the symbols rebuild the committed sliver")]
     Consistent,
@@ -207,6 +211,9 @@ impl InconsistencyProof {
     ) -> Result<(), ProofError> {
         if self.index >= shape.n() {
             return Err(ProofError::NoSuchSliver(self.index));
+        }
+        if shape.is_replicated() {
+            return Err(ProofError::Replicated);
         }
         let mut recovery = SliverRecovery::new(shape, self.axis);
         let required = recovery.required();

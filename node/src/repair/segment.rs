@@ -16,7 +16,7 @@ use protocol::{
     message::{RANGE_BYTES_MAX, Request, Response, SYMBOLS_MAX, SliverAt, SymbolAt},
     planted::{Bug, is_planted},
 };
-use swarm::Network;
+use swarm::{Network, Offence};
 
 use super::{
     blob::{Context, Halt},
@@ -52,8 +52,10 @@ impl<N: Network> SegmentRepair<'_, N> {
         SliverAt { blob_id: self.blob_id(), segment: self.segment, pair, axis }
     }
 
-    fn own_pairs(&self) -> Vec<SliverPairIndex> {
-        self.context.membership.pairs(&self.blob_id(), self.segment).collect()
+    /// The pairs of which this node is to hold the sliver along `axis`.
+    fn own_pairs(&self, axis: Axis) -> Vec<SliverPairIndex> {
+        let own = self.context.membership.slivers(self.blob_id(), self.segment, self.shape);
+        own.filter(|at| at.axis == axis).map(|at| at.pair).collect()
     }
 
     /// Rebuilds what is missing and returns how many slivers still are.
@@ -70,7 +72,7 @@ impl<N: Network> SegmentRepair<'_, N> {
 
     async fn heal_axis(&self, axis: Axis) -> Result<u32, Halt> {
         let n = self.shape.n();
-        let own = self.own_pairs();
+        let own = self.own_pairs(axis);
         let lost = own.iter().filter(|pair| !self.context.store.has_sliver(&self.at(**pair, axis)));
         let mut targets: BTreeMap<u16, (SliverPairIndex, SliverRecovery)> = lost
             .map(|pair| (sliver_index(axis, *pair, n), (*pair, SliverRecovery::new(self.shape, axis))))
@@ -78,7 +80,7 @@ impl<N: Network> SegmentRepair<'_, N> {
         if targets.is_empty() {
             return Ok(0);
         }
-        let at_hand = self.take_own(axis, &own, &mut targets).await?;
+        let at_hand = self.take_own(axis, &mut targets).await?;
         let mut gather = Gather::new(self.shape.n_source(axis), at_hand, self.helpers(axis));
         let mut in_flight = FuturesUnordered::new();
         loop {
@@ -132,12 +134,11 @@ impl<N: Network> SegmentRepair<'_, N> {
     async fn take_own(
         &self,
         axis: Axis,
-        own: &[SliverPairIndex],
         targets: &mut BTreeMap<u16, (SliverPairIndex, SliverRecovery)>,
     ) -> Result<Vec<u16>, Halt> {
         let mut at_hand = Vec::new();
-        for pair in own {
-            let at = self.at(*pair, axis.crossing());
+        for pair in self.own_pairs(axis.crossing()) {
+            let at = self.at(pair, axis.crossing());
             let sliver = match self.context.store.read_whole_sliver(at).await {
                 Ok((_, sliver)) => sliver,
                 Err(StoreReadError::NotFound) => continue,
@@ -149,7 +150,7 @@ impl<N: Network> SegmentRepair<'_, N> {
             };
             let (shape, coefficients) = (self.shape, self.context.coefficients.get(self.shape.n()));
             let wanted: Vec<u16> = targets.keys().copied().collect();
-            let crossing = sliver_index(axis.crossing(), *pair, shape.n());
+            let crossing = sliver_index(axis.crossing(), pair, shape.n());
             let symbols = self
                 .context
                 .encoder
@@ -177,7 +178,9 @@ impl<N: Network> SegmentRepair<'_, N> {
     fn helpers(&self, axis: Axis) -> Vec<Ask> {
         let membership = &self.context.membership;
         let nodes = self.context.helpers_for(self.segment);
-        let holders = (0..self.shape.n()).map(SliverPairIndex).map(|pair| {
+        // Of a coded segment every pair is held; of a replicated one some are, and a copy gives any symbol.
+        let held = membership.committee.primary_slivers((self.blob_id(), self.segment), self.shape);
+        let holders = held.into_iter().map(SliverPairIndex).map(|pair| {
             let crossing = sliver_index(axis.crossing(), pair, self.shape.n());
             (crossing, membership.owner(&self.blob_id(), self.segment, pair))
         });
@@ -286,6 +289,17 @@ impl<N: Network> SegmentRepair<'_, N> {
                 }
                 Err(RecoverError::TooFewSymbols { .. }) => {
                     targets.insert(index, (pair, recovery));
+                }
+                Err(RecoverError::Mismatch) if self.shape.is_replicated() => {
+                    // A copy proves itself: who sent another one is at fault.
+                    let wrong: Vec<u16> = recovery.used().map(|(crossing, _)| crossing).collect();
+                    for crossing in &wrong {
+                        if let Ok(peer) = self.context.peer(self.holder(axis, *crossing)) {
+                            self.context.network.report(peer, Offence::Unverifiable);
+                        }
+                    }
+                    targets.insert(index, (pair, SliverRecovery::new(shape, axis)));
+                    return Ok(wrong);
                 }
                 Err(RecoverError::Mismatch) => {
                     let verdict = dispute::settle(self, axis, index, &recovery).await?;

@@ -10,7 +10,7 @@ use protocol::{
     BlobId, PeerId, SegmentIndex, SliverPairIndex,
     bls::SecretKey,
     certificate::{InvalidityAttestation, Statement as _},
-    encoding::{SegmentShape, encode::sliver_index, recover::SymbolSum},
+    encoding::{Axis, SegmentShape, encode::sliver_index, recover::SymbolSum},
     inconsistency::ProvenSymbol,
     message::{
         Announcement, BlobStatus, NodeHealth, RANGE_BYTES_MAX, Refusal, Request, Response, SYMBOLS_MAX,
@@ -207,11 +207,11 @@ impl<N: Network> Handler<N> {
         header.shape().segment(segment).map_err(|_| Refusal::Malformed)
     }
 
-    /// The sliver that a recovery symbol is made of, if this node answers for it.
+    /// The sliver that a recovery symbol is made of: the crossing one, or a copy where all slivers are alike.
     fn helper_sliver(
         &self,
-        blob_id: BlobId,
-        segment: SegmentIndex,
+        (blob_id, segment): (BlobId, SegmentIndex),
+        shape: SegmentShape,
         symbol: &SymbolAt,
     ) -> Result<SliverAt, Refusal> {
         let n = self.membership.n_shards();
@@ -221,6 +221,7 @@ impl<N: Network> Handler<N> {
         let axis = symbol.axis.crossing();
         // The pairing reverses indices, so it is its own inverse.
         let pair = SliverPairIndex(sliver_index(axis, SliverPairIndex(symbol.crossing), n));
+        let axis = if shape.is_replicated() { Axis::Primary } else { axis };
         Ok(SliverAt { blob_id, segment, pair, axis })
     }
 
@@ -246,7 +247,7 @@ impl<N: Network> Handler<N> {
         }
         let mut payload = BytesMut::with_capacity(symbols.len() * len);
         for symbol in symbols {
-            let at = self.helper_sliver(blob_id, segment, &symbol)?;
+            let at = self.helper_sliver((blob_id, segment), shape, &symbol)?;
             payload.extend_from_slice(&self.symbol(shape, at, symbol.index, (offset, len)).await?);
         }
         let sent = u64::try_from(payload.len()).unwrap_or(u64::MAX);
@@ -263,7 +264,7 @@ impl<N: Network> Handler<N> {
         (offset, len): (usize, usize),
     ) -> Result<Bytes, Refusal> {
         let w = shape.symbol_bytes();
-        let terms = self.coefficients.get(shape.n()).of_symbol(at.axis, index);
+        let terms = self.coefficients.get(shape.n()).of_symbol(shape, at.axis, index);
         let wide = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
         let whole = terms.len() > 1 && shape.sliver_bytes(at.axis) <= READ_WHOLE_MAX;
         let ranges = if whole {
@@ -297,7 +298,10 @@ impl<N: Network> Handler<N> {
 
     async fn symbol_proof(&self, blob_id: BlobId, segment: SegmentIndex, symbol: SymbolAt) -> Answer {
         let shape = self.shape(blob_id, segment).await?;
-        let at = self.helper_sliver(blob_id, segment, &symbol)?;
+        if shape.is_replicated() {
+            return Err(Refusal::Malformed);
+        }
+        let at = self.helper_sliver((blob_id, segment), shape, &symbol)?;
         let sliver = match self.store.read_whole_sliver(at).await {
             Ok((_, sliver)) => sliver,
             Err(error) => return Err(self.read_failed(at, error).await),

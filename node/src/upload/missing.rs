@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use protocol::{SegmentIndex, commitment::VerifiedHeader, encoding::Axis, message::SliverAt};
+use protocol::{SegmentIndex, commitment::VerifiedHeader};
 
 use crate::{
     membership::Membership,
@@ -19,9 +19,8 @@ pub(crate) fn missing_in_segment(
     segment: SegmentIndex,
 ) -> u32 {
     let blob_id = header.blob_id();
-    let slivers = membership.pairs(&blob_id, segment).flat_map(|pair| {
-        [Axis::Primary, Axis::Secondary].map(|axis| SliverAt { blob_id, segment, pair, axis })
-    });
+    let Ok(shape) = header.shape().segment(segment) else { return 0 };
+    let slivers = membership.slivers(blob_id, segment, shape);
     let missing: u32 = slivers.map(|at| u32::from(!store.has_sliver(&at))).sum();
     missing.max(u32::from(!store.has_commitment(blob_id, segment)))
 }

@@ -194,6 +194,9 @@ impl Uploads {
             CommitmentReadError::Failed => Refusal::Internal,
         })?;
         let shape = header.shape().segment(at.segment).map_err(|_| Refusal::Malformed)?;
+        if !inner.membership.slivers(at.blob_id, at.segment, shape).any(|own| own == at) {
+            return Err(Refusal::NotMine);
+        }
         self.touch(at.blob_id)?;
         if inner.store.has_sliver(&at) {
             return Ok(());

@@ -188,6 +188,13 @@ impl<'a, B: AsRef<[u8]>> SegmentDecoder<'a, B> {
     ///
     /// If the encoder is for another number of shards.
     pub fn decode_into(&self, encoder: &mut SegmentEncoder, grid: &mut Vec<u8>) -> Result<(), DecodeError> {
+        if self.shape.is_replicated()
+            && let Some(copy) = self.primary.values().next()
+        {
+            grid.clear();
+            grid.extend_from_slice(copy.as_ref());
+            return Ok(());
+        }
         grid.resize(self.shape.source_bytes(), 0);
         let required = self.required(Axis::Primary);
         if self.primary.len() >= required {

@@ -39,7 +39,7 @@ pub use self::{
     decode::{DecodeError, SegmentDecoder, SliverError, VerifiedSliver, verify_sliver},
     encode::{EncodedSegment, SegmentEncoder, SliverHashes},
     recover::{RecoverError, RecoveryCoefficients, SliverRecovery},
-    shape::{BlobShape, SegmentShape, ShapeError},
+    shape::{BlobShape, Encoding, SegmentShape, ShapeError},
 };
 
 use crate::quorum::max_faulty;

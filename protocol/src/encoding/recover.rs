@@ -62,10 +62,14 @@ impl RecoveryCoefficients {
     ///
     /// # Panics
     ///
-    /// If `index` is not below `n`.
+    /// If `index` is not below `n`, or the shape is for another number of shards.
     #[must_use]
-    pub fn of_symbol(&self, axis: Axis, index: u16) -> Vec<(usize, GfElement)> {
+    pub fn of_symbol(&self, shape: SegmentShape, axis: Axis, index: u16) -> Vec<(usize, GfElement)> {
+        assert_eq!(shape.n(), self.n, "the coefficients are for this number of shards");
         assert!(index < self.n, "symbol {index} of {}", self.n);
+        if shape.is_replicated() {
+            return vec![(0, 1)];
+        }
         let (k, parity) = match axis {
             Axis::Primary => (super::n_source_columns(self.n), &self.primary),
             Axis::Secondary => (super::n_source_rows(self.n), &self.secondary),
@@ -147,7 +151,7 @@ pub fn recovery_symbol(
     assert_eq!(sliver.len(), shape.sliver_bytes(axis), "a whole sliver");
     let w = shape.symbol_bytes();
     let mut sum = SymbolSum::new(range.len());
-    for (source, coefficient) in coefficients.of_symbol(axis, index) {
+    for (source, coefficient) in coefficients.of_symbol(shape, axis, index) {
         sum.add(coefficient, &sliver[source * w..][range.clone()]);
     }
     sum.finish()
@@ -214,6 +218,9 @@ impl SliverRecovery {
         let (got, required) = (self.got(), self.required());
         if got < required {
             return Err(RecoverError::TooFewSymbols { got, required });
+        }
+        if let Some((_, symbol)) = self.used().next().filter(|_| self.shape.is_replicated()) {
+            return Ok(symbol.to_vec());
         }
         let w = self.shape.symbol_bytes();
         let mut sliver = vec![0; self.shape.sliver_bytes(self.axis)];

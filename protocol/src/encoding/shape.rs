@@ -6,14 +6,18 @@ use crate::{
     quorum::{N_SHARDS_MAX, N_SHARDS_MIN},
 };
 
-/// Bytes that a full segment aims at: large enough that its fixed costs (hashes of `n^2` symbols, a commitment
-/// of `64 n` bytes) vanish, small enough that a few of them fit in a phone's memory.
-const SEGMENT_BYTES_AIM: usize = 16 << 20;
+/// Bytes that a full segment aims at: large enough that its fixed costs (hashes of `n^2` symbols, a commitment of
+/// `64 n` bytes on every node) are small, small enough that the slivers being written stay in a shared cache of 32 MiB,
+/// which makes encoding a sixth faster than at twice the size, and that one of 100 shards is fetched in one message.
+const SEGMENT_BYTES_AIM: usize = 8 << 20;
 /// Smallest symbol of a full segment: below it, hashing a symbol costs more than coding it.
 const FULL_SYMBOL_BYTES_MIN: usize = 256;
 /// Full symbols are multiples of the pieces that are hashed side by side if they are longer than one, and of BLAKE3's
 /// block if not, so that leaves of full segments need no padding.
 const FULL_SYMBOL_BYTES_UNITS: [usize; 2] = [1024, 64];
+/// A blob of at most so many bytes for each shard is replicated: the roots of a coded segment, which every node keeps,
+/// would weigh as much.
+const REPLICATED_BYTES_PER_SHARD: u64 = 64;
 /// Symbols smaller than this are grouped into leaves: a leaf of 2 bytes costs as much as one of 64.
 const LEAF_BYTES_AIM: usize = 64;
 
@@ -39,6 +43,17 @@ pub enum ShapeError {
         /// Number of segments of the blob.
         n_segments: u32,
     },
+}
+
+/// How a segment becomes slivers. It follows from the length of the blob and the number of shards, so that the same
+/// bytes have the same blob ID, whoever stores them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Encoding {
+    /// Two-dimensional erasure coding.
+    RedStuff,
+    /// Every node keeps the bytes whole, once however many shards it has: for blobs so small that the roots of `n`
+    /// sliver pairs would weigh more. The segment is a single symbol, which is every sliver.
+    Replicated,
 }
 
 /// How a blob of a given length is cut into segments for `n` shards.
@@ -73,6 +88,16 @@ impl BlobShape {
     #[must_use]
     pub const fn n(&self) -> u16 {
         self.n
+    }
+
+    /// How its segments become slivers.
+    #[must_use]
+    pub fn encoding(&self) -> Encoding {
+        if self.length <= REPLICATED_BYTES_PER_SHARD * u64::from(self.n) {
+            Encoding::Replicated
+        } else {
+            Encoding::RedStuff
+        }
     }
 
     /// Bytes of the blob.
@@ -124,11 +149,16 @@ impl BlobShape {
     }
 
     fn shape_of(&self, len: usize) -> SegmentShape {
+        if self.encoding() == Encoding::Replicated {
+            let symbol_bytes = len.max(1).next_multiple_of(2);
+            return SegmentShape { n: self.n, symbol_bytes, encoding: Encoding::Replicated };
+        }
         let full = SegmentShape::full(self.n);
         if len == full.source_bytes() { full } else { SegmentShape::fitting(self.n, len) }
     }
 
-    /// Bytes of all slivers of the blob, over all shards.
+    /// Bytes of all slivers of the blob, over all shards. A node with several shards keeps a replicated blob once, so
+    /// for such a blob this is the most that it can be.
     #[must_use]
     pub fn encoded_bytes(&self) -> u64 {
         let bytes = |shape: SegmentShape| u64::from(self.n) * widen(shape.pair_bytes());
@@ -143,6 +173,7 @@ impl BlobShape {
 pub struct SegmentShape {
     n: u16,
     symbol_bytes: usize,
+    encoding: Encoding,
 }
 
 impl SegmentShape {
@@ -152,25 +183,44 @@ impl SegmentShape {
         let aim = (SEGMENT_BYTES_AIM / n_symbols).max(FULL_SYMBOL_BYTES_MIN);
         let [large, small] = FULL_SYMBOL_BYTES_UNITS;
         let unit = if aim >= large { large } else { small };
-        Self { n, symbol_bytes: aim / unit * unit }
+        Self { n, symbol_bytes: aim / unit * unit, encoding: Encoding::RedStuff }
     }
 
     /// A shape with symbols of this size.
     #[cfg(test)]
     pub(crate) const fn with_symbol_bytes(n: u16, symbol_bytes: usize) -> Self {
-        Self { n, symbol_bytes }
+        Self { n, symbol_bytes, encoding: Encoding::RedStuff }
     }
 
     /// The shape of a segment of `len` bytes: the smallest even symbol that fits.
     fn fitting(n: u16, len: usize) -> Self {
         let n_symbols = n_source_rows(n) * n_source_columns(n);
-        Self { n, symbol_bytes: len.div_ceil(n_symbols).max(1).next_multiple_of(2) }
+        let symbol_bytes = len.div_ceil(n_symbols).max(1).next_multiple_of(2);
+        Self { n, symbol_bytes, encoding: Encoding::RedStuff }
     }
 
     /// Number of shards, `n`.
     #[must_use]
     pub const fn n(&self) -> u16 {
         self.n
+    }
+
+    /// How the segment becomes slivers.
+    #[must_use]
+    pub const fn encoding(&self) -> Encoding {
+        self.encoding
+    }
+
+    /// True if every sliver is the segment itself.
+    #[must_use]
+    pub const fn is_replicated(&self) -> bool {
+        matches!(self.encoding, Encoding::Replicated)
+    }
+
+    /// Sliver pairs whose roots the commitment names: all `n`, or one where all are alike.
+    #[must_use]
+    pub fn n_committed_pairs(&self) -> usize {
+        if self.is_replicated() { 1 } else { self.n_slivers() }
     }
 
     /// Number of slivers along each axis: `n`.
@@ -188,16 +238,17 @@ impl SegmentShape {
     /// Source symbols of a sliver along `axis`: what a node stores. `s` for primary, `p` for secondary slivers.
     #[must_use]
     pub fn n_source(&self, axis: Axis) -> usize {
-        match axis {
-            Axis::Primary => n_source_columns(self.n),
-            Axis::Secondary => n_source_rows(self.n),
+        match (self.encoding, axis) {
+            (Encoding::Replicated, _) => 1,
+            (Encoding::RedStuff, Axis::Primary) => n_source_columns(self.n),
+            (Encoding::RedStuff, Axis::Secondary) => n_source_rows(self.n),
         }
     }
 
-    /// Parity symbols of a sliver along `axis`: computed from the source symbols, never stored.
+    /// Parity symbols of a sliver along `axis`: computed from the source symbols, never stored. A copy has none.
     #[must_use]
     pub fn n_parity(&self, axis: Axis) -> usize {
-        self.n_slivers() - self.n_source(axis)
+        if self.is_replicated() { 0 } else { self.n_slivers() - self.n_source(axis) }
     }
 
     /// Bytes of a sliver along `axis`, as stored.
@@ -206,22 +257,25 @@ impl SegmentShape {
         self.n_source(axis) * self.symbol_bytes
     }
 
-    /// Bytes of a sliver pair.
+    /// Bytes of a sliver pair as stored: of a replicated segment the secondary sliver is not.
     #[must_use]
     pub fn pair_bytes(&self) -> usize {
+        if self.is_replicated() {
+            return self.symbol_bytes;
+        }
         self.sliver_bytes(Axis::Primary) + self.sliver_bytes(Axis::Secondary)
     }
 
     /// Bytes of the source grid, padding included.
     #[must_use]
     pub fn source_bytes(&self) -> usize {
-        n_source_rows(self.n) * n_source_columns(self.n) * self.symbol_bytes
+        self.n_source(Axis::Primary) * self.n_source(Axis::Secondary) * self.symbol_bytes
     }
 
     /// Symbols that share a leaf: as many as fit in 64 bytes, at least one.
     #[must_use]
     pub fn symbols_per_leaf(&self) -> usize {
-        (LEAF_BYTES_AIM / self.symbol_bytes).max(1)
+        if self.is_replicated() { 1 } else { (LEAF_BYTES_AIM / self.symbol_bytes).max(1) }
     }
 
     /// Bytes of a leaf; the last leaf of a sliver's source or parity part may be shorter.
@@ -278,6 +332,25 @@ mod tests {
             let encoded = full.n_slivers() * full.pair_bytes();
             // n(p+s)/(ps), at most 4.5, in integers.
             assert!(2 * encoded <= 9 * full.source_bytes(), "n={n}");
+        }
+    }
+
+    #[test]
+    fn small_blobs_are_replicated_where_their_roots_would_weigh_more() {
+        for n in [4, 7, 10, 31, 100, 1000] {
+            let shape = |length| BlobShape::new(n, length).unwrap();
+            let most = 64 * u64::from(n);
+            for length in [0, 1, 2, most - 1, most] {
+                assert_eq!(shape(length).encoding(), Encoding::Replicated);
+                let segment = shape(length).segment(SegmentIndex(0)).unwrap();
+                assert_eq!(shape(length).n_segments(), 1);
+                assert_eq!(segment.source_bytes(), segment.pair_bytes());
+                assert!((length..length + 3).contains(&widen(segment.source_bytes())));
+                assert_eq!((segment.n_committed_pairs(), segment.n_parity(Axis::Primary)), (1, 0));
+            }
+            assert_eq!(shape(most + 1).encoding(), Encoding::RedStuff);
+            let segment = shape(most + 1).segment(SegmentIndex(0)).unwrap();
+            assert_eq!(segment.n_committed_pairs(), usize::from(n));
         }
     }
 

@@ -6,7 +6,7 @@ use node::sliver_store::sliver_in_image;
 use protocol::{
     BlobId, NodeIndex, SegmentIndex,
     commitment::VerifiedHeader,
-    encoding::{Axis, BlobShape, SegmentEncoder},
+    encoding::{BlobShape, SegmentEncoder},
     message::{BlobStatus, SliverAt},
     quorum::{max_faulty, quorum},
 };
@@ -20,14 +20,13 @@ use super::{
     world::{World, durable_image},
 };
 
-const AXES: [Axis; 2] = [Axis::Primary, Axis::Secondary];
-
-/// The slivers of a one-segment blob that a node owes.
-fn owed(world: &World, blob_id: BlobId, node: NodeIndex) -> Vec<SliverAt> {
-    let committee = world.committee();
-    let segment = SegmentIndex(0);
-    let pairs = committee.shards(node).iter().map(|shard| committee.pair_of(&blob_id, segment, *shard));
-    pairs.flat_map(|pair| AXES.map(|axis| SliverAt { blob_id, segment, pair, axis })).collect()
+/// The slivers of a one-segment blob of `length` bytes that a node owes.
+fn owed(world: &World, (blob_id, length): (BlobId, usize), node: NodeIndex) -> Vec<SliverAt> {
+    let (committee, segment) = (world.committee(), SegmentIndex(0));
+    let length = u64::try_from(length).expect("a small blob");
+    let shape = BlobShape::new(committee.n_shards(), length).and_then(|shape| shape.segment(segment));
+    let slivers = committee.slivers_of(node, (blob_id, segment), shape.expect("a small blob"));
+    slivers.map(|(pair, axis)| SliverAt { blob_id, segment, pair, axis }).collect()
 }
 
 fn holds(world: &World, image: &Store, at: &SliverAt) -> bool {
@@ -37,8 +36,9 @@ fn holds(world: &World, image: &Store, at: &SliverAt) -> bool {
 /// D2: a certificate has the weight of a quorum, by a count of its own, and those who signed it and are honest hold
 /// durably what they vouched for.
 pub(super) fn certificate_is_backed(world: &World, blob_id: BlobId) {
-    let signers = world.model().acknowledged.get(&blob_id).map(|acknowledged| acknowledged.signers.clone());
-    let Some(signers) = signers.filter(|signers| !signers.is_empty()) else { return };
+    let acknowledged =
+        world.model().acknowledged.get(&blob_id).map(|blob| (blob.signers.clone(), blob.data.len()));
+    let Some((signers, length)) = acknowledged.filter(|(signers, _)| !signers.is_empty()) else { return };
     let n = world.committee().n_shards();
     let weight: usize = signers.iter().map(|signer| world.committee().shards(*signer).len()).sum();
     world.model().check("D2", 3 * weight > 2 * usize::from(n) && weight >= usize::from(quorum(n)), || {
@@ -52,7 +52,7 @@ pub(super) fn certificate_is_backed(world: &World, blob_id: BlobId) {
             world.model().violation("D4", format!("node {signer}: the durable image does not open"));
             continue;
         };
-        let missing = owed(world, blob_id, signer).iter().filter(|at| !holds(world, &image, at)).count();
+        let missing = owed(world, (blob_id, length), signer).iter().filter(|at| !holds(world, &image, at)).count();
         world.model().check("D2", missing == 0, || {
             format!("node {signer} vouched for {blob_id} and lacks {missing} slivers on disk")
         });
@@ -114,7 +114,8 @@ async fn lacks(world: &World, node: NodeIndex) -> Option<String> {
         return Some("a record of it cannot be read".to_owned());
     };
     for header in headers {
-        let owed = owed(world, header.blob_id(), node);
+        let length = usize::try_from(header.shape().length()).expect("a small blob");
+        let owed = owed(world, (header.blob_id(), length), node);
         let missing = owed.iter().filter(|at| !handles.store.has_sliver(at)).count();
         if missing > 0 {
             return Some(format!("{missing} slivers of {}", header.blob_id()));
@@ -180,7 +181,7 @@ pub(super) fn slivers_are_the_encoders(world: &World) {
                 world.model().violation("D4", format!("node {node}: the durable image does not open"));
                 continue;
             };
-            for at in owed(world, blob_id, *node) {
+            for at in owed(world, (blob_id, data.len()), *node) {
                 let stored = sliver_in_image(image, n, &at);
                 let is_right = stored.as_deref() == Some(segment.sliver_of_pair(at.axis, at.pair));
                 world.model().check("D6", is_right, || {

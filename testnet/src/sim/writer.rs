@@ -41,12 +41,16 @@ impl WrongWriter {
     #[must_use]
     pub fn new(genesis: Arc<Genesis>, data: &[u8], victim: NodeIndex) -> Self {
         let n = genesis.n_shards();
+        // A blob as small as that is replicated, and copies cannot be encoded wrongly.
+        let replicated_max = 64 * usize::from(n);
+        let mut data = data.to_vec();
+        data.resize(data.len().max(replicated_max + 1), 7);
         let length = u64::try_from(data.len()).expect("a small blob");
         let shape = BlobShape::new(n, length).expect("a small blob");
         assert_eq!(shape.n_segments(), 1, "one segment is enough to be wrong");
         let segment_shape = shape.segment(SegmentIndex(0)).expect("the first segment exists");
         let mut encoder = SegmentEncoder::new(n);
-        let segment = encoder.encode(segment_shape, data);
+        let segment = encoder.encode(segment_shape, &data);
         // The blob ID, and with it who holds which pair, follows from the commitment; so try pairs until the one that
         // is wrong is the victim's.
         for wrong in (0..n).map(SliverPairIndex) {
@@ -68,9 +72,8 @@ impl WrongWriter {
         }
         // With a pair a shard and IDs that are as good as random, about one try in `n / weight` succeeds; a blob for
         // which none does is as rare as its data is arbitrary.
-        let mut other = data.to_vec();
-        other.push(0);
-        Self::new(genesis, &other, victim)
+        data.push(0);
+        Self::new(genesis, &data, victim)
     }
 
     /// The ID of the blob.

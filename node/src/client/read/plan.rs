@@ -3,6 +3,8 @@
 //! The same decisions serve the commitment of a segment (one of the members' copies) and its primary slivers (any `p`
 //! of `n`): ask for as many as are needed, best candidates first, and for one more for each that fails or is late.
 
+use std::collections::BTreeSet;
+
 /// What became of one candidate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
@@ -28,6 +30,12 @@ pub(super) struct Plan {
 impl Plan {
     pub(super) fn new(required: usize, n: u16) -> Self {
         Self { required, fates: vec![Fate::Fresh; usize::from(n)] }
+    }
+
+    /// Candidates `0..n`, of which only those in `held` exist.
+    pub(super) fn among(required: usize, n: u16, held: &BTreeSet<u16>) -> Self {
+        let fate = |index| if held.contains(&index) { Fate::Fresh } else { Fate::Gone };
+        Self { required, fates: (0..n).map(fate).collect() }
     }
 
     fn count(&self, matches: impl Fn(Fate) -> bool) -> usize {
@@ -136,6 +144,18 @@ mod tests {
             assert_eq!(plan.ask(|index| avoided.contains(&index)), expected, "{avoided:?}");
             assert!(plan.ask(nobody).is_empty(), "enough are under way");
         }
+    }
+
+    #[test]
+    fn only_candidates_that_exist_are_asked() {
+        let mut plan = Plan::among(1, 7, &BTreeSet::from([2, 5]));
+        assert_eq!(plan.ask(nobody), [2]);
+        plan.missed(2, false);
+        assert_eq!(plan.ask(nobody), [5]);
+        plan.missed(5, true);
+        assert!(!plan.has_fresh());
+        assert!(plan.retry());
+        assert_eq!(plan.ask(nobody), [2]);
     }
 
     #[test]

@@ -11,8 +11,7 @@ use protocol::{
     NodeIndex, SegmentIndex,
     commitment::SegmentCommitment,
     encoding::{
-        Axis, DecodeError, SegmentDecoder, SegmentEncoder, SegmentShape, VerifiedSliver, n_source_rows,
-        verify_sliver,
+        Axis, DecodeError, SegmentDecoder, SegmentEncoder, SegmentShape, VerifiedSliver, verify_sliver,
     },
 };
 use swarm::{Network, RequestError};
@@ -63,7 +62,7 @@ async fn read<N: Network>(
     let shape = reader.header.shape().segment(index).expect("only segments that exist are read");
     let range = reader.header.shape().range(index).expect("only segments that exist are read");
     let len = usize::try_from(range.end - range.start).expect("a segment fits in memory");
-    let required = n_source_rows(shape.n());
+    let required = shape.n_source(Axis::Secondary);
 
     let commitment: Commitment = {
         let reader = Arc::clone(reader);
@@ -72,14 +71,17 @@ async fn read<N: Network>(
     let fetch = |sliver, pulse: Arc<Pulse>| {
         fetch_verified(Arc::clone(reader), (index, shape, sliver), commitment.clone(), pulse).boxed()
     };
-    let plan = Plan::new(required, shape.n());
+    let committee = reader.exchange.committee();
+    let held = committee.primary_slivers((reader.header.blob_id(), index), shape);
+    let plan = Plan::among(required, shape.n(), &held);
     let gathered = gather(reader, plan, |sliver| reader.owner(index, sliver), fetch).await;
     // Without a commitment no sliver counts.
     let known = commitment.await.map_err(|_| SegmentError::TooFew(Shortfall { got: 0, required }));
     let slivers = gathered.map_err(SegmentError::TooFew)?;
     let known = known?;
 
-    let is_systematic = slivers.keys().all(|sliver| usize::from(*sliver) < required);
+    let is_systematic =
+        shape.is_replicated() || slivers.keys().all(|sliver| usize::from(*sliver) < required);
     if is_systematic {
         let rows = slivers.into_values().map(VerifiedSliver::into_bytes).collect();
         return Ok(SegmentBytes { chunks: cut(rows, len), is_decoded: false });

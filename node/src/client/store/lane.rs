@@ -129,9 +129,7 @@ impl<N: Network> Lane<N> {
     ) -> impl Iterator<Item = (SliverAt, Bytes, Range<usize>)> + Send + use<'a, N> {
         let committee = self.exchange.committee();
         let (blob_id, segment) = (self.header.blob_id(), outgoing.index);
-        let pairs =
-            committee.shards(self.node).iter().map(move |shard| committee.pair_of(&blob_id, segment, *shard));
-        let slivers = pairs.flat_map(|pair| [(pair, Axis::Primary), (pair, Axis::Secondary)]);
+        let slivers = committee.slivers_of(self.node, (blob_id, segment), outgoing.segment.shape());
         slivers.flat_map(move |(pair, axis)| {
             let sliver = Bytes::from_owner(Sliver { segment: Arc::clone(&outgoing.segment), axis, pair });
             let at = SliverAt { blob_id, segment, pair, axis };

@@ -65,6 +65,10 @@ impl EncodedSegment {
     /// If the index is not below `n`.
     #[must_use]
     pub fn sliver(&self, axis: Axis, index: u16) -> &[u8] {
+        assert!(index < self.shape.n(), "sliver {index}");
+        if self.shape.is_replicated() {
+            return &self.primary;
+        }
         let bytes = self.shape.sliver_bytes(axis);
         let slivers = match axis {
             Axis::Primary => &self.primary,
@@ -90,6 +94,9 @@ impl EncodedSegment {
     /// If the index is not below `n`.
     #[must_use]
     pub fn hashes(&self, axis: Axis, index: u16) -> SliverHashes {
+        if self.shape.is_replicated() {
+            return self.primary_hashes[0];
+        }
         match axis {
             Axis::Primary => self.primary_hashes[usize::from(index)],
             Axis::Secondary => self.secondary_hashes[usize::from(index)],
@@ -100,7 +107,7 @@ impl EncodedSegment {
     #[must_use]
     pub fn commitment(&self) -> SegmentCommitment {
         let n = self.shape.n();
-        let pairs = (0..n).map(SliverPairIndex).map(|pair| PairRoots {
+        let pairs = (0..n).take(self.shape.n_committed_pairs()).map(SliverPairIndex).map(|pair| PairRoots {
             primary: self.hashes(Axis::Primary, pair.primary()).root(),
             secondary: self.hashes(Axis::Secondary, pair.secondary(n)).root(),
         });
@@ -245,8 +252,11 @@ impl SegmentEncoder {
     pub fn encode_into(&mut self, shape: SegmentShape, data: &[u8], segment: &mut EncodedSegment) {
         assert_eq!(shape.n(), self.n, "the encoder is for this number of shards");
         assert!(data.len() <= shape.source_bytes(), "the data fits the grid");
-        let n = shape.n_slivers();
         segment.shape = shape;
+        if shape.is_replicated() {
+            return replicate(data, segment);
+        }
+        let n = shape.n_slivers();
         segment.primary.resize(n * shape.sliver_bytes(Axis::Primary));
         segment.secondary.resize(n * shape.sliver_bytes(Axis::Secondary));
         segment.primary_hashes.resize(n, SliverHashes::default());
@@ -295,6 +305,9 @@ impl SegmentEncoder {
         for sliver in slivers {
             assert_eq!(sliver.len(), shape.sliver_bytes(axis), "whole slivers");
         }
+        if shape.is_replicated() {
+            return slivers.iter().map(|sliver| hashes_of_copy(shape, sliver)).collect();
+        }
         let (w, code) = (shape.symbol_bytes(), self.code(axis));
         let parity_bytes = shape.n_parity(axis) * w;
         let batch = (HASHED_BYTES / parity_bytes).clamp(1, HASHED_SLIVERS);
@@ -319,10 +332,29 @@ impl SegmentEncoder {
         assert_eq!(shape.n(), self.n, "the encoder is for this number of shards");
         assert_eq!(sliver.len(), shape.sliver_bytes(axis), "a whole sliver");
         let mut parity = vec![0; shape.n_parity(axis) * shape.symbol_bytes()];
+        if shape.is_replicated() {
+            return parity;
+        }
         let code = self.code(axis);
         extend_slivers(&code, &mut self.workspace, shape.symbol_bytes(), |_| sliver, &mut parity);
         parity
     }
+}
+
+/// Fills a segment that is its only sliver.
+fn replicate(data: &[u8], segment: &mut EncodedSegment) {
+    segment.primary.resize(segment.shape.source_bytes());
+    segment.primary[..data.len()].copy_from_slice(data);
+    segment.primary[data.len()..].fill(0);
+    segment.secondary.resize(0);
+    segment.secondary_hashes.clear();
+    segment.primary_hashes.clear();
+    segment.primary_hashes.push(hashes_of_copy(segment.shape, &segment.primary));
+}
+
+/// The hashes of a sliver that is the segment itself: it has no parity, in whose place stand zeros.
+fn hashes_of_copy(shape: SegmentShape, sliver: &[u8]) -> SliverHashes {
+    SliverHashes { source: root_of_part(shape, sliver), parity: Hash::default() }
 }
 
 /// Extends as many slivers as `parity` has room for: `sliver(i)` is `[k]` symbols of `w` bytes, `parity` is

@@ -23,6 +23,9 @@ fn check_against_definition(n: u16, len: usize) {
     let (s, p) = (shape.n_source(Axis::Primary), shape.n_source(Axis::Secondary));
     let mut padded = data;
     padded.resize(shape.source_bytes(), 0);
+    if shape.is_replicated() {
+        return check_copies(&padded, &segment);
+    }
     assert_eq!(segment.primary[..padded.len()], padded);
     let symbol = |row: usize, column: usize| &padded[(row * s + column) * w..][..w];
     for axis in [Axis::Primary, Axis::Secondary] {
@@ -53,6 +56,27 @@ fn check_against_definition(n: u16, len: usize) {
             assert_eq!(source_root(shape, sliver), expected.source);
         }
     }
+}
+
+/// Every sliver is the bytes, and the commitment is their hash.
+fn check_copies(padded: &[u8], segment: &EncodedSegment) {
+    let mut block = padded.to_vec();
+    block.resize(padded.len().next_multiple_of(64), 0);
+    let source = if padded.len() <= 1024 {
+        crate::hash::LEAF.hash(&block)
+    } else {
+        let pieces = block.chunks(1024).map(|piece| crate::hash::LEAF.hash(piece));
+        merkle::root(&pieces.collect::<Vec<_>>())
+    };
+    let root = merkle::parent(&source, &Hash::default());
+    for axis in [Axis::Primary, Axis::Secondary] {
+        for index in 0..segment.shape().n() {
+            assert_eq!(segment.sliver(axis, index), padded);
+            assert_eq!(segment.hashes(axis, index).root(), root);
+            assert_eq!(segment.commitment().sliver_root(axis, index), root);
+        }
+    }
+    assert_eq!(segment.commitment().to_bytes(), [root.0, root.0].concat());
 }
 
 #[test]
@@ -93,11 +117,16 @@ fn crossing_slivers_share_their_symbol_beyond_the_source() {
 #[test]
 fn buffers_of_an_earlier_segment_leave_no_trace() {
     let mut encoder = SegmentEncoder::new(7);
-    let (large, small) = (shape(7, 50_000), shape(7, 10));
-    let fresh = SegmentEncoder::new(7).encode(small, &[9; 10]);
-    let mut segment = encoder.encode(large, &data(50_000, 3));
-    encoder.encode_into(small, &[9; 10], &mut segment);
-    assert_eq!(*segment.primary, *fresh.primary);
-    assert_eq!(*segment.secondary, *fresh.secondary);
-    assert_eq!(segment.commitment(), fresh.commitment());
+    // Replicated, grouped, one pass after the other, in stripes: each after each.
+    let lens = [10, 500, 50_000, 400_000];
+    for before in lens {
+        for len in lens {
+            let fresh = SegmentEncoder::new(7).encode(shape(7, len), &data(len, 4));
+            let mut segment = encoder.encode(shape(7, before), &data(before, 3));
+            encoder.encode_into(shape(7, len), &data(len, 4), &mut segment);
+            assert_eq!(*segment.primary, *fresh.primary, "{len} after {before}");
+            assert_eq!(*segment.secondary, *fresh.secondary);
+            assert_eq!(segment.commitment(), fresh.commitment());
+        }
+    }
 }
