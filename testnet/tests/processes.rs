@@ -197,7 +197,7 @@ fn bytes(len: usize) -> Vec<u8> {
 async fn files_of_every_size_come_back_and_nothing_is_decoded() {
     let mut net = Net::sized(7, 13).await;
     net.start().await;
-    // Two segments and a byte: 16 MiB is a little more than a segment of 13 shards.
+    // Four segments and some more: one of 13 shards has a little less than 8 MiB.
     for len in [0, 1, 1 << 10, 1 << 20, (32 << 20) + 1] {
         let blob = net.file("blob", &bytes(len));
         let report = net.read_and_compare(&net.store(&blob), &blob);
