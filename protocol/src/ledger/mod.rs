@@ -10,6 +10,9 @@
 //! hashed, proven and handed to a joiner, [`vote`] what a member signs in consensus. The rules, precise enough for a
 //! second implementation, are in `docs/spec/ledger.md`.
 
+pub mod parameters;
 pub mod signature;
+pub mod state;
+pub mod transaction;
 pub mod tree;
 pub mod vote;

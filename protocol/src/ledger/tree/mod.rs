@@ -130,7 +130,7 @@ impl Tree {
     }
 
     /// The entries whose key is not below `start`, ascending.
-    pub fn entries_from(&self, start: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    pub fn entries_from(&self, start: &[u8]) -> Entries<'_> {
         Entries::from(self.root.as_deref(), start)
     }
 
