@@ -179,11 +179,12 @@ impl Endowment {
         self.parameters.check()?;
         self.accounts.sort_unstable();
         self.stakes.sort_unstable();
-        if let Some([twice, _]) = self.accounts.array_windows().find(|[a, b]| a.account == b.account) {
+        let mut pairs = self.accounts.iter().zip(self.accounts.iter().skip(1));
+        if let Some((twice, _)) = pairs.find(|(a, b)| a.account == b.account) {
             return Err(GenesisError::DuplicateAccount { account: twice.account });
         }
-        let is_same = |[a, b]: &&[GenesisStake; 2]| (a.node, a.account) == (b.node, b.account);
-        if let Some([twice, _]) = self.stakes.array_windows().find(is_same) {
+        let mut pairs = self.stakes.iter().zip(self.stakes.iter().skip(1));
+        if let Some((twice, _)) = pairs.find(|(a, b)| (a.node, a.account) == (b.node, b.account)) {
             return Err(GenesisError::DuplicateStake { account: twice.account, node: twice.node });
         }
         if let Some(stake) = self.stakes.iter().find(|stake| committee.index_of(&stake.node).is_none()) {

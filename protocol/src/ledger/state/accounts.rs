@@ -1,11 +1,6 @@
 //! Balances and nonces.
 
-use super::{
-    ApplyError, Corrupt, Event, Rejected, State,
-    entry::Account,
-    slot::AccountSlot,
-    store::add,
-};
+use super::{ApplyError, Corrupt, Event, Rejected, State, entry::Account, slot::AccountSlot, store::add};
 use crate::ids::AccountId;
 
 const BALANCES: &str = "balances";
@@ -40,7 +35,8 @@ impl State {
     pub(super) fn withdraw(&mut self, from: &AccountId, needs: u128) -> Result<(), ApplyError> {
         let account = self.account(from)?;
         let has = account.balance;
-        let left = u128::from(has).checked_sub(needs).ok_or(Rejected::Overdraft { account: *from, has, needs })?;
+        let left =
+            u128::from(has).checked_sub(needs).ok_or(Rejected::Overdraft { account: *from, has, needs })?;
         let balance = u64::try_from(left).map_err(|_| Corrupt::Sum { what: BALANCES })?;
         self.write_account(from, Account { balance, ..account });
         Ok(())

@@ -63,7 +63,8 @@ impl State {
     /// Checks an end epoch that has to lie behind `after`.
     fn check_end(&self, end: Epoch, after: Epoch) -> Result<(), ApplyError> {
         let ahead = self.parameters()?.epochs_ahead_max;
-        let (min, max) = (Epoch(after.0.saturating_add(1)), Epoch(self.head()?.epoch.0.saturating_add(ahead)));
+        let (min, max) =
+            (Epoch(after.0.saturating_add(1)), Epoch(self.head()?.epoch.0.saturating_add(ahead)));
         if min <= end && end <= max { Ok(()) } else { Err(Rejected::EndEpoch { got: end, min, max }.into()) }
     }
 
@@ -239,6 +240,8 @@ impl State {
         }
         let left = match blob.n_registrations {
             0 => Left::Nothing,
+            // Its slivers were dropped when it was found out.
+            _ if blob.invalid.is_some() => Left::Nothing,
             _ if is_certified => Left::Certified,
             _ => Left::Registered,
         };

@@ -125,8 +125,7 @@ impl State {
             (None, 0) => None,
             (None, bytes) => Some(bytes),
         };
-        let capacity_bytes =
-            said.map_or(current.capacity_bytes, |bytes| scale(bytes, shards, n_shards));
+        let capacity_bytes = said.map_or(current.capacity_bytes, |bytes| scale(bytes, shards, n_shards));
         Ok(Weighted { ballot: Ballot { capacity_bytes, ..ballot.unwrap_or(current) }, shards })
     }
 
@@ -134,9 +133,7 @@ impl State {
         let votes: Vec<Weighted> = committee
             .nodes()
             .zip(committee.members())
-            .map(|(index, member)| {
-                self.vote_of(member.peer, committee.weight(index), committee.n_shards())
-            })
+            .map(|(index, member)| self.vote_of(member.peer, committee.weight(index), committee.n_shards()))
             .collect::<Result<_, _>>()?;
         let parameters = self.parameters()?;
         let current = parameters.market();
@@ -152,19 +149,14 @@ impl State {
         Ok(())
     }
 
-    pub(super) fn shards_ready(
-        &mut self,
-        sender: AccountId,
-        got: Epoch,
-    ) -> Result<Vec<Event>, ApplyError> {
+    pub(super) fn shards_ready(&mut self, sender: AccountId, got: Epoch) -> Result<Vec<Event>, ApplyError> {
         let head = self.head()?;
         let epoch = head.epoch;
         if got != epoch {
             return Err(Rejected::WrongEpoch { got, current: epoch }.into());
         }
         let committee = Arc::clone(&self.committee);
-        let member =
-            committee.index_of(&PeerId(sender.0)).ok_or(Rejected::NotMember { sender, epoch })?;
+        let member = committee.index_of(&PeerId(sender.0)).ok_or(Rejected::NotMember { sender, epoch })?;
         let slot = ReadySlot { epoch, member };
         if self.store.has(&slot) {
             return Err(Rejected::AlreadyReady { sender, epoch }.into());

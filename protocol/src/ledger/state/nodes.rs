@@ -113,7 +113,8 @@ impl State {
             Some(NodeStatus::Ejected) => return Err(Rejected::NodeEjected { node }.into()),
         }
         self.describe(node, known.as_ref().map(|known| &known.description), description)?;
-        let (stake, ballot) = known.map_or((Pool::default(), None), |known| (known.stake, known.ballot));
+        let (stake, ballot) =
+            known.map_or_else(|| (Pool::default(), None), |known| (known.stake, known.ballot));
         let description = description.clone();
         let entry = Node { description, status: NodeStatus::Active, stake, ballot };
         self.store.set(&NodeSlot { node }, &entry);

@@ -48,10 +48,8 @@ impl Pool {
     /// Adds credits, rounded in favour of those who are in; `None`, and nothing changes, if they would be lost.
     pub(super) fn put(&mut self, credits: u64) -> Option<u64> {
         let (shares, _) = self.shares_for(credits)?;
-        let next = Self {
-            credits: self.credits.checked_add(credits)?,
-            shares: self.shares.checked_add(shares)?,
-        };
+        let next =
+            Self { credits: self.credits.checked_add(credits)?, shares: self.shares.checked_add(shares)? };
         (shares > 0).then(|| {
             *self = next;
             shares

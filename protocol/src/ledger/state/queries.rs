@@ -6,8 +6,8 @@ use super::{
     Corrupt, Pool, State,
     entry::{Account, Blob, Bucket, Head, Node, Registration},
     slot::{
-        AccountSlot, BlobSlot, BucketSlot, DelegationSlot, HeadSlot, NodeSlot, ParametersSlot, RegistrationSlot,
-        Slot as _, UnbondingSlot, prefix,
+        AccountSlot, BlobSlot, BucketSlot, DelegationSlot, HeadSlot, NodeSlot, ParametersSlot,
+        RegistrationSlot, Slot as _, UnbondingSlot, prefix,
     },
 };
 use crate::{
@@ -85,10 +85,7 @@ impl State {
     }
 
     /// All blobs whose ID is not below `start`, by ascending ID.
-    pub fn blobs_from(
-        &self,
-        start: &BlobId,
-    ) -> impl Iterator<Item = Result<(BlobId, BlobStatus), Corrupt>> {
+    pub fn blobs_from(&self, start: &BlobId) -> impl Iterator<Item = Result<(BlobId, BlobStatus), Corrupt>> {
         let start = BlobSlot { blob_id: *start }.key();
         self.store.scan_from::<BlobSlot>(prefix::<BlobSlot>(&[]), start).map(|entry| {
             let (slot, blob) = entry?;
@@ -101,11 +98,7 @@ impl State {
     /// # Errors
     ///
     /// If the state contradicts itself.
-    pub fn registration(
-        &self,
-        blob_id: &BlobId,
-        owner: &AccountId,
-    ) -> Result<Option<Registration>, Corrupt> {
+    pub fn registration(&self, blob_id: &BlobId, owner: &AccountId) -> Result<Option<Registration>, Corrupt> {
         self.store.get(&RegistrationSlot { blob_id: *blob_id, owner: *owner })
     }
 

@@ -231,7 +231,9 @@ pub enum Rejected {
         current: Epoch,
     },
     /// Since the nodes confirmed, the blob was dropped: they may not have it any more.
-    #[error("certificate of epoch {got}, but blob {blob_id} was dropped in epoch {dropped}: one of a later epoch is needed")]
+    #[error(
+        "certificate of epoch {got}, but blob {blob_id} was dropped in epoch {dropped}: one of a later epoch is needed"
+    )]
     StaleCertificate {
         /// The blob.
         blob_id: BlobId,

@@ -57,7 +57,11 @@ impl State {
         let amount = known.stake.take(shares, needs)?;
         self.store.set(&NodeSlot { node }, &known);
         let left = sub(SHARES, has_shares, shares)?;
-        if left == 0 { self.store.remove(&slot)? } else { self.store.set(&slot, &left) }
+        if left == 0 {
+            self.store.remove(&slot)?
+        } else {
+            self.store.set(&slot, &left)
+        }
         let release = self.lock(account, node, amount)?;
         Ok(Event::Unstaked { node, account, amount, release })
     }
