@@ -26,8 +26,9 @@ use crate::{
     certificate::{CertificateOfAvailability, InvalidityCertificate, Persistence},
     codec::{self, DecodeError},
     commitment::BlobHeader,
+    committee::Member,
     hash::{Hash, TRANSACTION},
-    ids::{AccountId, BlobId, Epoch, NetworkId, PeerId},
+    ids::{AccountId, BlobId, Epoch, NetworkId, PeerId, ShardIndex},
 };
 
 /// Most bytes of a signed transaction. The largest, a node with every text at its longest, has 4.6 KB.
@@ -53,6 +54,21 @@ pub struct NodeDescription {
     pub commission_bp: u16,
     /// Bytes of encoded size that it stores; 0 if it does not say.
     pub capacity_bytes: u64,
+}
+
+impl NodeDescription {
+    /// The node as a member of a committee, with these shards.
+    #[must_use]
+    pub fn to_member(&self, peer: PeerId, shards: Vec<ShardIndex>) -> Member {
+        Member {
+            name: self.name.clone(),
+            peer,
+            public_key: self.public_key,
+            proof_of_possession: self.proof_of_possession,
+            addresses: self.addresses.clone(),
+            shards,
+        }
+    }
 }
 
 /// What a transaction does.

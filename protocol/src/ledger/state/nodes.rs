@@ -7,7 +7,7 @@ use super::{
     slot::{BlsKey, KeySlot, NameSlot, NodeSlot},
 };
 use crate::{
-    committee::{self, CommitteeError, Member},
+    committee::{self, CommitteeError},
     hash::NODE_NAME,
     ids::{AccountId, PeerId},
     ledger::{
@@ -36,14 +36,7 @@ fn check(node: PeerId, description: &NodeDescription) -> Result<(), Rejected> {
         return Err(ParameterError { name: "capacity_bytes", got, min: 0, max }.into());
     }
     let refused = |error: CommitteeError| Rejected::Description(Box::new(error));
-    let member = Member {
-        name: description.name.clone(),
-        peer: node,
-        public_key: description.public_key,
-        proof_of_possession: description.proof_of_possession,
-        addresses: description.addresses.clone(),
-        shards: Vec::new(),
-    };
+    let member = description.to_member(node, Vec::new());
     committee::check_texts(&member).map_err(refused)?;
     committee::check_possession(&member).map_err(refused)
 }

@@ -24,8 +24,8 @@ pub enum ProofError {
         /// Bytes of the value.
         value_bytes: usize,
     },
-    /// The steps do not descend.
-    #[error("step {step} of the proof is at bit {bit}, which does not follow the one before or is no key's")]
+    /// The steps do not descend, or lead nowhere.
+    #[error("step {step} of the proof is at bit {bit}, which leads nowhere")]
     Order {
         /// The step, from 0.
         step: usize,
@@ -91,11 +91,10 @@ impl Proof {
     ///
     /// If the proof is malformed, of another root or of another key.
     pub fn verify(&self, root: &Hash, key: &[u8]) -> Result<Option<&[u8]>, ProofError> {
-        let got = match &self.end {
-            None if self.steps.is_empty() => EMPTY_ROOT,
-            // Steps that lead nowhere have no hash; any root but this one is refused below.
-            None => Hash([u8::MAX; 32]),
-            Some(end) => self.root_above(end, key)?,
+        let got = match (&self.end, self.steps.first()) {
+            (Some(end), _) => self.root_above(end, key)?,
+            (None, None) => EMPTY_ROOT,
+            (None, Some(step)) => return Err(ProofError::Order { step: 0, bit: step.bit }),
         };
         if got != *root {
             return Err(ProofError::Root { got, required: *root });

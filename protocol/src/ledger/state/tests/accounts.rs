@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::world::*;
 use crate::{
     hash::Hash,
@@ -86,6 +88,7 @@ fn what_the_sender_did_not_sign_is_refused() {
         changed[at] ^= 1;
         if let Ok(signed) = SignedTransaction::from_bytes(&changed) {
             n_decoded += 1;
+            assert_eq!(signed.to_bytes(), changed, "one form");
             assert!(signed.verify(&world.network).is_err(), "byte {at}");
         }
     }
@@ -166,4 +169,21 @@ fn genesis_is_a_function_of_its_file() {
     assert_eq!(world.state.parameters().unwrap(), Parameters::default());
     assert_eq!(world.reopened().root(), root);
     world.audit();
+}
+
+proptest! {
+    #[test]
+    fn hostile_bytes_are_refused_quietly(
+        tag in 0_u32..16,
+        bytes in proptest::collection::vec(any::<u8>(), 0..600),
+    ) {
+        let network = NetworkId([7; 32]);
+        let framed = [&account(0).0[..], &[0; 8], &tag.to_le_bytes(), &bytes].concat();
+        for bytes in [bytes, framed] {
+            if let Ok(signed) = SignedTransaction::from_bytes(&bytes) {
+                prop_assert_eq!(signed.to_bytes(), bytes);
+                prop_assert!(signed.verify(&network).is_err());
+            }
+        }
+    }
 }

@@ -64,14 +64,7 @@ fn only_the_next_committee_of_known_nodes_takes_over() {
     more[0].shards.push(ShardIndex(4));
     let more = Arc::new(Committee::new(Epoch(1), 5, more).unwrap());
     assert_eq!(world.state.advance_epoch(more).unwrap_err(), AdvanceError::Shards { got: 5, required: 4 });
-    let stranger = Member {
-        name: "stranger".into(),
-        peer: node(9),
-        public_key: description(9).public_key,
-        proof_of_possession: description(9).proof_of_possession,
-        addresses: Vec::new(),
-        shards: vec![members[0].shards[0]],
-    };
+    let stranger = description(9).to_member(node(9), vec![members[0].shards[0]]);
     let replaced = [vec![stranger], members[1..].to_vec()].concat();
     let replaced = Arc::new(Committee::new(Epoch(1), 4, replaced).unwrap());
     let refused = AdvanceError::UnknownNode { node: node(9) };

@@ -75,10 +75,7 @@ fn members(n_shards: u16, n_members: u8) -> Vec<Member> {
     let shards = spread(n_shards, n_members.into());
     (0..n_members)
         .zip(shards)
-        .map(|(index, shards)| {
-            let NodeDescription { name, public_key, proof_of_possession, addresses, .. } = description(index);
-            Member { name, peer: node(index), public_key, proof_of_possession, addresses, shards }
-        })
+        .map(|(index, shards)| description(index).to_member(node(index), shards))
         .collect()
 }
 
