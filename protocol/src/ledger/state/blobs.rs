@@ -1,10 +1,12 @@
 //! Blobs: registered, certified, extended, deleted, expired, invalid.
 //!
-//! Each owner of a blob has a registration of its own, with its own terms. Nodes keep the slivers while there is any, and
-//! the committee answers for the blob while there is one that is certified.
+//! Each owner of a blob has a registration of its own, with its own terms. The committee answers for the blob while one is
+//! certified. Nodes confirm a blob while it has any, and drop its slivers when the ledger says so and not before.
 //!
-//! A certificate says that nodes stored a blob in an epoch, not that they still do. So once the last registration of a blob
-//! has ended, certificates of that epoch and before count no more: nodes may have dropped its slivers since.
+//! A certificate says that nodes stored a blob in an epoch, not that they still do, and confirmations of one epoch are the
+//! same bytes whenever they were given. So a blob whose last registration was deleted lingers to the end of the epoch,
+//! which was paid for: if it is registered again before, a certificate of that epoch is still true. In the next epoch only
+//! certificates of that epoch count for what is registered in it, so nothing has to linger longer.
 
 use std::sync::Arc;
 
@@ -12,7 +14,7 @@ use super::{
     ApplyError, Corrupt, Event, Left, Rejected, State,
     entry::{Blob, PointOfAvailability, Registration},
     fund::Purchase,
-    slot::{BlobSlot, ExpirySlot, ForgetSlot, Latest, LifetimeSlot, RegistrationSlot},
+    slot::{BlobSlot, ExpirySlot, Latest, LifetimeSlot, LingerSlot, RegistrationSlot},
     store::{add, sub},
 };
 use crate::{
@@ -22,10 +24,6 @@ use crate::{
     ids::{AccountId, BlobId, Epoch},
     ledger::parameters::cost,
 };
-
-/// Epochs behind that of its last registration in which a certificate of a blob can still be shown: while the handover
-/// to the next one runs.
-const CERTIFICATE_EPOCHS: u32 = 1;
 
 const REGISTRATIONS: &str = "registrations of a blob";
 
@@ -84,7 +82,6 @@ impl State {
             encoded_bytes: shape.encoded_bytes(),
             n_registrations: 0,
             available: None,
-            dropped: None,
             invalid: None,
         });
         check_valid(blob_id, &blob)?;
@@ -132,9 +129,6 @@ impl State {
         }
         if persistence != certified {
             return Err(Rejected::OtherPersistence { blob_id, registered: persistence, certified }.into());
-        }
-        if let Some(dropped) = blob.dropped.filter(|dropped| got <= *dropped) {
-            return Err(Rejected::StaleCertificate { blob_id, got, dropped }.into());
         }
         let head = self.head()?;
         let committee = self.committee_of(got, Some(registered))?;
@@ -188,6 +182,10 @@ impl State {
         self.deposit(&owner, refund)?;
         self.store.remove(&ExpirySlot { end, blob_id, owner })?;
         let left = self.end_registration(blob_id, owner)?;
+        if left == Left::Nothing {
+            let epoch = self.head()?.epoch;
+            self.store.set(&LingerSlot { epoch, blob_id }, &());
+        }
         Ok(Event::BlobDeleted { blob_id, owner, refund, left })
     }
 
@@ -206,22 +204,35 @@ impl State {
         Ok(Event::BlobInvalidated { blob_id })
     }
 
-    /// Ends the registrations that end when `epoch` begins, and forgets blobs whose certificates count no more.
-    pub(super) fn expire(&mut self, epoch: Epoch) -> Result<Vec<Event>, Corrupt> {
-        let due: Vec<_> = self.store.scan::<ExpirySlot>(&[&epoch]).collect::<Result<_, _>>()?;
-        let mut events = Vec::with_capacity(due.len());
+    /// Drops what lingered in the epoch that ends, and ends the registrations that end when `next` begins.
+    pub(super) fn expire(&mut self, next: Epoch) -> Result<Vec<Event>, Corrupt> {
+        let mut events = Vec::new();
+        let old = self.head()?.epoch;
+        let lingering: Vec<_> = self.store.scan::<LingerSlot>(&[&old]).collect::<Result<_, _>>()?;
+        for (slot, ()) in lingering {
+            self.store.remove(&slot)?;
+            events.extend(self.drop_blob(slot.blob_id)?);
+        }
+        let due: Vec<_> = self.store.scan::<ExpirySlot>(&[&next]).collect::<Result<_, _>>()?;
         for (slot, ()) in due {
             let ExpirySlot { blob_id, owner, .. } = slot;
             self.store.remove(&slot)?;
             let left = self.end_registration(blob_id, owner)?;
             events.push(Event::BlobExpired { blob_id, owner, left });
-        }
-        let due: Vec<_> = self.store.scan::<ForgetSlot>(&[&epoch]).collect::<Result<_, _>>()?;
-        for (slot, ()) in due {
-            self.store.remove(&slot)?;
-            self.forget(slot.blob_id, epoch)?;
+            events.extend(self.drop_blob(blob_id)?);
         }
         Ok(events)
+    }
+
+    /// Forgets a blob that has no registration; one that is invalid is remembered for good.
+    fn drop_blob(&mut self, blob_id: BlobId) -> Result<Option<Event>, Corrupt> {
+        let slot = BlobSlot { blob_id };
+        let blob = self.store.require(&slot)?;
+        if blob.n_registrations > 0 || blob.invalid.is_some() {
+            return Ok(None);
+        }
+        self.store.remove(&slot)?;
+        Ok(Some(Event::BlobDropped { blob_id }))
     }
 
     /// Removes a registration whose expiry is no longer listed.
@@ -238,33 +249,14 @@ impl State {
         if !is_certified {
             blob.available = None;
         }
-        let left = match blob.n_registrations {
+        self.write_blob(blob_id, &blob);
+        Ok(match blob.n_registrations {
             0 => Left::Nothing,
             // Its slivers were dropped when it was found out.
             _ if blob.invalid.is_some() => Left::Nothing,
             _ if is_certified => Left::Certified,
             _ => Left::Registered,
-        };
-        if left == Left::Nothing && blob.invalid.is_none() {
-            let dropped = self.head()?.epoch;
-            blob.dropped = Some(dropped);
-            self.store.set(&ForgetSlot { epoch: forget_at(dropped), blob_id }, &());
-        }
-        self.write_blob(blob_id, &blob);
-        Ok(left)
-    }
-
-    /// Forgets that a blob was dropped, unless it was again since.
-    fn forget(&mut self, blob_id: BlobId, epoch: Epoch) -> Result<(), Corrupt> {
-        let blob: Blob = self.store.require(&BlobSlot { blob_id })?;
-        if blob.invalid.is_some() || blob.dropped.is_none_or(|dropped| forget_at(dropped) != epoch) {
-            return Ok(());
-        }
-        if blob.n_registrations == 0 {
-            return self.store.remove(&BlobSlot { blob_id });
-        }
-        self.write_blob(blob_id, &Blob { dropped: None, ..blob });
-        Ok(())
+        })
     }
 
     fn count_lifetime(&mut self, blob_id: BlobId, end: Epoch) -> Result<(), Corrupt> {
@@ -288,9 +280,4 @@ impl State {
         let latest = self.store.scan::<LifetimeSlot>(&[&blob_id]).next().transpose()?;
         Ok(latest.map(|(slot, _)| slot.end.epoch()))
     }
-}
-
-/// When a blob that was dropped in an epoch is forgotten: once no certificate of that epoch can be shown.
-const fn forget_at(dropped: Epoch) -> Epoch {
-    Epoch(dropped.0 + CERTIFICATE_EPOCHS + 1)
 }

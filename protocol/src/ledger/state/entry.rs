@@ -87,12 +87,10 @@ pub struct Blob {
     pub length: u64,
     /// Bytes of its slivers over all shards.
     pub encoded_bytes: u64,
-    /// Number of its registrations.
+    /// Number of its registrations. With none, its slivers are kept to the end of the epoch.
     pub n_registrations: u64,
     /// Since when the committee has answered for it, without a break; `None` if it does not.
     pub available: Option<PointOfAvailability>,
-    /// The epoch in which its last registration ended, while a certificate of that epoch could still be shown.
-    pub dropped: Option<Epoch>,
     /// Height at which it was found to be encoded wrongly.
     pub invalid: Option<u64>,
 }

@@ -94,7 +94,7 @@ impl State {
         let mut events = self.settle(&old)?;
         self.forget_ready(head.epoch)?;
         let stage = Stage::Handover { ready_shards: 0 };
-        // Registrations that end with the old epoch were still stored in it.
+        // Before the head moves on: what lingers does so in the old epoch.
         events.extend(self.expire(epoch)?);
         events.extend(self.release(epoch)?);
         self.store.set(&HeadSlot {}, &Head { epoch, stage, ..head });

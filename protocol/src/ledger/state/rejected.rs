@@ -230,18 +230,6 @@ pub enum Rejected {
         /// The current epoch.
         current: Epoch,
     },
-    /// Since the nodes confirmed, the blob was dropped: they may not have it any more.
-    #[error(
-        "certificate of epoch {got}, but blob {blob_id} was dropped in epoch {dropped}: one of a later epoch is needed"
-    )]
-    StaleCertificate {
-        /// The blob.
-        blob_id: BlobId,
-        /// Epoch of the certificate.
-        got: Epoch,
-        /// When its last registration ended.
-        dropped: Epoch,
-    },
     /// The certificate proves nothing.
     #[error("the certificate does not verify")]
     Certificate(#[from] CertificateError),

@@ -180,8 +180,8 @@ slots! {
     LifetimeSlot = 13, (blob_id: BlobId, end: Latest) -> u64;
     /// A registration that ends when an epoch begins.
     ExpirySlot = 14, (end: Epoch, blob_id: BlobId, owner: AccountId) -> ();
-    /// A blob without registrations that can be forgotten when an epoch begins.
-    ForgetSlot = 15, (epoch: Epoch, blob_id: BlobId) -> ();
+    /// A blob whose last registration was deleted in an epoch, to the end of which nodes keep its slivers.
+    LingerSlot = 15, (epoch: Epoch, blob_id: BlobId) -> ();
     /// What was paid for an epoch, and how much is stored in it.
     BucketSlot = 16, (epoch: Epoch) -> Bucket;
 }
@@ -210,7 +210,7 @@ mod tests {
             assert_eq!(ExpirySlot::parse(&slot.key()), Some(slot));
             assert_eq!(ExpirySlot::parse(&slot.key()[1..]), None);
             assert_eq!(ExpirySlot::parse(&[slot.key(), vec![0]].concat()), None);
-            assert_eq!(ForgetSlot::parse(&slot.key()), None);
+            assert_eq!(LingerSlot::parse(&slot.key()), None);
         }
         let latest = |epoch| LifetimeSlot { blob_id: BlobId([1; 32]), end: Latest::new(Epoch(epoch)) };
         assert!([900, 256, 255, 1, 0].map(latest).is_sorted_by_key(Slot::key));

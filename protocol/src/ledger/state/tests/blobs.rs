@@ -83,13 +83,10 @@ fn a_blob_is_registered_certified_extended_and_expires() {
     }
     let events = world.next_epoch();
     assert!(events.contains(&Event::BlobExpired { blob_id: id, owner, left: Left::Nothing }));
-    assert_eq!(end_of(&world, 1), None);
+    assert!(events.contains(&Event::BlobDropped { blob_id: id }), "no certificate counts any more");
+    assert_eq!(world.state.blob(&id).unwrap(), None);
     assert_eq!(world.is_refused(0, extend(&world, 1, 9)), Rejected::NoRegistration { blob_id: id, owner });
     world.audit();
-    // Remembered while an old certificate could be shown, then forgotten.
-    assert!(world.state.blob(&id).unwrap().is_some());
-    world.next_epoch();
-    assert_eq!(world.state.blob(&id).unwrap(), None);
 }
 
 #[test]
@@ -292,28 +289,42 @@ fn a_refund_is_never_more_than_was_paid() {
 }
 
 #[test]
-fn a_certificate_from_before_a_blob_was_dropped_counts_no_more() {
+fn a_deleted_blob_lingers_while_a_certificate_of_it_counts() {
     let mut world = World::new(4, 4);
     let id = blob_id(&world, 1);
+    let dropped = Event::BlobDropped { blob_id: id };
     world.store(0, 1, Deletable, 5);
     let old = certify(&world, 0, 1, 0, Deletable);
     world.does(0, delete(&world, 1));
-    // Nodes may have dropped it by now.
+    // Nodes still have it, so what they signed in this epoch is still true.
     world.does(0, register(&world, 1, Deletable, 5));
-    let stale = Rejected::StaleCertificate { blob_id: id, got: Epoch(0), dropped: Epoch(0) };
-    assert_eq!(world.is_refused(0, old.clone()), stale);
-    world.advance().unwrap();
-    assert_eq!(world.is_refused(0, old), stale);
-    world.does(0, certify(&world, 0, 1, 1, Deletable));
-    assert_eq!(end_of(&world, 1), Some(Epoch(5)));
-    world.hand_over();
-    // Dropped again before the first time is forgotten: the later one counts.
+    let event = world.does(0, old.clone());
+    assert!(matches!(event, Event::BlobCertified { is_first: true, .. }));
+    assert!(!world.next_epoch().contains(&dropped), "it is registered");
     world.does(0, delete(&world, 1));
-    world.next_epoch();
-    let dropped = world.state.blob(&id).unwrap().unwrap().blob.dropped;
-    assert_eq!(dropped, Some(Epoch(1)));
-    world.next_epoch();
+    assert_eq!(end_of(&world, 1), None);
+    world.audit();
+    assert!(world.advance().unwrap().contains(&dropped));
     assert_eq!(world.state.blob(&id).unwrap(), None);
+    // They have dropped it, and no old certificate says otherwise, not even during the handover.
+    world.does(0, register(&world, 1, Deletable, 5));
+    for epoch in [0, 1] {
+        let refused = Rejected::CertificateEpoch { got: Epoch(epoch), current: Epoch(2) };
+        assert_eq!(world.is_refused(0, certify(&world, 0, 1, epoch, Deletable)), refused);
+    }
+    world.does(0, certify(&world, 0, 1, 2, Deletable));
+    world.audit();
+}
+
+#[test]
+fn a_blob_deleted_and_registered_to_the_end_of_the_epoch_is_dropped_once() {
+    let mut world = World::new(4, 4);
+    world.store(0, 1, Deletable, 5);
+    world.does(0, delete(&world, 1));
+    world.does(0, register(&world, 1, Deletable, 1));
+    let events = world.next_epoch();
+    let dropped = Event::BlobDropped { blob_id: blob_id(&world, 1) };
+    assert_eq!(events.iter().filter(|event| **event == dropped).count(), 1);
     world.audit();
 }
 
@@ -358,6 +369,7 @@ fn an_invalid_blob_stays_invalid() {
     world.next_epoch();
     let events = world.next_epoch();
     assert!(events.contains(&Event::BlobExpired { blob_id: id, owner, left: Left::Nothing }));
+    assert!(!events.contains(&Event::BlobDropped { blob_id: id }), "they were dropped before");
     for _ in 0..3 {
         world.next_epoch();
     }

@@ -22,7 +22,7 @@ use crate::{
             AdvanceError, ApplyError, Event, Receipt, Rejected, State,
             entry::{Blob, Registration},
             slot::{
-                BlobSlot, BucketSlot, DelegationSlot, ExpirySlot, LifetimeSlot, RegistrationSlot,
+                BlobSlot, BucketSlot, DelegationSlot, ExpirySlot, LifetimeSlot, LingerSlot, RegistrationSlot,
                 UnbondingShareSlot, UnbondingSlot,
             },
         },
@@ -284,6 +284,8 @@ impl World {
             assert_eq!(blob.n_registrations, registrations.remove(&blob_id).unwrap_or(0));
             let is_certified = lifetimes.keys().any(|(of, _)| *of == blob_id);
             assert_eq!(blob.available.is_some(), is_certified && blob.invalid.is_none());
+            let lingers = store.has(&LingerSlot { epoch, blob_id });
+            assert!(blob.n_registrations > 0 || blob.invalid.is_some() || lingers, "kept for nothing");
         }
         assert_eq!(registrations, BTreeMap::new(), "registrations without a blob");
         let counted = store.scan::<LifetimeSlot>(&[]).map(|entry| {
@@ -305,6 +307,9 @@ impl World {
             }
         }
         assert_eq!(reserved, BTreeMap::new(), "room that is not in a bucket");
+        for entry in store.scan::<LingerSlot>(&[]) {
+            assert_eq!(entry.unwrap().0.epoch, epoch);
+        }
         self.audit_stake();
     }
 
