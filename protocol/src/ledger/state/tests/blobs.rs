@@ -298,7 +298,7 @@ fn a_deleted_blob_lingers_while_a_certificate_of_it_counts() {
     world.does(0, delete(&world, 1));
     // Nodes still have it, so what they signed in this epoch is still true.
     world.does(0, register(&world, 1, Deletable, 5));
-    let event = world.does(0, old.clone());
+    let event = world.does(0, old);
     assert!(matches!(event, Event::BlobCertified { is_first: true, .. }));
     assert!(!world.next_epoch().contains(&dropped), "it is registered");
     world.does(0, delete(&world, 1));
