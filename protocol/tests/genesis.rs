@@ -33,7 +33,7 @@ fn a_genesis_survives_its_text() {
 #[test]
 fn the_id_is_frozen() {
     let id = genesis().network_id().to_string();
-    assert_eq!(id, "415244af93e3c538884d7d08fe0f55c6cab83439ef9eea6195e16813168d690b");
+    assert_eq!(id, "3ce762eea38e098cea62052fdb96aed0e156692990a4c55cf7356d70df00f904");
 }
 
 #[test]

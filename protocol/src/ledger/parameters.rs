@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 /// Most credits that can exist, and the most that any amount or price can be: what a TOML integer holds. So no sum of
 /// balances leaves 64 bits.
 pub const CREDITS_MAX: u64 = u64::MAX >> 1;
+/// A capacity that nothing exhausts: what is sold of an epoch is counted, and not compared with it. Otherwise the first
+/// to register blobs of absurd lengths on a network without prices would leave no room to anyone.
+pub const CAPACITY_UNLIMITED: u64 = CREDITS_MAX;
 /// Bytes of encoded size that a price is for.
 pub const PRICED_BYTES: u64 = 1 << 20;
 /// Basis points of the whole.
@@ -34,7 +37,7 @@ pub struct Parameters {
     pub storage_price: u64,
     /// Credits for writing [`PRICED_BYTES`] of encoded size, once. 0 unless said otherwise.
     pub write_price: u64,
-    /// Bytes of encoded size that can be sold in an epoch. 2^60 unless said otherwise: no limit.
+    /// Bytes of encoded size that can be sold of an epoch. [`CAPACITY_UNLIMITED`] unless said otherwise.
     pub capacity_bytes: u64,
     /// Credits that a transaction costs. 0 unless said otherwise.
     pub transaction_fee: u64,
@@ -54,7 +57,7 @@ impl Default for Parameters {
         Self {
             storage_price: 0,
             write_price: 0,
-            capacity_bytes: 1 << 60,
+            capacity_bytes: CAPACITY_UNLIMITED,
             transaction_fee: 0,
             unbonding_epochs: 2,
             epochs_ahead_max: 53,

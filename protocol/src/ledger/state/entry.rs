@@ -116,5 +116,5 @@ pub struct Bucket {
     /// Credits to be paid to the nodes when the epoch is over.
     pub credits: u64,
     /// Bytes of encoded size to be stored in it.
-    pub reserved_bytes: u64,
+    pub reserved_bytes: u128,
 }

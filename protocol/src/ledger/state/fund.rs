@@ -9,7 +9,7 @@ use super::{
 use crate::{
     committee::Committee,
     ids::{AccountId, Epoch, PeerId},
-    ledger::parameters::BASIS_POINTS,
+    ledger::parameters::{BASIS_POINTS, CAPACITY_UNLIMITED},
 };
 
 const FUND: &str = "credits of the fund";
@@ -66,12 +66,16 @@ impl State {
         let capacity = self.parameters()?.capacity_bytes;
         for epoch in (from.0..to.0).map(Epoch) {
             let bucket = self.bucket(epoch)?;
-            let free = capacity.saturating_sub(bucket.reserved_bytes);
-            if encoded_bytes > free {
+            let free = u128::from(capacity).saturating_sub(bucket.reserved_bytes);
+            if capacity != CAPACITY_UNLIMITED && u128::from(encoded_bytes) > free {
+                let free = u64::try_from(free).map_err(|_| Corrupt::Sum { what: RESERVED })?;
                 return Err(Rejected::Capacity { epoch, free, needs: encoded_bytes }.into());
             }
             let credits = add(FUND, bucket.credits, rate)?;
-            let reserved_bytes = add(RESERVED, bucket.reserved_bytes, encoded_bytes)?;
+            let reserved_bytes = bucket
+                .reserved_bytes
+                .checked_add(encoded_bytes.into())
+                .ok_or(Corrupt::Sum { what: RESERVED })?;
             self.write_bucket(epoch, Bucket { credits, reserved_bytes })?;
         }
         Ok(())
@@ -88,7 +92,10 @@ impl State {
         for epoch in epochs.map(Epoch) {
             let bucket = self.bucket(epoch)?;
             let credits = sub(FUND, bucket.credits, rate)?;
-            let reserved_bytes = sub(RESERVED, bucket.reserved_bytes, encoded_bytes)?;
+            let reserved_bytes = bucket
+                .reserved_bytes
+                .checked_sub(encoded_bytes.into())
+                .ok_or(Corrupt::Sum { what: RESERVED })?;
             self.write_bucket(epoch, Bucket { credits, reserved_bytes })?;
             refund = add(FUND, refund, rate)?;
         }

@@ -62,7 +62,8 @@ fn a_blob_is_registered_certified_extended_and_expires() {
     let buckets = [0, 1, 2, 3].map(|epoch| world.state.bucket(Epoch(epoch)).unwrap());
     let encoded = BlobShape::new(4, BLOB_BYTES).unwrap().encoded_bytes();
     assert_eq!(buckets.map(|bucket| bucket.credits), [1 + write + rate, rate, rate, 0]);
-    assert_eq!(buckets.map(|bucket| bucket.reserved_bytes), [encoded, encoded, encoded, 0]);
+    let expected = [encoded, encoded, encoded, 0].map(u128::from);
+    assert_eq!(buckets.map(|bucket| bucket.reserved_bytes), expected);
 
     world.state.begin_block(2, 0).unwrap();
     // Anyone may show the certificate.
@@ -150,6 +151,21 @@ fn what_cannot_be_paid_or_held_is_refused() {
     world.next_epoch();
     world.does(0, register(&world, 4, Permanent, 4));
     world.audit();
+}
+
+#[test]
+fn blobs_of_absurd_lengths_leave_room_where_capacity_has_no_limit() {
+    let mut world = World::new(4, 4);
+    let mut longest = header(&world, 1);
+    longest.length = 1 << 55;
+    for byte in 0..100 {
+        longest.root = crate::hash::Hash([byte; 32]);
+        let action = Action::RegisterBlob { header: longest, persistence: Permanent, end_epoch: Epoch(1) };
+        world.does(0, action);
+    }
+    let reserved = world.state.bucket(Epoch(0)).unwrap().reserved_bytes;
+    assert!(reserved > u128::from(u64::MAX) / 2, "{reserved}");
+    world.does(1, register(&world, 1, Permanent, 1));
 }
 
 #[test]

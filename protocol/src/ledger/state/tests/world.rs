@@ -276,7 +276,7 @@ impl World {
             expiries.push((registration.end, blob_id, owner));
             let blob: Blob = store.require(&BlobSlot { blob_id }).unwrap();
             for epoch in epoch.0 + 1..registration.end.0 {
-                *reserved.entry(Epoch(epoch)).or_insert(0_u64) += blob.encoded_bytes;
+                *reserved.entry(Epoch(epoch)).or_insert(0) += u128::from(blob.encoded_bytes);
             }
         }
         for entry in store.scan::<BlobSlot>(&[]) {
