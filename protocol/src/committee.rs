@@ -273,10 +273,7 @@ impl Committee {
         }
         let owners = assign_owners(n_shards, &members)?;
         for member in &members {
-            member
-                .proof_of_possession
-                .verify(&member.public_key, &member.peer)
-                .map_err(|source| CommitteeError::Possession { member: member.name.clone(), source })?;
+            check_possession(member)?;
         }
         Ok(Self { epoch, n_shards, members, owners })
     }
@@ -489,7 +486,7 @@ fn check_counts(n_shards: u16, n_members: usize) -> Result<(), CommitteeError> {
     Ok(())
 }
 
-fn check_texts(member: &Member) -> Result<(), CommitteeError> {
+pub(crate) fn check_texts(member: &Member) -> Result<(), CommitteeError> {
     check_name(&member.name).map_err(|source| CommitteeError::Name { peer: member.peer, source })?;
     let got = member.addresses.len();
     if got > ADDRESSES_MAX {
@@ -504,6 +501,14 @@ fn check_texts(member: &Member) -> Result<(), CommitteeError> {
         Some(position) => Err(CommitteeError::Address { member: member.name.clone(), position }),
         None => Ok(()),
     }
+}
+
+/// Checks that a member holds its key. Costs a pairing.
+pub(crate) fn check_possession(member: &Member) -> Result<(), CommitteeError> {
+    let Member { name, peer, public_key, proof_of_possession, .. } = member;
+    proof_of_possession
+        .verify(public_key, peer)
+        .map_err(|source| CommitteeError::Possession { member: name.clone(), source })
 }
 
 fn check_unique(members: &[Member]) -> Result<(), CommitteeError> {

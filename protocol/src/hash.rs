@@ -207,6 +207,14 @@ pub static NODE: LazyLock<Domain> = LazyLock::new(|| Domain::new("floe/v1/node")
 pub static PAIR: LazyLock<Domain> = LazyLock::new(|| Domain::new("floe/v1/pair"));
 /// Blob IDs: the header of a blob.
 pub static BLOB: LazyLock<Domain> = LazyLock::new(|| Domain::new("floe/v1/blob"));
+/// Leaves of the ledger's tree: a key and its value.
+pub static LEDGER_LEAF: LazyLock<Domain> = LazyLock::new(|| Domain::new("floe/v1/ledger-leaf"));
+/// Branches of the ledger's tree: a bit position and two hashes.
+pub static LEDGER_NODE: LazyLock<Domain> = LazyLock::new(|| Domain::new("floe/v1/ledger-node"));
+/// Transactions: the canonical form without the signature.
+pub static TRANSACTION: LazyLock<Domain> = LazyLock::new(|| Domain::new("floe/v1/transaction"));
+/// Names of nodes, where the ledger looks for one that is taken.
+pub static NODE_NAME: LazyLock<Domain> = LazyLock::new(|| Domain::new("floe/v1/node-name"));
 
 #[cfg(test)]
 mod tests {
@@ -246,7 +254,8 @@ mod tests {
 
     #[test]
     fn domains_are_apart() {
-        let hashes = [&LEAF, &NODE, &PAIR, &BLOB].map(|domain| domain.hash(b"same"));
+        let domains = [&LEAF, &NODE, &PAIR, &BLOB, &LEDGER_LEAF, &LEDGER_NODE, &TRANSACTION, &NODE_NAME];
+        let hashes = domains.map(|domain| domain.hash(b"same"));
         for (i, hash) in hashes.iter().enumerate() {
             assert!(!hashes[..i].contains(hash));
         }

@@ -115,6 +115,24 @@ identity!(
     "hexadecimal"
 );
 
+identity!(
+    /// Names an account of the ledger: an ed25519 public key, whose secret half signs its transactions.
+    ///
+    /// Its text form is 64 hexadecimal digits.
+    AccountId,
+    |bytes: &[u8; 32]| hex::encode(bytes),
+    |text: &str| hex::decode(text).ok(),
+    64,
+    "hexadecimal"
+);
+
+/// A peer's key is also an account's: what it signs is told apart by its text.
+impl From<PeerId> for AccountId {
+    fn from(peer: PeerId) -> Self {
+        Self(peer.0)
+    }
+}
+
 /// Declares an index with its own type.
 macro_rules! index {
     ($(#[$meta:meta])* $name:ident, $inner:ty) => {

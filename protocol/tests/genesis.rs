@@ -9,9 +9,10 @@ use std::error::Error;
 use committee_support::{key, members, peer};
 use proptest::prelude::*;
 use protocol::{
-    Epoch, ShardIndex,
+    AccountId, Epoch, ShardIndex,
     committee::{CommitteeError, Member, NameError},
-    genesis::{Genesis, GenesisError},
+    genesis::{Endowment, Genesis, GenesisAccount, GenesisError, GenesisStake},
+    ledger::parameters::{CREDITS_MAX, Parameters},
 };
 
 fn genesis() -> Genesis {
@@ -32,7 +33,7 @@ fn a_genesis_survives_its_text() {
 #[test]
 fn the_id_is_frozen() {
     let id = genesis().network_id().to_string();
-    assert_eq!(id, "39dac08acba0d1b1d7564c201292b8f4969c996b1ebca72e4539848eefaa3852");
+    assert_eq!(id, "3ce762eea38e098cea62052fdb96aed0e156692990a4c55cf7356d70df00f904");
 }
 
 #[test]
@@ -89,6 +90,119 @@ fn the_id_changes_with_every_field() {
     for (i, id) in ids.iter().enumerate() {
         assert!(!ids[..i].contains(id), "change {i}");
     }
+}
+
+fn balance(account: u8, balance: u64) -> GenesisAccount {
+    GenesisAccount { account: AccountId([account; 32]), balance }
+}
+
+fn stake(account: u8, node: u8, amount: u64) -> GenesisStake {
+    GenesisStake { node: peer(node), account: AccountId([account; 32]), amount }
+}
+
+fn endowment() -> Endowment {
+    Endowment {
+        accounts: vec![balance(2, 20), balance(1, 10)],
+        stakes: vec![stake(1, 0, 5), stake(1, 1, 6), stake(2, 0, 7)],
+        parameters: Parameters { storage_price: 3, unbonding_epochs: 9, ..Parameters::default() },
+    }
+}
+
+#[test]
+fn a_genesis_without_an_endowment_is_one_without_prices() {
+    assert_eq!(genesis().endowment(), &Endowment::default());
+    assert!(!genesis().to_toml().contains("parameters"));
+    let spelt_out =
+        format!("{}\n[parameters]\nstorage_price = 0\nunbonding_epochs = 2\n", genesis().to_toml());
+    assert_eq!(Genesis::parse(&spelt_out), Ok(genesis()));
+    assert_eq!(genesis().with_endowment(Endowment::default()), Ok(genesis()));
+}
+
+#[test]
+fn an_endowment_survives_its_text_in_any_order() {
+    let genesis = genesis().with_endowment(endowment()).unwrap();
+    let text = genesis.to_toml();
+    assert_eq!(Genesis::parse(&text), Ok(genesis.clone()));
+    let mut reversed = endowment();
+    reversed.accounts.reverse();
+    reversed.stakes.reverse();
+    let reversed = self::genesis().with_endowment(reversed).unwrap();
+    assert_eq!(reversed, genesis);
+    assert_eq!(reversed.network_id(), genesis.network_id());
+    let unknown = text.replace("storage_price = 3", "storage_prize = 3");
+    assert!(Genesis::parse(&unknown).unwrap_err().to_string().contains("unknown field `storage_prize`"));
+    let unknown = text.replace("balance = 10", "balance = 10\nnote = 1");
+    assert!(Genesis::parse(&unknown).unwrap_err().to_string().contains("unknown field `note`"));
+}
+
+#[test]
+fn the_id_changes_with_every_field_of_the_endowment() {
+    let changed = |change: fn(&mut Endowment)| {
+        let mut endowment = endowment();
+        change(&mut endowment);
+        genesis().with_endowment(endowment).unwrap().network_id()
+    };
+    let ids = [
+        genesis().network_id(),
+        changed(|_| {}),
+        changed(|endowment| endowment.accounts[0].balance += 1),
+        changed(|endowment| endowment.accounts[0].account = AccountId([3; 32])),
+        changed(|endowment| endowment.accounts.truncate(1)),
+        changed(|endowment| endowment.stakes[0].amount += 1),
+        changed(|endowment| endowment.stakes[0].account = AccountId([3; 32])),
+        changed(|endowment| endowment.stakes[0].node = peer(2)),
+        changed(|endowment| endowment.stakes.truncate(2)),
+        changed(|endowment| endowment.parameters.storage_price = 4),
+        changed(|endowment| endowment.parameters.write_price = 4),
+        changed(|endowment| endowment.parameters.capacity_bytes = 4),
+        changed(|endowment| endowment.parameters.transaction_fee = 4),
+        changed(|endowment| endowment.parameters.unbonding_epochs = 4),
+        changed(|endowment| endowment.parameters.epochs_ahead_max = 4),
+        changed(|endowment| endowment.parameters.equivocation_slash_bp = 4),
+    ];
+    for (i, id) in ids.iter().enumerate() {
+        assert!(!ids[..i].contains(id), "change {i}");
+    }
+}
+
+#[test]
+fn an_endowment_that_does_not_add_up_is_refused() {
+    let refused = |change: fn(&mut Endowment)| {
+        let mut endowment = endowment();
+        change(&mut endowment);
+        genesis().with_endowment(endowment).unwrap_err()
+    };
+    let account = AccountId([1; 32]);
+    let cases = [
+        (
+            refused(|endowment| endowment.accounts.push(balance(1, 4))),
+            GenesisError::DuplicateAccount { account },
+        ),
+        (
+            refused(|endowment| endowment.stakes.push(stake(1, 0, 4))),
+            GenesisError::DuplicateStake { account, node: peer(0) },
+        ),
+        (
+            refused(|endowment| endowment.stakes.push(stake(1, 99, 4))),
+            GenesisError::UnknownNode { account, node: peer(99) },
+        ),
+        (refused(|endowment| endowment.accounts[1].balance = 0), GenesisError::NoCredits { account }),
+        (refused(|endowment| endowment.stakes[0].amount = 0), GenesisError::NoCredits { account }),
+        (
+            refused(|endowment| endowment.accounts[0].balance = CREDITS_MAX - 27),
+            GenesisError::TooManyCredits { got: u128::from(CREDITS_MAX) + 1 },
+        ),
+    ];
+    for (got, expected) in cases {
+        assert_eq!(got, expected);
+    }
+    let error = refused(|endowment| endowment.parameters.unbonding_epochs = 0);
+    assert_eq!(error.source().unwrap().to_string(), "unbonding_epochs is 0, allowed are 1 to 1000");
+    let most = |endowment: &mut Endowment| endowment.accounts[0].balance = CREDITS_MAX - 28;
+    let mut endowment = endowment();
+    most(&mut endowment);
+    let genesis = genesis().with_endowment(endowment).unwrap();
+    assert_eq!(Genesis::parse(&genesis.to_toml()), Ok(genesis), "TOML holds it");
 }
 
 #[test]

@@ -1,0 +1,79 @@
+//! Balances and nonces.
+
+use super::{ApplyError, Corrupt, Event, Rejected, State, entry::Account, slot::AccountSlot, store::add};
+use crate::ids::AccountId;
+
+const BALANCES: &str = "balances";
+
+impl State {
+    /// An account; one that never was has nothing.
+    ///
+    /// # Errors
+    ///
+    /// If the state contradicts itself.
+    pub fn account(&self, account: &AccountId) -> Result<Account, Corrupt> {
+        Ok(self.store.get(&AccountSlot { account: *account })?.unwrap_or_default())
+    }
+
+    fn write_account(&mut self, account: &AccountId, value: Account) {
+        self.store.set(&AccountSlot { account: *account }, &value);
+    }
+
+    /// Takes a transaction's place in the order of its sender's.
+    pub(super) fn use_nonce(&mut self, sender: &AccountId, got: u64) -> Result<(), ApplyError> {
+        let account = self.account(sender)?;
+        let required = account.nonce;
+        if got != required {
+            return Err(Rejected::Nonce { account: *sender, got, required }.into());
+        }
+        let nonce = add("nonces", required, 1)?;
+        self.write_account(sender, Account { nonce, ..account });
+        Ok(())
+    }
+
+    /// Takes credits from an account.
+    pub(super) fn withdraw(&mut self, from: &AccountId, needs: u128) -> Result<(), ApplyError> {
+        let account = self.account(from)?;
+        let has = account.balance;
+        let left =
+            u128::from(has).checked_sub(needs).ok_or(Rejected::Overdraft { account: *from, has, needs })?;
+        let balance = u64::try_from(left).map_err(|_| Corrupt::Sum { what: BALANCES })?;
+        self.write_account(from, Account { balance, ..account });
+        Ok(())
+    }
+
+    /// Gives credits, taken from elsewhere, to an account.
+    pub(super) fn deposit(&mut self, to: &AccountId, amount: u64) -> Result<(), Corrupt> {
+        if amount == 0 {
+            return Ok(());
+        }
+        let account = self.account(to)?;
+        let balance = add(BALANCES, account.balance, amount)?;
+        self.write_account(to, Account { balance, ..account });
+        Ok(())
+    }
+
+    pub(super) fn charge_fee(&mut self, sender: &AccountId, fee: u64) -> Result<(), ApplyError> {
+        if fee == 0 {
+            return Ok(());
+        }
+        self.withdraw(sender, fee.into())?;
+        let epoch = self.head()?.epoch;
+        self.fund(epoch, fee)?;
+        Ok(())
+    }
+
+    pub(super) fn transfer(
+        &mut self,
+        from: AccountId,
+        to: AccountId,
+        amount: u64,
+    ) -> Result<Event, ApplyError> {
+        if amount == 0 {
+            return Err(Rejected::NoAmount.into());
+        }
+        self.withdraw(&from, amount.into())?;
+        self.deposit(&to, amount)?;
+        Ok(Event::Transferred { from, to, amount })
+    }
+}

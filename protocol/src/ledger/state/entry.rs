@@ -1,0 +1,120 @@
+//! What the entries of the state hold.
+
+use bincode::{Decode, Encode};
+
+use super::pool::Pool;
+use crate::{
+    certificate::Persistence,
+    ids::{Epoch, NetworkId},
+    ledger::{parameters::Ballot, transaction::NodeDescription},
+};
+
+/// How far an epoch has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Stage {
+    /// Members worth a quorum hold what they answer for.
+    Steady,
+    /// Members are still taking over from the committee before.
+    Handover {
+        /// Shards of the members that are ready.
+        ready_shards: u16,
+    },
+}
+
+/// Where the ledger is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Head {
+    /// The network.
+    pub network: NetworkId,
+    /// Number of shards.
+    pub n_shards: u16,
+    /// Height of the last block; 0 is the genesis.
+    pub height: u64,
+    /// Time of that block, in milliseconds since 1970.
+    pub time_ms: u64,
+    /// The epoch whose committee answers for the shards.
+    pub epoch: Epoch,
+    /// How far it has come.
+    pub stage: Stage,
+}
+
+/// An account.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Account {
+    /// Its credits.
+    pub balance: u64,
+    /// Number of its transactions: the nonce of the next one.
+    pub nonce: u64,
+}
+
+/// Whether a node can be staked on and selected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum NodeStatus {
+    /// It can.
+    Active,
+    /// It asked not to be selected; it may register again.
+    Leaving,
+    /// It equivocated, and will never be selected again.
+    Ejected,
+}
+
+/// A storage node.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Node {
+    /// What it says about itself. A committee keeps what was said when it was selected.
+    pub description: NodeDescription,
+    /// Whether it can be staked on and selected.
+    pub status: NodeStatus,
+    /// The stake behind it.
+    pub stake: Pool,
+    /// Its last vote.
+    pub ballot: Option<Ballot>,
+}
+
+/// Where a blob came into the care of the committee.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct PointOfAvailability {
+    /// Height of the block that certified it.
+    pub height: u64,
+    /// Epoch of that block.
+    pub epoch: Epoch,
+}
+
+/// A blob that was registered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Blob {
+    /// Its bytes.
+    pub length: u64,
+    /// Bytes of its slivers over all shards.
+    pub encoded_bytes: u64,
+    /// Number of its registrations. With none, its slivers are kept to the end of the epoch.
+    pub n_registrations: u64,
+    /// Since when the committee has answered for it, without a break; `None` if it does not.
+    pub available: Option<PointOfAvailability>,
+    /// Height at which it was found to be encoded wrongly.
+    pub invalid: Option<u64>,
+}
+
+/// An owner's claim that a blob is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Registration {
+    /// Whether the owner may delete it.
+    pub persistence: Persistence,
+    /// The epoch in which it was registered.
+    pub registered: Epoch,
+    /// The first epoch in which it holds no longer.
+    pub end: Epoch,
+    /// Credits paid for each epoch to come, at least: what is given back for each if it is deleted.
+    pub rate: u64,
+    /// Height at which it was certified.
+    pub certified: Option<u64>,
+}
+
+/// What was sold of an epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Bucket {
+    /// Credits to be paid to the nodes when the epoch is over.
+    pub credits: u64,
+    /// Bytes of encoded size to be stored in it.
+    pub reserved_bytes: u128,
+}

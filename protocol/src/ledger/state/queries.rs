@@ -1,0 +1,149 @@
+//! What can be read from the state.
+
+use std::sync::Arc;
+
+use super::{
+    Corrupt, Pool, State,
+    entry::{Account, Blob, Bucket, Head, Node, Registration},
+    slot::{
+        AccountSlot, BlobSlot, BucketSlot, DelegationSlot, HeadSlot, NodeSlot, ParametersSlot,
+        RegistrationSlot, Slot as _, UnbondingSlot, prefix,
+    },
+};
+use crate::{
+    committee::Committee,
+    hash::Hash,
+    ids::{AccountId, BlobId, Epoch, PeerId},
+    ledger::{parameters::Parameters, tree::Tree},
+};
+
+/// A blob as its readers and keepers see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlobStatus {
+    /// What the ledger says of it.
+    pub blob: Blob,
+    /// The first epoch in which the committee no longer answers for it, as things are; `None` if it does not now.
+    pub end: Option<Epoch>,
+}
+
+impl State {
+    /// Where the ledger is.
+    ///
+    /// # Errors
+    ///
+    /// If the state contradicts itself.
+    pub fn head(&self) -> Result<Head, Corrupt> {
+        self.store.require(&HeadSlot {})
+    }
+
+    /// Rules and current prices.
+    ///
+    /// # Errors
+    ///
+    /// If the state contradicts itself.
+    pub fn parameters(&self) -> Result<Parameters, Corrupt> {
+        self.store.require(&ParametersSlot {})
+    }
+
+    /// The committee that answers for the shards.
+    #[must_use]
+    pub const fn committee(&self) -> &Arc<Committee> {
+        &self.committee
+    }
+
+    /// The committee before, while members of the current one are still taking over from it.
+    #[must_use]
+    pub const fn previous_committee(&self) -> Option<&Arc<Committee>> {
+        self.previous.as_ref()
+    }
+
+    /// The hash of everything.
+    #[must_use]
+    pub fn root(&self) -> Hash {
+        self.store.root()
+    }
+
+    /// The entries, for proofs and snapshots.
+    #[must_use]
+    pub const fn tree(&self) -> &Tree {
+        self.store.tree()
+    }
+
+    /// A blob, if the ledger knows it.
+    ///
+    /// # Errors
+    ///
+    /// If the state contradicts itself.
+    pub fn blob(&self, blob_id: &BlobId) -> Result<Option<BlobStatus>, Corrupt> {
+        let blob = self.store.get(&BlobSlot { blob_id: *blob_id })?;
+        blob.map(|blob| self.status(*blob_id, blob)).transpose()
+    }
+
+    fn status(&self, blob_id: BlobId, blob: Blob) -> Result<BlobStatus, Corrupt> {
+        let end = if blob.available.is_some() { self.latest_end(blob_id)? } else { None };
+        Ok(BlobStatus { blob, end })
+    }
+
+    /// All blobs whose ID is not below `start`, by ascending ID.
+    pub fn blobs_from(&self, start: &BlobId) -> impl Iterator<Item = Result<(BlobId, BlobStatus), Corrupt>> {
+        let start = BlobSlot { blob_id: *start }.key();
+        self.store.scan_from::<BlobSlot>(prefix::<BlobSlot>(&[]), start).map(|entry| {
+            let (slot, blob) = entry?;
+            Ok((slot.blob_id, self.status(slot.blob_id, blob)?))
+        })
+    }
+
+    /// An owner's registration of a blob.
+    ///
+    /// # Errors
+    ///
+    /// If the state contradicts itself.
+    pub fn registration(&self, blob_id: &BlobId, owner: &AccountId) -> Result<Option<Registration>, Corrupt> {
+        self.store.get(&RegistrationSlot { blob_id: *blob_id, owner: *owner })
+    }
+
+    /// Credits that an account's stake behind a node is worth.
+    ///
+    /// # Errors
+    ///
+    /// If the state contradicts itself.
+    pub fn staked(&self, node: &PeerId, account: &AccountId) -> Result<u64, Corrupt> {
+        let shares = self.store.get(&DelegationSlot { node: *node, account: *account })?;
+        match (shares, self.node(node)?) {
+            (Some(shares), Some(node)) => node.stake.worth(shares),
+            _ => Ok(0),
+        }
+    }
+
+    /// All nodes, by ascending peer ID: what a committee is selected from.
+    pub fn nodes(&self) -> impl Iterator<Item = Result<(PeerId, Node), Corrupt>> {
+        self.store.scan::<NodeSlot>(&[]).map(|entry| entry.map(|(slot, node)| (slot.node, node)))
+    }
+
+    /// All credits there are: in accounts, stakes, withdrawn stakes and the fund. The same for ever; counting takes a look
+    /// at every account, so this is for audits and tests.
+    ///
+    /// # Errors
+    ///
+    /// If the state contradicts itself.
+    pub fn total(&self) -> Result<u128, Corrupt> {
+        let balances = self.store.scan::<AccountSlot>(&[]).map(|entry| {
+            let (_, Account { balance, .. }) = entry?;
+            Ok(balance)
+        });
+        let stakes = self.nodes().map(|entry| Ok(entry?.1.stake.credits));
+        let unbonding = self.store.scan::<UnbondingSlot>(&[]).map(|entry| {
+            let (_, Pool { credits, .. }) = entry?;
+            Ok(credits)
+        });
+        let fund = self.store.scan::<BucketSlot>(&[]).map(|entry| {
+            let (_, Bucket { credits, .. }) = entry?;
+            Ok(credits)
+        });
+        balances
+            .chain(stakes)
+            .chain(unbonding)
+            .chain(fund)
+            .try_fold(0, |total, credits: Result<u64, Corrupt>| Ok(total + u128::from(credits?)))
+    }
+}
