@@ -115,6 +115,17 @@ identity!(
     "hexadecimal"
 );
 
+identity!(
+    /// Names a block of the control ledger: a hash of its header.
+    ///
+    /// Its text form is 64 hexadecimal digits.
+    BlockId,
+    |bytes: &[u8; 32]| hex::encode(bytes),
+    |text: &str| hex::decode(text).ok(),
+    64,
+    "hexadecimal"
+);
+
 /// Declares an index with its own type.
 macro_rules! index {
     ($(#[$meta:meta])* $name:ident, $inner:ty) => {

@@ -6,7 +6,8 @@
 //!
 //! Read [`encoding`] first: it turns a blob into slivers and back. [`commitment`] binds slivers to a blob ID,
 //! [`committee`] and [`quorum`] say who answers for which shard and how many of them are enough, and
-//! [`certificate`] turns their signatures into the record that a blob exists.
+//! [`certificate`] turns their signatures into the record that a blob exists. [`ledger`] holds the blocks that the
+//! committee orders and what proves them.
 
 pub mod bls;
 pub mod certificate;
@@ -18,9 +19,12 @@ pub mod genesis;
 pub mod hash;
 pub mod ids;
 pub mod inconsistency;
+pub mod ledger;
 pub mod merkle;
 pub mod message;
 pub mod planted;
 pub mod quorum;
 
-pub use ids::{BlobId, Epoch, NetworkId, NodeIndex, PeerId, SegmentIndex, ShardIndex, SliverPairIndex};
+pub use ids::{
+    BlobId, BlockId, Epoch, NetworkId, NodeIndex, PeerId, SegmentIndex, ShardIndex, SliverPairIndex,
+};
