@@ -105,10 +105,8 @@ fn heal(world: &mut World) {
     world.weather.duplication = 0.0;
     world.weather.latency_ms = (1, 40);
     for node in 0..=world.n {
-        if world.is_up(node) {
-            // Switches on the disks are off after this.
-            world.crash(node, true);
-        }
+        // Whether it is up or not: switches on its disks are off after this.
+        world.crash(node, true);
         world.start(node);
     }
     world.connect_all();

@@ -175,31 +175,40 @@ impl World {
         self.trace.finalize()
     }
 
+    /// Starts a node. If its disk dies meanwhile, it starts again later.
     pub fn start(&mut self, node: usize) {
-        let now = self.clock(node);
+        let started = self.try_start(node);
         let it = &mut self.nodes[node];
-        let wal = FileWal::new(&it.wal).unwrap();
+        it.ticks_at = None;
+        match started {
+            _ if it.wal.is_dead() || it.blocks.is_dead() => {
+                self.crash(node, true);
+                let after = Duration::from_millis(self.rng.random_range(1..3_000));
+                self.restart_later(node, after);
+            }
+            Ok(replica) => {
+                let height = replica.height();
+                assert!(height >= it.committed, "seed {}: node {node} lost blocks it committed", self.seed);
+                it.replica = Some(replica);
+                self.pump(node);
+            }
+            Err(reason) => panic!("seed {}: node {node} does not start: {reason}", self.seed),
+        }
+    }
+
+    fn try_start(&self, node: usize) -> Result<Replica<Toy>, String> {
+        let it = &self.nodes[node];
+        let wal = FileWal::new(&it.wal).map_err(|error| format!("{error:?}"))?;
         let config = storage::Config { log_bytes: 1 << 20, reserve_bytes: 0, ..storage::Config::default() };
         let index = Box::new(MemoryIndex::default());
-        let (store, _) = Store::open(Arc::new(it.blocks.clone()), index, config).unwrap();
+        let store = Store::open(Arc::new(it.blocks.clone()), index, config);
+        let (store, _) = store.map_err(|error| format!("{error:?}"))?;
+        let blocks = StoredBlocks::new(Arc::new(store)).map_err(|error| format!("{error:?}"))?;
         let app = Toy::open(&it.state, self.n);
         let (signed_by, committee) = app.committees();
-        let parts = Parts {
-            network: NETWORK,
-            key: it.key.clone(),
-            signed_by,
-            committee,
-            app,
-            wal: Box::new(wal),
-            blocks: Box::new(StoredBlocks::new(Arc::new(store)).unwrap()),
-        };
-        let replica = Replica::new(self.config, parts, now)
-            .unwrap_or_else(|fatal| panic!("seed {}: node {node} does not start: {fatal:?}", self.seed));
-        let height = replica.height();
-        assert!(height >= it.committed, "seed {}: node {node} lost blocks it committed", self.seed);
-        it.ticks_at = None;
-        it.replica = Some(replica);
-        self.pump(node);
+        let (wal, blocks) = (Box::new(wal), Box::new(blocks));
+        let parts = Parts { network: NETWORK, key: it.key.clone(), signed_by, committee, app, wal, blocks };
+        Replica::new(self.config, parts, self.clock(node)).map_err(|error| format!("{error:?}"))
     }
 
     /// Ends a process, with or without the power.
