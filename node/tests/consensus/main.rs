@@ -144,6 +144,10 @@ fn run(seed: u64, n: usize) -> World {
     let _seed = Seed(seed);
     let mut world = World::new(seed, n);
     corrupt(&mut world);
+    go_through_faults(world)
+}
+
+fn go_through_faults(mut world: World) -> World {
     world.connect_all();
     for step in 0..30 {
         work(&mut world, step);
@@ -190,6 +194,40 @@ fn four_members_survive_faults() {
 #[test]
 fn seven_members_survive_faults() {
     run_all(60, 7);
+}
+
+/// Runs seeds with a planted fault until one is noticed; returns what was said.
+fn noticed(plant: fn(&mut World)) -> String {
+    let said = |seed| {
+        let run = std::panic::catch_unwind(|| {
+            let mut world = World::new(seed, 4);
+            plant(&mut world);
+            // From the first start on.
+            heal(&mut world);
+            go_through_faults(world);
+        });
+        run.err().map(|panic| panic.downcast_ref::<String>().cloned().unwrap_or_default())
+    };
+    (0..40).find_map(said).expect("40 seeds see nothing of a planted fault")
+}
+
+#[test]
+fn votes_that_are_forgotten_are_noticed() {
+    let said = noticed(|world| world.wal_forgets = true);
+    assert!(said.contains("contradicts itself") || said.contains("convicted"), "{said}");
+}
+
+#[test]
+fn votes_that_are_not_durable_when_they_leave_are_noticed() {
+    let said = noticed(|world| world.wal_lies = true);
+    let by_whom = ["Damaged", "contradicts itself", "convicted"];
+    assert!(by_whom.iter().any(|it| said.contains(it)), "{said}");
+}
+
+#[test]
+fn blocks_that_are_not_durable_when_they_are_acknowledged_are_noticed() {
+    let said = noticed(|world| world.blocks_lie = true);
+    assert!(said.contains("lost blocks") || said.contains("StateAhead"), "{said}");
 }
 
 #[test]

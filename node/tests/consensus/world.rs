@@ -12,7 +12,9 @@ use std::{
     time::Duration,
 };
 
-use node::ledger::consensus::{Config, Fatal, FileWal, Now, Output, Parts, Replica, RequestId, StoredBlocks};
+use node::ledger::consensus::{
+    Config, Fatal, FileWal, Now, Output, Parts, Replica, RequestId, StoredBlocks, Wal, WalError,
+};
 use protocol::{
     BlockId, NetworkId, PeerId,
     hash::Hash,
@@ -67,6 +69,27 @@ struct Node {
     ticks_at: Option<Duration>,
 }
 
+/// A log of votes that remembers nothing: a fault to be noticed.
+struct Forgetful;
+
+impl Wal for Forgetful {
+    fn open(&mut self, _: u64) -> Result<Vec<Vec<u8>>, WalError> {
+        Ok(Vec::new())
+    }
+
+    fn reset(&mut self, _: u64) -> Result<(), WalError> {
+        Ok(())
+    }
+
+    fn append(&mut self, _: &[u8]) -> Result<(), WalError> {
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), WalError> {
+        Ok(())
+    }
+}
+
 pub struct World {
     pub seed: u64,
     pub n: usize,
@@ -80,6 +103,11 @@ pub struct World {
     pub blamed: BTreeSet<PeerId>,
     pub n_crashes: u64,
     pub rounds_max: u32,
+    /// Logs of votes remember nothing.
+    pub wal_forgets: bool,
+    /// The disks of the votes' logs, or those of the blocks, claim to have synced and have not.
+    pub wal_lies: bool,
+    pub blocks_lie: bool,
     config: Config,
     nodes: Vec<Node>,
     queue: BTreeMap<(Duration, u64), Event>,
@@ -122,6 +150,9 @@ impl World {
             blamed: BTreeSet::new(),
             n_crashes: 0,
             rounds_max: 0,
+            wal_forgets: false,
+            wal_lies: false,
+            blocks_lie: false,
             config: Config::default(),
             nodes,
             queue: BTreeMap::new(),
@@ -198,6 +229,8 @@ impl World {
 
     fn try_start(&self, node: usize) -> Result<Replica<Toy>, String> {
         let it = &self.nodes[node];
+        it.wal.set_lying_sync(self.wal_lies);
+        it.blocks.set_lying_sync(self.blocks_lie);
         let wal = FileWal::new(&it.wal).map_err(|error| format!("{error:?}"))?;
         let config = storage::Config { log_bytes: 1 << 20, reserve_bytes: 0, ..storage::Config::default() };
         let index = Box::new(MemoryIndex::default());
@@ -206,7 +239,8 @@ impl World {
         let blocks = StoredBlocks::new(Arc::new(store)).map_err(|error| format!("{error:?}"))?;
         let app = Toy::open(&it.state, self.n);
         let (signed_by, committee) = app.committees();
-        let (wal, blocks) = (Box::new(wal), Box::new(blocks));
+        let wal: Box<dyn Wal + Send> = if self.wal_forgets { Box::new(Forgetful) } else { Box::new(wal) };
+        let blocks = Box::new(blocks);
         let parts = Parts { network: NETWORK, key: it.key.clone(), signed_by, committee, app, wal, blocks };
         Replica::new(self.config, parts, self.clock(node)).map_err(|error| format!("{error:?}"))
     }
