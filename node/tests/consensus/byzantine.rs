@@ -151,7 +151,7 @@ impl Liar<'_> {
     }
 
     /// Its own proposal, well signed, of a block that is wrong.
-    fn invalid_proposal(&mut self, proposal: SignedProposal) -> Message {
+    fn invalid_proposal(&self, proposal: SignedProposal) -> Message {
         let mut payload = self.app.payload(vec![b"x".to_vec()], 1);
         payload.state_root.0[0] ^= 1;
         let draft = Draft {
@@ -188,7 +188,7 @@ impl Liar<'_> {
         }
     }
 
-    fn forge_decided(&mut self, decided: &Decided, kind: u32) -> Decided {
+    fn forge_decided(&self, decided: &Decided, kind: u32) -> Decided {
         let Decided { block, certificate } = decided;
         let (height, round) = (certificate.height(), certificate.round());
         if kind == 3 {

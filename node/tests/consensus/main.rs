@@ -3,6 +3,7 @@
 //! `CONSENSUS_SEEDS=1000 cargo test --release -p node --test consensus` runs more seeds, `CONSENSUS_SEED=17` one of them.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::print_stdout, reason = "says which seed failed, and what the seeds covered")]
 #![allow(unreachable_pub, reason = "one test program")]
 
 mod byzantine;

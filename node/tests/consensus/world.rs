@@ -522,7 +522,7 @@ impl World {
             let replica = self.replica(node);
             assert_eq!(replica.height(), height, "seed {}: height of node {node}", self.seed);
             let root = replica.app().state.root;
-            let expected = self.chain.get(&height).map_or(Hash::default(), |(_, root)| *root);
+            let expected = self.chain.get(&height).map_or_else(Hash::default, |(_, root)| *root);
             assert_eq!(root, expected, "seed {}: state of node {node}", self.seed);
             assert_eq!(replica.app().state.done.len(), self.done.len(), "seed {}", self.seed);
         }

@@ -16,7 +16,17 @@ const EMPTY_PAUSE: Duration = Duration::from_secs(2);
 /// Attempts with one peer before its claim is forgotten.
 const TRIES_MAX: u32 = 6;
 
-/// What a peer claims.
+/// What a peer says.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Claimed {
+    pub(super) peer: PeerId,
+    pub(super) height: u64,
+    /// When to ask it, if we have not got there by then.
+    pub(super) patience: Duration,
+    pub(super) is_member: bool,
+}
+
+/// What is remembered of it.
 #[derive(Clone, Copy, Debug)]
 struct Claim {
     height: u64,
@@ -65,15 +75,10 @@ impl CatchUp {
         Self { claims: BTreeMap::new(), ignored: BTreeMap::new(), in_flight: None, answer_max, height }
     }
 
-    /// A peer says that its ledger reaches this far; `act_at` is when to ask it, if we have not got there by then.
-    pub(super) fn claim(
-        &mut self,
-        now: Duration,
-        peer: PeerId,
-        height: u64,
-        act_at: Duration,
-        is_member: bool,
-    ) {
+    /// A peer says how far its ledger reaches.
+    pub(super) fn claim(&mut self, now: Duration, claimed: Claimed) {
+        let Claimed { peer, height, patience, is_member } = claimed;
+        let act_at = now + patience;
         self.ignored.retain(|_, until| *until > now);
         if height <= self.height || self.ignored.contains_key(&peer) {
             return;
@@ -118,9 +123,9 @@ impl CatchUp {
         self.in_flight.is_some_and(|request| request.is_member)
     }
 
-    /// Takes the request with this ID, if it is still under way.
-    pub(super) fn take(&mut self, id: u64) -> Option<InFlight> {
-        self.in_flight.take_if(|request| request.id == id)
+    /// Takes the request with this ID to this peer, if it is still under way.
+    pub(super) fn take(&mut self, id: u64, peer: PeerId) -> Option<InFlight> {
+        self.in_flight.take_if(|request| (request.id, request.peer) == (id, peer))
     }
 
     /// Takes the request that has waited too long, if one has.

@@ -36,7 +36,7 @@ use super::{
     fatal::Fatal,
     mempool::Mempool,
     record::Record,
-    verify::{verify_polka, verify_round},
+    verify::{Unproven, verify_polka, verify_round},
     wal::Wal,
 };
 
@@ -92,11 +92,8 @@ pub enum Offence {
     #[error("sent a consensus message with a wrong signature")]
     Signature(#[source] VerifyError),
     /// A certificate of a round proves nothing.
-    #[error("sent a certificate that proves nothing: {reason}")]
-    Certificate {
-        /// What is wrong with it.
-        reason: String,
-    },
+    #[error("sent a certificate that proves nothing")]
+    Certificate(#[source] Unproven),
     /// A proposal is not of the member whose turn it is.
     #[error("passed on a proposal of {got}, but it is the turn of {required}")]
     NotItsTurn {
@@ -156,6 +153,14 @@ struct Body {
     round: u32,
     is_valid: bool,
     is_logged: bool,
+    /// Rounds for which the engine was told of it, and what it was told. Telling it again would only grow the log.
+    told: BTreeSet<(u32, bool)>,
+}
+
+impl Body {
+    const fn new(block: Arc<Block>, round: u32, is_valid: bool) -> Self {
+        Self { block, round, is_valid, is_logged: false, told: BTreeSet::new() }
+    }
 }
 
 /// The world as the engine meets it.
@@ -175,6 +180,8 @@ pub(super) struct Environment<A> {
     pub(super) members: Members,
     pub(super) mempool: Mempool,
     pub(super) phase: Phase,
+    /// The log of this height is damaged: the node listens, but does not vote until the height has passed.
+    pub(super) is_muted: bool,
     /// Blocks proposed at this height.
     bodies: BTreeMap<BlockId, Body>,
     /// What this node proposed in each round of this height, to be proposed again after a restart.
@@ -222,6 +229,7 @@ impl<A: Application> Environment<A> {
             last_commit,
             mempool: Mempool::new(&config),
             phase: Phase::Waiting,
+            is_muted: false,
             bodies: BTreeMap::new(),
             own_values: BTreeMap::new(),
             deferred: None,
@@ -238,6 +246,11 @@ impl<A: Application> Environment<A> {
 
     pub(super) fn is_member(&self) -> bool {
         self.members.weight(&self.me).is_some()
+    }
+
+    /// Whether this node votes on the next height.
+    pub(super) fn may_vote(&self) -> bool {
+        self.is_member() && !self.is_muted
     }
 
     /// Height to be decided next.
@@ -272,6 +285,7 @@ impl<A: Application> Environment<A> {
         self.replayed.clear();
         self.timers.clear();
         self.inputs.clear();
+        self.is_muted = false;
         self.phase = Phase::Waiting;
     }
 
@@ -285,8 +299,8 @@ impl<A: Application> Environment<A> {
         match record {
             Record::Value { round, proposer, block, is_valid, body, .. } => {
                 if let Some(body) = body {
-                    let (block, round) = (Arc::clone(body), *round);
-                    let body = Body { block, round, is_valid: *is_valid, is_logged: true };
+                    let mut body = Body::new(Arc::clone(body), *round, *is_valid);
+                    body.is_logged = true;
                     self.bodies.insert(body.block.id(), body);
                 }
                 if *proposer == self.me {
@@ -303,11 +317,14 @@ impl<A: Application> Environment<A> {
         }
     }
 
-    /// Looks at a proposed block. None if there are too many for its round; otherwise whether it may be voted for.
+    /// Looks at a block proposed for a round. Returns whether it may be voted for; none if the engine knows that already, or
+    /// there are too many blocks for this round.
     pub(super) fn judge(&mut self, block: &Arc<Block>, round: u32) -> Option<bool> {
         let id = block.id();
-        if self.bodies.get(&id).is_some_and(|body| body.is_valid) {
-            return Some(true);
+        if let Some(body) = self.bodies.get_mut(&id)
+            && body.is_valid
+        {
+            return body.told.insert((round, true)).then_some(true);
         }
         let n_alike = self.bodies.values().filter(|body| body.round == round).count();
         if !self.bodies.contains_key(&id) && n_alike >= BODIES_PER_ROUND_MAX {
@@ -315,9 +332,9 @@ impl<A: Application> Environment<A> {
         }
         // A block may become valid that was too far in the future; so it is looked at again each time.
         let is_valid = self.may_vote_for(block);
-        let body = Body { block: Arc::clone(block), round, is_valid, is_logged: false };
-        self.bodies.entry(id).or_insert(body).is_valid = is_valid;
-        Some(is_valid)
+        let body = self.bodies.entry(id).or_insert_with(|| Body::new(Arc::clone(block), round, is_valid));
+        body.is_valid = is_valid;
+        body.told.insert((round, is_valid)).then_some(is_valid)
     }
 
     fn may_vote_for(&mut self, block: &Block) -> bool {
@@ -346,8 +363,7 @@ impl<A: Application> Environment<A> {
             None => match self.build() {
                 Ok(block) => {
                     let id = block.id();
-                    let body = Body { block: Arc::new(block), round, is_valid: true, is_logged: false };
-                    self.bodies.entry(id).or_insert(body);
+                    self.bodies.entry(id).or_insert_with(|| Body::new(Arc::new(block), round, true));
                     self.own_values.insert(round, id);
                     id
                 }
@@ -418,7 +434,8 @@ impl<A: Application> Environment<A> {
     }
 
     fn log(&mut self, height: Height, input: &Input<Ledger>) {
-        if height.0 != self.next_height() {
+        // Who does not vote has nothing to remember; and what is left of the log says that it must not.
+        if height.0 != self.next_height() || self.is_muted {
             return;
         }
         let bodies = &mut self.bodies;
@@ -470,24 +487,12 @@ impl<A: Application> Environment<A> {
         verified.is_ok()
     }
 
-    fn blamed(
-        &mut self,
-        verified: Result<(), CertificateError<Ledger>>,
-    ) -> Result<(), CertificateError<Ledger>> {
-        if let Err(error) = &verified {
-            self.offence = Some(Offence::Certificate { reason: error.to_string() });
-        }
-        verified
+    fn blamed(&mut self, verified: Result<(), Unproven>) -> Result<(), ()> {
+        verified.map_err(|error| self.offence = Some(Offence::Certificate(error)))
     }
 
-    fn verify_commit(
-        &self,
-        certificate: &engine::CommitCertificate<Ledger>,
-    ) -> Result<(), CertificateError<Ledger>> {
-        let committee = &self.tip.committee;
-        let certificate = commit_of(certificate, committee);
-        let verified = certificate.is_some_and(|it| it.verify(&self.network, committee).is_ok());
-        if verified { Ok(()) } else { Err(CertificateError::VerificationError(None)) }
+    fn is_proven(&self, certificate: &CommitCertificate) -> bool {
+        certificate.verify(&self.network, &self.tip.committee).is_ok()
     }
 
     fn decide(&mut self, certificate: &engine::CommitCertificate<Ledger>) {
@@ -529,54 +534,53 @@ impl<A: Application> Environment<A> {
 
     /// Carries out what the engine asks for, and answers it.
     pub(super) fn effect(&mut self, effect: Effect<Ledger>) -> Resume<Ledger> {
+        let unproven = |_| CertificateError::VerificationError(None);
         match effect {
-            Effect::CancelAllTimeouts(r) => r.resume_with(self.timers.clear()),
-            Effect::CancelTimeout(timeout, r) => {
-                r.resume_with(self.timers.retain(|_, other| *other != timeout))
-            }
-            Effect::ScheduleTimeout(timeout, r) => r.resume_with(self.schedule(timeout)),
-            Effect::StartRound(_, _, _, _, r) => r.resume_with(self.flush()),
-            Effect::GetValue(_, round, _, r) => r.resume_with(self.take_turn(round)),
-            Effect::PublishConsensusMsg(message, r) => r.resume_with(self.publish(message)),
-            Effect::PublishLivenessMsg(message, r) => r.resume_with(self.publish_for_liveness(message)),
-            Effect::RepublishVote(vote, r) => {
-                r.resume_with(self.publish_for_liveness(LivenessMsg::Vote(vote)))
-            }
-            Effect::RepublishRoundCertificate(certificate, r) => {
-                r.resume_with(self.publish_for_liveness(LivenessMsg::SkipRoundCertificate(certificate)))
-            }
-            // A proposal carries its block, and the engine publishes it again right after this.
-            Effect::RestreamProposal(_, _, _, _, _, r) => r.resume_with(()),
-            Effect::WalAppend(height, input, r) => r.resume_with(self.log(height, &input)),
-            Effect::Decide(certificate, _, r) => r.resume_with(self.decide(&certificate)),
-            Effect::Finalize(_, _, evidence, r) => r.resume_with(self.accuse(&evidence)),
-            Effect::SignVote(vote, r) => r.resume_with(self.sign_vote(vote)),
-            Effect::SignProposal(proposal, r) => r.resume_with(self.sign_proposal(proposal)),
+            Effect::SignVote(vote, r) => return r.resume_with(self.sign_vote(vote)),
+            Effect::SignProposal(proposal, r) => return r.resume_with(self.sign_proposal(proposal)),
             Effect::VerifySignature(signed, _, r) => {
-                r.resume_with(self.verify(&signed.message, signed.signature))
+                return r.resume_with(self.verify(&signed.message, signed.signature));
             }
             Effect::VerifyCommitCertificate(certificate, _, _, r) => {
-                r.resume_with(self.verify_commit(&certificate))
+                let certificate = commit_of(&certificate, &self.tip.committee);
+                let verified = certificate.is_some_and(|it| self.is_proven(&it));
+                return r.resume_with(if verified { Ok(()) } else { Err(unproven(())) });
             }
             Effect::VerifyPolkaCertificate(polka, members, _, r) => {
                 let verified = verify_polka(&self.network, &members, &polka_of(&polka));
-                r.resume_with(self.blamed(verified))
+                return r.resume_with(self.blamed(verified).map_err(unproven));
             }
             Effect::VerifyRoundCertificate(certificate, members, _, r) => {
                 let verified = verify_round(&self.network, &members, &round_of(&certificate));
-                r.resume_with(self.blamed(verified))
+                return r.resume_with(self.blamed(verified).map_err(unproven));
+            }
+            // Votes have no extensions.
+            Effect::ExtendVote(_, _, _, _, r) => return r.resume_with(None),
+            Effect::VerifyVoteExtension(_, _, _, _, _, _, r) => {
+                return r.resume_with(Err(VoteExtensionError::InvalidVoteExtension));
             }
             // Blocks that others decided are committed by their certificates, without the engine.
             Effect::VerifyExtendedCommitCertificate(_, _, _, _, r) => {
-                r.resume_with(Err(CertificateError::VerificationError(None)))
+                return r.resume_with(Err(unproven(())));
             }
-            Effect::CertVerifiedSyncValue(_, _, r) => r.resume_with(()),
-            Effect::CertRejectedSyncValue(_, _, _, r) => r.resume_with(()),
-            // Votes have no extensions.
-            Effect::ExtendVote(_, _, _, _, r) => r.resume_with(None),
-            Effect::VerifyVoteExtension(_, _, _, _, _, _, r) => {
-                r.resume_with(Err(VoteExtensionError::InvalidVoteExtension))
+            Effect::CertVerifiedSyncValue(..) | Effect::CertRejectedSyncValue(..) => {}
+            Effect::CancelAllTimeouts(_) => self.timers.clear(),
+            Effect::CancelTimeout(timeout, _) => self.timers.retain(|_, other| *other != timeout),
+            Effect::ScheduleTimeout(timeout, _) => self.schedule(timeout),
+            Effect::StartRound(..) => self.flush(),
+            Effect::GetValue(_, round, _, _) => self.take_turn(round),
+            Effect::PublishConsensusMsg(message, _) => self.publish(message),
+            Effect::PublishLivenessMsg(message, _) => self.publish_for_liveness(message),
+            Effect::RepublishVote(vote, _) => self.publish_for_liveness(LivenessMsg::Vote(vote)),
+            Effect::RepublishRoundCertificate(certificate, _) => {
+                self.publish_for_liveness(LivenessMsg::SkipRoundCertificate(certificate));
             }
+            // A proposal carries its block, and the engine publishes it again right after this.
+            Effect::RestreamProposal(..) => {}
+            Effect::WalAppend(height, input, _) => self.log(height, &input),
+            Effect::Decide(certificate, _, _) => self.decide(&certificate),
+            Effect::Finalize(_, _, evidence, _) => self.accuse(&evidence),
         }
+        Resume::Continue
     }
 }

@@ -49,7 +49,10 @@ pub(super) struct Mempool {
     bytes_max: usize,
     transactions_max: usize,
     blocks_max: u64,
+    /// After how long own ones are passed on again: twice as long each time, until there is a block.
     repeat: Duration,
+    repeat_min: Duration,
+    repeat_max: Duration,
     entries: BTreeMap<Hash, Entry>,
     /// INV: the turns of `entries`.
     order: BTreeMap<u64, Hash>,
@@ -70,6 +73,8 @@ impl Mempool {
             transactions_max: config.mempool_transactions_max,
             blocks_max: config.mempool_blocks_max,
             repeat: config.repeat,
+            repeat_min: config.repeat,
+            repeat_max: config.wait_max,
             entries: BTreeMap::new(),
             order: BTreeMap::new(),
             next_turn: 0,
@@ -133,6 +138,7 @@ impl Mempool {
             self.remove(&id);
         }
         self.fresh.retain(|id| self.own.contains(id));
+        self.repeat = self.repeat_min;
         if self.own.is_empty() {
             self.repeat_at = None;
         }
@@ -165,6 +171,7 @@ impl Mempool {
     /// Marks own transactions for being passed on again, if it is time: the oldest, as many as fit a message.
     pub(super) fn on_tick(&mut self, now: Duration) {
         if self.repeat_at.is_some_and(|at| at <= now) {
+            self.repeat = self.repeat.saturating_mul(2).min(self.repeat_max);
             self.repeat_at = Some(now + self.repeat);
             let own = self.order.values().filter(|id| self.own.contains(id));
             self.fresh = own.take(BATCH_TRANSACTIONS_MAX).copied().collect();

@@ -42,4 +42,5 @@ pub use environment::{Offence, Output, RequestId};
 pub use fatal::Fatal;
 pub use mempool::Refused;
 pub use replica::{Parts, Replica};
+pub use verify::Unproven;
 pub use wal::{FileWal, Wal, WalError};

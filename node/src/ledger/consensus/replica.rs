@@ -23,7 +23,7 @@ use protocol::{
 use super::{
     application::Application,
     block_store::BlockStore,
-    catch_up::{CatchUp, Outcome},
+    catch_up::{CatchUp, Claimed, Outcome},
     config::{Config, Now},
     context::{
         Address, Height, Ledger, Value, signed_vote_of, to_polka, to_round, to_signed_proposal,
@@ -34,7 +34,7 @@ use super::{
     future::Future,
     mempool::Refused,
     record::Record,
-    wal::Wal,
+    wal::{Wal, WalError},
 };
 
 /// Messages for other heights are kept here and not by the engine, which would not check them first.
@@ -140,7 +140,14 @@ impl<A: Application> Replica<A> {
             committed_at: now.uptime,
             settle_at: None,
         };
-        let records = replica.env.wal.open(height.0)?;
+        let records = match replica.env.wal.open(height.0) {
+            Err(WalError::Damaged { .. }) => {
+                // What it voted is lost, so it must not vote on this height again; others may go on without it.
+                replica.env.is_muted = true;
+                Vec::new()
+            }
+            records => records?,
+        };
         if !records.is_empty() {
             replica.start_height(records)?;
         }
@@ -164,6 +171,12 @@ impl<A: Application> Replica<A> {
     #[must_use]
     pub const fn app(&self) -> &A {
         &self.env.app
+    }
+
+    /// True if the log of votes is damaged: the node follows, but does not vote until the height that it is at has passed.
+    #[must_use]
+    pub const fn is_muted(&self) -> bool {
+        self.env.is_muted
     }
 
     /// True if there is nothing to wait for: the replica sleeps until it is called.
@@ -251,6 +264,8 @@ impl<A: Application> Replica<A> {
     pub fn on_message(&mut self, now: Now, from: PeerId, message: Message) -> Result<(), Fatal> {
         self.begin(now)?;
         match message {
+            // What this node said itself may come back by way of others.
+            _ if from == self.env.me => {}
             Message::Status { height } => self.claim(from, height, Duration::ZERO),
             Message::Transactions(transactions) => {
                 let height = self.height();
@@ -303,7 +318,7 @@ impl<A: Application> Replica<A> {
         response: Option<Response>,
     ) -> Result<(), Fatal> {
         self.begin(now)?;
-        let request = self.catch_up.take(id.0);
+        let request = self.catch_up.take(id.0, from);
         match (response, request) {
             (Some(Response::Status { height }), None) => self.claim(from, height, Duration::ZERO),
             (Some(Response::Blocks(blocks)), Some(request)) => {
@@ -352,7 +367,7 @@ impl<A: Application> Replica<A> {
     /// When a new height is to be started: as soon as there is something to order. A node that is no member starts none.
     fn start_at(&self) -> Option<Duration> {
         let env = &self.env;
-        if env.phase != Phase::Waiting || !env.is_member() || self.catch_up.is_fetching_from_member() {
+        if env.phase != Phase::Waiting || !env.may_vote() || self.catch_up.is_fetching_from_member() {
             return None;
         }
         let not_before = self.committed_at + env.config.block_interval_min;
@@ -370,12 +385,12 @@ impl<A: Application> Replica<A> {
         let height = self.env.next_height();
         let mut inputs = Vec::with_capacity(records.len());
         for encoded in records {
-            let record = Record::decode(&encoded)
-                .ok_or_else(|| Fatal::from(super::wal::WalError::Unknown { height }))?;
+            let record = Record::decode(&encoded).ok_or_else(|| Fatal::from(WalError::Unknown { height }))?;
             inputs.push(record.input(height));
             self.env.recall(&record, encoded);
         }
         self.env.phase = if inputs.is_empty() { Phase::Running } else { Phase::Replaying };
+        self.engine.params.enabled = !self.env.is_muted;
         let members = self.env.members.clone();
         let policy = VoteExtensionPolicy::Disabled;
         self.feed(Input::StartHeight(Height(height), members, false, None, policy))?;
@@ -662,8 +677,8 @@ impl<A: Application> Replica<A> {
 
     /// A peer's ledger reaches this far, it says.
     fn claim(&mut self, peer: PeerId, height: u64, patience: Duration) {
-        let (now, is_member) = (self.env.now.uptime, self.env.members.weight(&peer).is_some());
-        self.catch_up.claim(now, peer, height, now + patience, is_member);
+        let is_member = self.env.members.weight(&peer).is_some();
+        self.catch_up.claim(self.env.now.uptime, Claimed { peer, height, patience, is_member });
     }
 
     fn ask_status(&mut self, peer: PeerId) {
