@@ -19,6 +19,7 @@ pub mod config;
 pub mod encoder;
 pub mod exchange;
 pub mod keys;
+pub mod ledger;
 pub mod membership;
 pub mod node;
 pub mod registry;

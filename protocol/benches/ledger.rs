@@ -18,7 +18,7 @@ use protocol::{
     genesis::{Endowment, Genesis, GenesisAccount},
     hash::LEDGER_NODE,
     ledger::{
-        signature::SecretKey,
+        signature::SigningKey,
         state::State,
         transaction::{Action, SignedTransaction, Transaction, VerifiedTransaction},
         tree::{PAGE_BYTES_AIM, Restore, Tree},
@@ -101,10 +101,10 @@ fn tree(bench: &Bench) {
     bench.report("cut, check and rebuild a snapshot, an entry", ENTRIES, cpu() - start);
 }
 
-fn account(index: u32) -> SecretKey {
+fn account(index: u32) -> SigningKey {
     let mut seed = [9; 32];
     seed[..4].copy_from_slice(&index.to_le_bytes());
-    SecretKey::from_seed(&seed)
+    SigningKey::from_secret(&seed)
 }
 
 fn genesis() -> Genesis {

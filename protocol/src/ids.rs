@@ -126,6 +126,17 @@ identity!(
     "hexadecimal"
 );
 
+identity!(
+    /// Names a block of the control ledger: a hash of its header.
+    ///
+    /// Its text form is 64 hexadecimal digits.
+    BlockId,
+    |bytes: &[u8; 32]| hex::encode(bytes),
+    |text: &str| hex::decode(text).ok(),
+    64,
+    "hexadecimal"
+);
+
 /// A peer's key is also an account's: what it signs is told apart by its text.
 impl From<PeerId> for AccountId {
     fn from(peer: PeerId) -> Self {

@@ -26,5 +26,5 @@ pub mod planted;
 pub mod quorum;
 
 pub use ids::{
-    AccountId, BlobId, Epoch, NetworkId, NodeIndex, PeerId, SegmentIndex, ShardIndex, SliverPairIndex,
+    AccountId, BlobId, BlockId, Epoch, NetworkId, NodeIndex, PeerId, SegmentIndex, ShardIndex, SliverPairIndex,
 };

@@ -18,7 +18,7 @@ use bincode::{Decode, Encode};
 
 use super::{
     parameters::Ballot,
-    signature::{BadSignature, SecretKey, Signature, signed_text},
+    signature::{Signature, SigningKey, VerifyError, signed_text},
     vote::Equivocation,
 };
 use crate::{
@@ -194,7 +194,7 @@ pub enum TransactionError {
     },
     /// The sender did not sign it, or not for this network.
     #[error("the transaction is not signed by its sender for this network")]
-    Signature(#[from] BadSignature),
+    Signature(#[from] VerifyError),
 }
 
 /// A transaction with what claims to be its sender's signature.
@@ -207,7 +207,7 @@ pub struct SignedTransaction {
 impl Transaction {
     /// Signs it for a network. The key is the sender's, or nobody will take it.
     #[must_use]
-    pub fn sign(self, network: &NetworkId, key: &SecretKey) -> SignedTransaction {
+    pub fn sign(self, network: &NetworkId, key: &SigningKey) -> SignedTransaction {
         let signature = key.sign(&signed_text(NAME, network, &codec::encode(&self)));
         SignedTransaction { transaction: self, signature }
     }
@@ -249,7 +249,7 @@ impl SignedTransaction {
         if got > TRANSACTION_BYTES_MAX {
             return Err(TransactionError::TooLong { got });
         }
-        self.signature.verify(&signed_text(NAME, network, &fields), &self.transaction.sender)?;
+        self.signature.verify(self.transaction.sender, &signed_text(NAME, network, &fields))?;
         let id = TransactionId(TRANSACTION.hash(&fields));
         Ok(VerifiedTransaction { signed: self, network: *network, id })
     }

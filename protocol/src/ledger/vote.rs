@@ -1,148 +1,299 @@
-//! What a member signs in consensus, and the proof that it signed two things that exclude each other.
+//! What members of the committee sign to order blocks.
 //!
-//! Consensus signs with the key by which a node is known as a peer, over exactly [`vote_bytes`], so that whoever sees two
-//! conflicting votes can show them to the ledger.
+//! # What is signed
+//!
+//! `"floe/v1/" || name || 0 || network ID || fields`, as for every signed statement ([`crate::certificate`]), with the
+//! fields in canonical form:
+//!
+//! | name | fields |
+//! |---|---|
+//! | `consensus-vote` | height (8 bytes), round (4), kind (4), block: 0, or 1 and its ID (1 or 33) |
+//! | `consensus-proposal` | height (8), round (4), proof-of-lock round: 0, or 1 and it (1 or 5), block ID (32) |
+//!
+//! [`vote_bytes`] and [`proposal_bytes`] are the only functions that make these bytes.
 
 use bincode::{Decode, Encode};
 
-use super::signature::{BadSignature, Signature, signed_text};
+use super::signature::{Signature, SigningKey, VerifyError, signed_text};
 use crate::{
     codec,
-    hash::Hash,
-    ids::{AccountId, NetworkId, PeerId},
+    ids::{BlockId, NetworkId, PeerId},
 };
 
-/// Sets votes apart from everything else that is signed.
-const NAME: &str = "consensus-vote";
+/// Name of votes among signed statements.
+const VOTE: &str = "consensus-vote";
+/// Name of proposals among signed statements.
+const PROPOSAL: &str = "consensus-proposal";
 
-/// What a vote is for. Of each kind a member signs at most one value in a round.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+/// The two votes of a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 pub enum VoteKind {
-    /// A proposer's value for the round. Where a proposal says more than the value (the round it was first proposed
-    /// in), its value here is a hash over all of it.
-    Proposal,
-    /// A vote for a value that is valid.
+    /// I would accept this block.
     Prevote,
-    /// A vote for a value that a quorum prevoted.
+    /// I saw a quorum of prevotes for this block.
     Precommit,
 }
 
-/// The bytes that a member signs for a vote: `"floe/v1/consensus-vote" || 0 || network ID || height (8 bytes) || round
-/// (4 bytes) || kind (4 bytes) || 0, or 1 and the 32 bytes of the value`. No value is a vote for nil.
+/// The bytes that a vote's signature is over; no block is a vote for none.
 #[must_use]
 pub fn vote_bytes(
     network: &NetworkId,
     height: u64,
     round: u32,
     kind: VoteKind,
-    value: Option<Hash>,
+    block: Option<BlockId>,
 ) -> Vec<u8> {
-    signed_text(NAME, network, &codec::encode(&(height, round, kind, value)))
+    signed_text(VOTE, network, &codec::encode(&(height, round, kind, block)))
 }
 
-/// A value, nil included, with a member's signature of its vote for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct SignedValue {
-    /// The value; `None` is nil.
-    pub value: Option<Hash>,
-    /// Over [`vote_bytes`].
+/// The bytes that a proposal's signature is over.
+#[must_use]
+pub fn proposal_bytes(network: &NetworkId, proposal: &Proposal) -> Vec<u8> {
+    let Proposal { height, round, lock_round, block, proposer: _ } = proposal;
+    signed_text(PROPOSAL, network, &codec::encode(&(height, round, lock_round, block)))
+}
+
+/// A vote of one member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub struct Vote {
+    /// Height that is voted on.
+    pub height: u64,
+    /// Round within the height.
+    pub round: u32,
+    /// Which of the round's votes.
+    pub kind: VoteKind,
+    /// The block voted for, or none of this round.
+    pub block: Option<BlockId>,
+    /// Who votes. Not part of what is signed: the key says it.
+    pub voter: PeerId,
+}
+
+/// A vote with its signature: a claim until verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub struct SignedVote {
+    /// The vote.
+    pub vote: Vote,
+    /// The voter's signature of [`vote_bytes`].
     pub signature: Signature,
 }
 
-/// Two votes of one node for one round that no honest node gives both.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct Equivocation {
-    /// Who voted.
-    pub node: PeerId,
-    /// The height.
-    pub height: u64,
-    /// The round.
-    pub round: u32,
-    /// What the votes were for.
-    pub kind: VoteKind,
-    /// One vote.
-    pub first: SignedValue,
-    /// The other, for another value.
-    pub second: SignedValue,
+impl Vote {
+    /// The bytes to sign on this network.
+    #[must_use]
+    pub fn bytes(&self, network: &NetworkId) -> Vec<u8> {
+        vote_bytes(network, self.height, self.round, self.kind, self.block)
+    }
+
+    /// Signs the vote.
+    #[must_use]
+    pub fn sign(self, network: &NetworkId, key: &SigningKey) -> SignedVote {
+        SignedVote { signature: key.sign(&self.bytes(network)), vote: self }
+    }
 }
 
-/// Why two votes prove nothing. Whoever reported them is at fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum EquivocationError {
-    /// Voting twice for the same is no fault.
-    #[error("both votes are for the same value")]
-    SameValue,
-    /// The node did not sign one of them.
-    #[error("a vote was not signed by the node")]
-    Signature(#[from] BadSignature),
-}
-
-impl Equivocation {
-    /// Checks that the node signed both votes and that they exclude each other.
+impl SignedVote {
+    /// Checks that the voter signed it. Says nothing of whether the voter may vote.
     ///
     /// # Errors
     ///
-    /// If it did not, or they do not.
+    /// If it did not; whoever sent it is at fault.
+    pub fn verify(&self, network: &NetworkId) -> Result<(), VerifyError> {
+        self.signature.verify(self.vote.voter, &self.vote.bytes(network))
+    }
+}
+
+/// A member's proposal of a block for a round in which it is its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub struct Proposal {
+    /// Height proposed for.
+    pub height: u64,
+    /// Round within the height.
+    pub round: u32,
+    /// An earlier round in which a quorum prevoted for the block, if it is proposed again for that.
+    pub lock_round: Option<u32>,
+    /// The block.
+    pub block: BlockId,
+    /// Who proposes. Not part of what is signed: the key says it.
+    pub proposer: PeerId,
+}
+
+/// A proposal with its signature: a claim until verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub struct SignedProposal {
+    /// The proposal.
+    pub proposal: Proposal,
+    /// The proposer's signature of [`proposal_bytes`].
+    pub signature: Signature,
+}
+
+impl Proposal {
+    /// Signs the proposal.
+    #[must_use]
+    pub fn sign(self, network: &NetworkId, key: &SigningKey) -> SignedProposal {
+        SignedProposal { signature: key.sign(&proposal_bytes(network, &self)), proposal: self }
+    }
+}
+
+impl SignedProposal {
+    /// Checks that the proposer signed it. Says nothing of whose turn it is.
+    ///
+    /// # Errors
+    ///
+    /// If it did not; whoever sent it is at fault.
+    pub fn verify(&self, network: &NetworkId) -> Result<(), VerifyError> {
+        self.signature.verify(self.proposal.proposer, &proposal_bytes(network, &self.proposal))
+    }
+}
+
+/// Two signatures of one member that exclude each other. Anyone can check it: no honest member makes both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub enum Equivocation {
+    /// Two votes of the same kind in one round.
+    Votes(SignedVote, SignedVote),
+    /// Two proposals for one round.
+    Proposals(SignedProposal, SignedProposal),
+}
+
+/// Why two signatures do not convict anyone. Whoever made the accusation is at fault.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EquivocationError {
+    /// Both say the same: there is no contradiction.
+    #[error("both signatures are for the same")]
+    Same,
+    /// They are of different members, heights, rounds or kinds, which an honest member may sign.
+    #[error("the signatures are not of one member for one vote or turn")]
+    Unrelated,
+    /// One of them is not the accused's.
+    #[error("a signature of {accused} does not verify")]
+    Forged {
+        /// Who was accused.
+        accused: PeerId,
+        /// What the check said.
+        #[source]
+        source: VerifyError,
+    },
+}
+
+impl Equivocation {
+    /// Who is accused.
+    #[must_use]
+    pub const fn accused(&self) -> PeerId {
+        match self {
+            Self::Votes(first, _) => first.vote.voter,
+            Self::Proposals(first, _) => first.proposal.proposer,
+        }
+    }
+
+    /// The height at which it happened: the committee of that height says whether the accused was a member.
+    #[must_use]
+    pub const fn height(&self) -> u64 {
+        match self {
+            Self::Votes(first, _) => first.vote.height,
+            Self::Proposals(first, _) => first.proposal.height,
+        }
+    }
+
+    /// Checks that the accused signed both, and that both exclude each other.
+    ///
+    /// # Errors
+    ///
+    /// If they prove nothing.
     pub fn verify(&self, network: &NetworkId) -> Result<(), EquivocationError> {
-        if self.first.value == self.second.value {
-            return Err(EquivocationError::SameValue);
+        let (same, related) = match self {
+            Self::Votes(SignedVote { vote: a, .. }, SignedVote { vote: b, .. }) => {
+                (a == b, Vote { block: a.block, ..*b } == *a)
+            }
+            Self::Proposals(SignedProposal { proposal: a, .. }, SignedProposal { proposal: b, .. }) => {
+                (a == b, (a.height, a.round, a.proposer) == (b.height, b.round, b.proposer))
+            }
+        };
+        if same {
+            return Err(EquivocationError::Same);
         }
-        let key = AccountId::from(self.node);
-        for vote in [&self.first, &self.second] {
-            let text = vote_bytes(network, self.height, self.round, self.kind, vote.value);
-            vote.signature.verify(&text, &key)?;
+        if !related {
+            return Err(EquivocationError::Unrelated);
         }
-        Ok(())
+        let verified = match self {
+            Self::Votes(a, b) => a.verify(network).and_then(|()| b.verify(network)),
+            Self::Proposals(a, b) => a.verify(network).and_then(|()| b.verify(network)),
+        };
+        verified.map_err(|source| EquivocationError::Forged { accused: self.accused(), source })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{super::signature::SecretKey, *};
+    use super::*;
 
     const NETWORK: NetworkId = NetworkId([7; 32]);
 
-    fn signed(key: &SecretKey, network: &NetworkId, value: Option<Hash>) -> SignedValue {
-        let text = vote_bytes(network, 5, 2, VoteKind::Precommit, value);
-        SignedValue { value, signature: key.sign(&text) }
+    fn vote(key: &SigningKey, block: Option<u8>) -> Vote {
+        let block = block.map(|byte| BlockId([byte; 32]));
+        Vote { height: 5, round: 1, kind: VoteKind::Precommit, block, voter: key.peer() }
     }
 
     #[test]
-    fn the_signed_text_is_what_it_always_was() {
-        let text = vote_bytes(&NETWORK, 5, 2, VoteKind::Precommit, Some(Hash([9; 32])));
-        let expected = [
-            &b"floe/v1/consensus-vote\0"[..],
-            &[7; 32],
-            &[5, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 1],
-            &[9; 32],
+    fn the_signed_bytes_are_as_documented() {
+        let bytes = vote_bytes(&NETWORK, 0x0102, 3, VoteKind::Precommit, Some(BlockId([9; 32])));
+        let mut expected = b"floe/v1/consensus-vote\0".to_vec();
+        expected.extend([7; 32]);
+        expected.extend([2, 1, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 1, 0, 0, 0, 1]);
+        expected.extend([9; 32]);
+        assert_eq!(bytes, expected);
+        let none = vote_bytes(&NETWORK, 1, 0, VoteKind::Prevote, None);
+        assert!(none.ends_with(&[1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]));
+    }
+
+    #[test]
+    fn each_field_changes_the_signed_bytes() {
+        let key = SigningKey::from_secret(&[1; 32]);
+        let base = vote(&key, Some(1));
+        let others = [
+            Vote { height: 6, ..base },
+            Vote { round: 2, ..base },
+            Vote { kind: VoteKind::Prevote, ..base },
+            Vote { block: None, ..base },
+            Vote { block: Some(BlockId([2; 32])), ..base },
         ];
-        assert_eq!(text, expected.concat());
-        let nil = vote_bytes(&NETWORK, 5, 2, VoteKind::Proposal, None);
-        assert_eq!(nil[nil.len() - 5..], [0, 0, 0, 0, 0]);
+        for other in others {
+            assert_ne!(other.bytes(&NETWORK), base.bytes(&NETWORK), "{other:?}");
+        }
+        assert_ne!(base.bytes(&NetworkId([8; 32])), base.bytes(&NETWORK));
+        let signed = base.sign(&NETWORK, &key);
+        assert_eq!(signed.verify(&NETWORK), Ok(()));
+        let elsewhere = SignedVote { vote: others[0], ..signed };
+        assert_eq!(elsewhere.verify(&NETWORK), Err(VerifyError::Signature));
     }
 
     #[test]
-    fn only_two_different_votes_of_the_node_are_a_proof() {
-        let (key, other) = (SecretKey::from_seed(&[1; 32]), SecretKey::from_seed(&[2; 32]));
-        let [a, b] = [1, 2].map(|byte| Some(Hash([byte; 32])));
-        let proof = |first, second| Equivocation {
-            node: PeerId(key.account().0),
-            height: 5,
-            round: 2,
-            kind: VoteKind::Precommit,
-            first,
-            second,
-        };
-        let good = proof(signed(&key, &NETWORK, a), signed(&key, &NETWORK, b));
-        assert_eq!(good.verify(&NETWORK), Ok(()));
-        assert_eq!(proof(signed(&key, &NETWORK, None), signed(&key, &NETWORK, b)).verify(&NETWORK), Ok(()));
-        let same = proof(signed(&key, &NETWORK, a), signed(&key, &NETWORK, a));
-        assert_eq!(same.verify(&NETWORK), Err(EquivocationError::SameValue));
-        let refused = Err(BadSignature { account: key.account() }.into());
-        assert_eq!(proof(signed(&key, &NETWORK, a), signed(&other, &NETWORK, b)).verify(&NETWORK), refused);
-        assert_eq!(good.verify(&NetworkId([8; 32])), refused);
-        assert_eq!(Equivocation { round: 3, ..good }.verify(&NETWORK), refused);
-        assert_eq!(Equivocation { height: 6, ..good }.verify(&NETWORK), refused);
-        assert_eq!(Equivocation { kind: VoteKind::Prevote, ..good }.verify(&NETWORK), refused);
+    fn two_different_votes_convict_and_nothing_else_does() {
+        let (key, other) = (SigningKey::from_secret(&[1; 32]), SigningKey::from_secret(&[2; 32]));
+        let first = vote(&key, Some(1)).sign(&NETWORK, &key);
+        let second = vote(&key, None).sign(&NETWORK, &key);
+        assert_eq!(Equivocation::Votes(first, second).verify(&NETWORK), Ok(()));
+        assert_eq!(Equivocation::Votes(first, second).accused(), key.peer());
+        assert_eq!(Equivocation::Votes(first, first).verify(&NETWORK), Err(EquivocationError::Same));
+        let later = Vote { round: 2, ..vote(&key, None) }.sign(&NETWORK, &key);
+        let of_another = vote(&other, None).sign(&NETWORK, &other);
+        for unrelated in [later, of_another] {
+            let evidence = Equivocation::Votes(first, unrelated);
+            assert_eq!(evidence.verify(&NETWORK), Err(EquivocationError::Unrelated));
+        }
+        let forged = SignedVote { signature: first.signature, ..second };
+        let error = Equivocation::Votes(first, forged).verify(&NETWORK);
+        assert!(matches!(error, Err(EquivocationError::Forged { accused, .. }) if accused == key.peer()));
+    }
+
+    #[test]
+    fn two_proposals_for_one_turn_convict() {
+        let key = SigningKey::from_secret(&[1; 32]);
+        let proposal =
+            Proposal { height: 1, round: 0, lock_round: None, block: BlockId([1; 32]), proposer: key.peer() };
+        let first = proposal.sign(&NETWORK, &key);
+        let second = Proposal { block: BlockId([2; 32]), ..proposal }.sign(&NETWORK, &key);
+        assert_eq!(Equivocation::Proposals(first, second).verify(&NETWORK), Ok(()));
+        let next = Proposal { round: 1, ..proposal }.sign(&NETWORK, &key);
+        let evidence = Equivocation::Proposals(first, next);
+        assert_eq!(evidence.verify(&NETWORK), Err(EquivocationError::Unrelated));
     }
 }

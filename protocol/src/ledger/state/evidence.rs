@@ -9,7 +9,7 @@ impl State {
     /// The credits go to the epoch's fund, so to the other members. Whoever reports gets nothing, or proposers would
     /// put their own reports in place of others'.
     pub(super) fn punish(&mut self, equivocation: &Equivocation) -> Result<Event, ApplyError> {
-        let peer = equivocation.node;
+        let peer = equivocation.accused();
         let mut node = self.known_node(peer)?;
         if node.status == NodeStatus::Ejected {
             return Err(Rejected::NodeEjected { node: peer }.into());

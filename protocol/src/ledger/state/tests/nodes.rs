@@ -6,6 +6,7 @@ use crate::{
         parameters::{Ballot, CREDITS_MAX, Parameters},
         state::{Event, Rejected, entry::NodeStatus},
         transaction::{Action, NodeDescription},
+        vote::Equivocation,
     },
 };
 
@@ -178,14 +179,21 @@ fn equivocation_costs_stake_and_the_place_for_good() {
 #[test]
 fn evidence_that_proves_nothing_is_refused() {
     let mut world = World::new(4, 4);
-    let mut same = world.equivocation(0);
-    same.second = same.first;
-    let mut other = world.equivocation(0);
-    other.node = node(1);
-    let mut unknown = world.equivocation(50);
-    assert!(matches!(world.is_refused(0, Action::Evidence { equivocation: same }), Rejected::Evidence(_)));
-    assert!(matches!(world.is_refused(0, Action::Evidence { equivocation: other }), Rejected::Evidence(_)));
-    unknown.round = 9;
+    let votes = |world: &World, index| match *world.equivocation(index) {
+        Equivocation::Votes(first, second) => (first, second),
+        Equivocation::Proposals(..) => unreachable!("the world makes votes"),
+    };
+    let ((first, second), (_, of_another)) = (votes(&world, 0), votes(&world, 1));
+    for pair in [(first, first), (first, of_another)] {
+        let equivocation = Box::new(Equivocation::Votes(pair.0, pair.1));
+        let rejected = world.is_refused(0, Action::Evidence { equivocation });
+        assert!(matches!(rejected, Rejected::Evidence(_)), "{rejected}");
+    }
+    let mut forged = second;
+    forged.vote.block = None;
+    let equivocation = Box::new(Equivocation::Votes(first, forged));
+    assert!(matches!(world.is_refused(0, Action::Evidence { equivocation }), Rejected::Evidence(_)));
+    let unknown = world.equivocation(50);
     let rejected = world.is_refused(0, Action::Evidence { equivocation: unknown });
     assert_eq!(rejected, Rejected::UnknownNode { node: node(50) });
 }

@@ -14,10 +14,10 @@ use crate::{
     encoding::BlobShape,
     genesis::{Endowment, Genesis, GenesisAccount, GenesisStake},
     hash::Hash,
-    ids::{AccountId, BlobId, Epoch, NetworkId, NodeIndex, PeerId},
+    ids::{AccountId, BlobId, BlockId, Epoch, NetworkId, NodeIndex, PeerId},
     ledger::{
         parameters::{Parameters, cost},
-        signature::SecretKey,
+        signature::SigningKey,
         state::{
             AdvanceError, ApplyError, Event, Receipt, Rejected, State,
             entry::{Blob, Registration},
@@ -27,7 +27,7 @@ use crate::{
             },
         },
         transaction::{Action, NodeDescription, SignedTransaction, Transaction, VerifiedTransaction},
-        vote::{Equivocation, SignedValue, VoteKind, vote_bytes},
+        vote::{Equivocation, Vote, VoteKind},
     },
     quorum,
 };
@@ -41,8 +41,8 @@ pub(crate) const NODES: u8 = 100;
 /// Bytes of every blob: one mebibyte of encoded size, about.
 pub(crate) const BLOB_BYTES: u64 = 200 << 10;
 
-pub(crate) fn key(seed: u8) -> SecretKey {
-    SecretKey::from_seed(&[seed; 32])
+pub(crate) fn key(seed: u8) -> SigningKey {
+    SigningKey::from_secret(&[seed; 32])
 }
 
 pub(crate) fn account(seed: u8) -> AccountId {
@@ -227,14 +227,13 @@ impl World {
     }
 
     pub(crate) fn equivocation(&self, index: u8) -> Box<Equivocation> {
-        let vote = |byte| {
-            let value = Some(Hash([byte; 32]));
-            let text = vote_bytes(&self.network, 1, 0, VoteKind::Prevote, value);
-            SignedValue { value, signature: key(NODES + index).sign(&text) }
-        };
-        let (first, second) = (vote(1), vote(2));
-        let node = node(index);
-        Box::new(Equivocation { node, height: 1, round: 0, kind: VoteKind::Prevote, first, second })
+        let key = key(NODES + index);
+        let [first, second] = [1, 2].map(|byte| {
+            let block = Some(BlockId([byte; 32]));
+            let vote = Vote { height: 1, round: 0, kind: VoteKind::Prevote, block, voter: node(index) };
+            vote.sign(&self.network, &key)
+        });
+        Box::new(Equivocation::Votes(first, second))
     }
 
     /// Registers and certifies a blob.

@@ -1,0 +1,171 @@
+//! Whom to ask for blocks that others have decided, and when; no I/O.
+//!
+//! Peers say how far their ledger reaches. Whoever says more than we have is asked, one peer at a time, the one that claims
+//! most first. Claims cost nothing, so one that leads to nothing is forgotten and its author not listened to for a while.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use protocol::PeerId;
+
+/// Claims kept of peers that are no members: members are always heard, whoever else connects.
+const STRANGERS_MAX: usize = 64;
+/// How long a peer is not listened to after it sent what does not verify.
+const LIAR_PAUSE: Duration = Duration::from_secs(60);
+/// After it sent nothing although it claimed more: it may have meant well.
+const EMPTY_PAUSE: Duration = Duration::from_secs(2);
+/// Attempts with one peer before its claim is forgotten.
+const TRIES_MAX: u32 = 6;
+
+/// What a peer says.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Claimed {
+    pub(super) peer: PeerId,
+    pub(super) height: u64,
+    /// When to ask it, if we have not got there by then.
+    pub(super) patience: Duration,
+    pub(super) is_member: bool,
+}
+
+/// What is remembered of it.
+#[derive(Clone, Copy, Debug)]
+struct Claim {
+    height: u64,
+    /// When to ask.
+    act_at: Duration,
+    /// Times that it did not answer.
+    failures: u32,
+    is_member: bool,
+}
+
+/// A request under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct InFlight {
+    pub(super) id: u64,
+    pub(super) peer: PeerId,
+    pub(super) is_member: bool,
+    deadline: Duration,
+}
+
+/// How an answer turned out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// Blocks that fit.
+    Blocks,
+    /// Nothing, although more was claimed.
+    Nothing,
+    /// Something that does not verify.
+    Lie,
+    /// No answer.
+    Silence,
+}
+
+#[derive(Debug)]
+pub(super) struct CatchUp {
+    claims: BTreeMap<PeerId, Claim>,
+    /// Until when peers are not listened to. INV: at most [`STRANGERS_MAX`] and one for each member.
+    ignored: BTreeMap<PeerId, Duration>,
+    in_flight: Option<InFlight>,
+    answer_max: Duration,
+    /// Our height.
+    height: u64,
+}
+
+impl CatchUp {
+    pub(super) const fn new(answer_max: Duration, height: u64) -> Self {
+        Self { claims: BTreeMap::new(), ignored: BTreeMap::new(), in_flight: None, answer_max, height }
+    }
+
+    /// A peer says how far its ledger reaches.
+    pub(super) fn claim(&mut self, now: Duration, claimed: Claimed) {
+        let Claimed { peer, height, patience, is_member } = claimed;
+        let act_at = now + patience;
+        self.ignored.retain(|_, until| *until > now);
+        if height <= self.height || self.ignored.contains_key(&peer) {
+            return;
+        }
+        let n_strangers = self.claims.values().filter(|claim| !claim.is_member).count();
+        match self.claims.get_mut(&peer) {
+            Some(claim) => {
+                // A claim that is acted on already is not put off by being repeated.
+                claim.height = claim.height.max(height);
+                claim.act_at = claim.act_at.min(act_at);
+                claim.is_member = is_member;
+            }
+            None if is_member || n_strangers < STRANGERS_MAX => {
+                self.claims.insert(peer, Claim { height, act_at, failures: 0, is_member });
+            }
+            None => {}
+        }
+    }
+
+    /// Our ledger reaches this far now.
+    pub(super) fn reached(&mut self, height: u64) {
+        self.height = height;
+        self.claims.retain(|_, claim| claim.height > height);
+    }
+
+    /// The peer to ask now, if there is one; `id` names the request.
+    pub(super) fn next(&mut self, now: Duration, id: u64) -> Option<InFlight> {
+        if self.in_flight.is_some() {
+            return None;
+        }
+        let due = self.claims.iter().filter(|(_, claim)| claim.act_at <= now);
+        // The fewest failures first: a peer that does not answer must not be asked again while others would.
+        let (peer, claim) = due.min_by_key(|(_, claim)| (claim.failures, u64::MAX - claim.height))?;
+        let request =
+            InFlight { id, peer: *peer, is_member: claim.is_member, deadline: now + self.answer_max };
+        self.in_flight = Some(request);
+        Some(request)
+    }
+
+    /// True if blocks are being fetched from a member.
+    pub(super) fn is_fetching_from_member(&self) -> bool {
+        self.in_flight.is_some_and(|request| request.is_member)
+    }
+
+    /// Takes the request with this ID to this peer, if it is still under way.
+    pub(super) fn take(&mut self, id: u64, peer: PeerId) -> Option<InFlight> {
+        self.in_flight.take_if(|request| (request.id, request.peer) == (id, peer))
+    }
+
+    /// Takes the request that has waited too long, if one has.
+    pub(super) fn take_overdue(&mut self, now: Duration) -> Option<InFlight> {
+        self.in_flight.take_if(|request| request.deadline <= now)
+    }
+
+    /// Draws the consequences of how a request ended.
+    pub(super) fn ended(&mut self, now: Duration, request: InFlight, outcome: Outcome) {
+        let pause = match outcome {
+            Outcome::Blocks => {
+                if let Some(claim) = self.claims.get_mut(&request.peer) {
+                    claim.failures = 0;
+                }
+                return;
+            }
+            Outcome::Silence => {
+                let Some(claim) = self.claims.get_mut(&request.peer) else { return };
+                claim.failures += 1;
+                claim.act_at = now + self.answer_max * claim.failures;
+                if claim.failures >= TRIES_MAX {
+                    self.claims.remove(&request.peer);
+                }
+                return;
+            }
+            Outcome::Nothing => EMPTY_PAUSE,
+            Outcome::Lie => LIAR_PAUSE,
+        };
+        self.claims.remove(&request.peer);
+        let n_strangers = self.ignored.len();
+        if request.is_member || n_strangers < STRANGERS_MAX {
+            self.ignored.insert(request.peer, now + pause);
+        }
+    }
+
+    /// When to look again; none if there is nothing to fetch.
+    pub(super) fn next_deadline(&self) -> Option<Duration> {
+        match self.in_flight {
+            Some(request) => Some(request.deadline),
+            None => self.claims.values().map(|claim| claim.act_at).min(),
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! Whole networks of replicas under faults, from seeds.
+//!
+//! `CONSENSUS_SEEDS=1000 cargo test --release -p node --test consensus` runs more seeds, `CONSENSUS_SEED=17` one of them.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::print_stdout, reason = "says which seed failed, and what the seeds covered")]
+#![allow(unreachable_pub, reason = "one test program")]
+
+mod byzantine;
+mod toy;
+mod world;
+
+use std::time::Duration;
+
+use byzantine::Lie;
+use protocol::ledger::wire::Message;
+use rand::{Rng as _, seq::SliceRandom as _};
+use toy::{BAD, NEXT_EPOCH};
+use world::World;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// The seeds to run: `default` of them, unless the environment says otherwise.
+fn seeds(default: u64) -> Vec<u64> {
+    match number("CONSENSUS_SEED") {
+        Some(seed) => vec![seed],
+        None => (0..number("CONSENSUS_SEEDS").unwrap_or(default)).collect(),
+    }
+}
+
+/// Says which seed failed.
+struct Seed(u64);
+
+impl Drop for Seed {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("again: CONSENSUS_SEED={} cargo test -p node --test consensus", self.0);
+        }
+    }
+}
+
+/// Liars worth what the model allows.
+fn corrupt(world: &mut World) {
+    let n_liars = (world.n - 1) / 3;
+    let mut nodes: Vec<usize> = (0..world.n).collect();
+    nodes.shuffle(&mut world.rng);
+    let n = world.rng.random_range(0..=n_liars);
+    for node in nodes.into_iter().take(n) {
+        let lie = Lie::ALL[world.rng.random_range(0..Lie::ALL.len())];
+        world.liars.push((node, lie));
+    }
+}
+
+/// One thing goes wrong, or right again.
+fn mishap(world: &mut World) {
+    let node = world.rng.random_range(0..=world.n);
+    match world.rng.random_range(0..10) {
+        0 if world.is_up(node) => {
+            let power = world.rng.random();
+            world.crash(node, power);
+            let after = Duration::from_millis(world.rng.random_range(1..4_000));
+            world.restart_later(node, after);
+        }
+        1 => {
+            for node in 0..=world.n {
+                if world.is_up(node) {
+                    world.crash(node, true);
+                }
+                let after = Duration::from_millis(world.rng.random_range(1..2_000));
+                world.restart_later(node, after);
+            }
+        }
+        2 | 3 => world.crash_while_writing(node),
+        4 => {
+            for node in 0..=world.n {
+                world.weather.side[node] = u8::from(world.rng.random_bool(0.4));
+            }
+        }
+        5 | 6 => world.weather.side.fill(0),
+        7 => world.weather.loss = world.rng.random_range(0.0..0.2),
+        8 => world.weather.duplication = world.rng.random_range(0.0..0.3),
+        _ => world.weather.latency_ms = (1, world.rng.random_range(2..300)),
+    }
+}
+
+/// What comes from outside: transactions, good and bad, and now and then a change of the committee.
+fn work(world: &mut World, step: u64) {
+    let node = world.rng.random_range(0..=world.n);
+    let text = match world.rng.random_range(0..12) {
+        0 => [BAD, b"transaction"].concat(),
+        1 => [NEXT_EPOCH, step.to_string().as_bytes()].concat(),
+        _ => format!("{step} at {node}").into_bytes(),
+    };
+    let kept = world.submit(node, &text);
+    assert!(!(kept && text.starts_with(BAD)), "a bad transaction was kept");
+}
+
+/// Faults end, everyone comes back.
+fn heal(world: &mut World) {
+    world.weather.side.fill(0);
+    world.weather.loss = 0.0;
+    world.weather.duplication = 0.0;
+    world.weather.latency_ms = (1, 40);
+    for node in 0..=world.n {
+        // Whether it is up or not: switches on its disks are off after this.
+        world.crash(node, true);
+        world.start(node);
+    }
+    world.connect_all();
+}
+
+/// Everything submitted to honest nodes from now on is ordered; then there is silence.
+fn must_recover(world: &mut World) {
+    let texts: Vec<(usize, Vec<u8>)> =
+        world.honest().into_iter().map(|node| (node, format!("after all, {node}").into_bytes())).collect();
+    for (node, text) in &texts {
+        assert!(world.submit(*node, text), "seed {}: node {node} keeps no transaction", world.seed);
+    }
+    let mut waited = 0;
+    while !(world.is_idle() && texts.iter().all(|(_, text)| world.done.contains(text))) {
+        world.run_for(SECOND);
+        waited += 1;
+        assert!(waited < 300, "seed {}: no recovery: {:?}", world.seed, states(world));
+    }
+    world.check_equal();
+    let before = world.n_messages;
+    world.run_for(600 * SECOND);
+    assert_eq!(world.n_messages, before, "seed {}: an idle network speaks", world.seed);
+}
+
+fn states(world: &World) -> Vec<String> {
+    world
+        .honest()
+        .iter()
+        .filter(|node| world.is_up(**node))
+        .map(|node| format!("{:?}", world.replica(*node)))
+        .collect()
+}
+
+fn run(seed: u64, n: usize) -> World {
+    let _seed = Seed(seed);
+    let mut world = World::new(seed, n);
+    corrupt(&mut world);
+    go_through_faults(world)
+}
+
+fn go_through_faults(mut world: World) -> World {
+    world.connect_all();
+    for step in 0..30 {
+        work(&mut world, step);
+        if world.rng.random_bool(0.4) {
+            mishap(&mut world);
+        }
+        let pause = Duration::from_millis(world.rng.random_range(50..1_000));
+        world.run_for(pause);
+    }
+    heal(&mut world);
+    must_recover(&mut world);
+    world
+}
+
+/// Runs seeds and sees to it that what they are for did happen.
+fn run_all(default: u64, n: usize) {
+    let seeds = seeds(default);
+    let (mut heights, mut convicted, mut blamed, mut crashes, mut rounds) = (0, 0, 0, 0, 0);
+    for seed in &seeds {
+        let world = run(*seed, n);
+        heights += world.height();
+        convicted += world.evidence.len();
+        blamed += world.blamed.len();
+        crashes += world.n_crashes;
+        rounds = rounds.max(world.rounds_max);
+    }
+    println!(
+        "{} seeds, {n} members: {heights} heights, {crashes} crashes, up to round {rounds}, {convicted} convicted, {blamed} blamed",
+        seeds.len()
+    );
+    if seeds.len() >= 50 {
+        assert!(heights > 5 * u64::try_from(seeds.len()).unwrap());
+        assert!(convicted > 0, "nobody who equivocated was convicted");
+        assert!(blamed > 0, "nobody who forged was noticed");
+        assert!(rounds > 0, "no height needed a second round");
+    }
+}
+
+#[test]
+fn four_members_survive_faults() {
+    run_all(140, 4);
+}
+
+#[test]
+fn seven_members_survive_faults() {
+    run_all(60, 7);
+}
+
+/// Runs seeds with a planted fault until one is noticed; returns what was said.
+fn noticed(plant: fn(&mut World)) -> String {
+    let said = |seed| {
+        let run = std::panic::catch_unwind(|| {
+            let mut world = World::new(seed, 4);
+            plant(&mut world);
+            // From the first start on.
+            heal(&mut world);
+            go_through_faults(world);
+        });
+        run.err().map(|panic| panic.downcast_ref::<String>().cloned().unwrap_or_default())
+    };
+    (0..40).find_map(said).expect("40 seeds see nothing of a planted fault")
+}
+
+#[test]
+fn votes_that_are_forgotten_are_noticed() {
+    let said = noticed(|world| world.wal_forgets = true);
+    assert!(said.contains("contradicts itself") || said.contains("convicted"), "{said}");
+}
+
+#[test]
+fn votes_that_are_not_durable_when_they_leave_are_noticed() {
+    let said = noticed(|world| world.wal_lies = true);
+    let by_whom = ["Damaged", "contradicts itself", "convicted"];
+    assert!(by_whom.iter().any(|it| said.contains(it)), "{said}");
+}
+
+#[test]
+fn blocks_that_are_not_durable_when_they_are_acknowledged_are_noticed() {
+    let said = noticed(|world| world.blocks_lie = true);
+    assert!(said.contains("lost blocks") || said.contains("StateAhead"), "{said}");
+}
+
+#[test]
+fn one_seed_is_one_run() {
+    for seed in [3, 4] {
+        let (first, second) = (run(seed, 4), run(seed, 4));
+        assert_eq!(first.trace(), second.trace(), "seed {seed}");
+    }
+}
+
+#[test]
+fn without_work_nobody_says_a_word() {
+    for n in [4, 7] {
+        let mut world = World::new(1, n);
+        assert!(world.is_idle());
+        world.run_for(3_600 * SECOND);
+        assert_eq!((world.n_messages, world.height()), (0, 0));
+    }
+}
+
+#[test]
+fn one_transaction_is_one_block_everywhere_and_then_silence() {
+    let mut world = World::new(2, 4);
+    assert!(world.submit(1, b"one"));
+    world.run_for(5 * SECOND);
+    assert_eq!(world.height(), 1);
+    assert!(world.is_idle());
+    world.check_equal();
+    assert!(!world.submit(2, b"one"), "a transaction that is done is done");
+    let before = world.n_messages;
+    world.run_for(3_600 * SECOND);
+    assert_eq!((world.n_messages, world.height()), (before, 1));
+}
+
+#[test]
+fn a_due_stage_makes_a_block_without_a_transaction() {
+    let mut world = World::new(3, 4).with_due(60_000);
+    world.run_for(58 * SECOND);
+    assert_eq!((world.height(), world.n_messages), (0, 0));
+    world.run_for(10 * SECOND);
+    assert_eq!(world.height(), 1);
+    assert!(world.is_idle());
+    world.check_equal();
+}
+
+#[test]
+fn more_than_a_third_down_stops_the_ledger_and_nothing_else() {
+    let mut world = World::new(5, 4);
+    world.crash(0, true);
+    world.crash(1, true);
+    assert!(world.submit(2, b"waits"));
+    world.run_for(60 * SECOND);
+    assert_eq!(world.height(), 0);
+    heal(&mut world);
+    must_recover(&mut world);
+    assert!(world.height() > 0);
+}
+
+#[test]
+fn strangers_start_nothing() {
+    let mut world = World::new(6, 4);
+    let status = Message::Status { height: u64::MAX };
+    let batch = Message::Transactions(vec![[BAD, b"x"].concat()]);
+    for message in [status, batch] {
+        world.inject(0, 4, message);
+    }
+    world.run_for(60 * SECOND);
+    assert_eq!(world.height(), 0);
+    assert!(world.is_idle(), "{:?}", states(&world));
+}
