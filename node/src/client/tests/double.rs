@@ -144,8 +144,11 @@ impl Double {
                 let blob_id = verified.blob_id();
                 let n_held = store.slivers.keys().filter(|at| at.blob_id == blob_id).count();
                 let committee = self.genesis.committee();
-                let n_segments = usize::try_from(verified.shape().n_segments()).unwrap();
-                let expected = 2 * usize::from(committee.weight(self.node)) * n_segments;
+                let slivers_of = |segment| {
+                    let shape = verified.shape().segment(segment).unwrap();
+                    committee.slivers_of(self.node, (blob_id, segment), shape).count()
+                };
+                let expected: usize = verified.shape().segments().map(slivers_of).sum();
                 if n_held != expected || self.is(&Manner::Loses) {
                     return Ok((Response::Missing { slivers: 1 }, Bytes::new()));
                 }

@@ -53,12 +53,26 @@ fn too_few_slivers_are_told_in_bounded_time() {
     }
     run(async {
         let cluster = Cluster::new(7, 7);
-        let stored = cluster.store(b"hello").await.unwrap();
+        let stored = cluster.store(&blob(1000)).await.unwrap();
         cluster.crash(0..5);
         assert!(matches!(
             cluster.read(stored.blob_id).await,
             Err(ReadError::TooFewSlivers { segment: 0, got: 2, required: 3 })
         ));
+    });
+}
+
+#[test]
+fn one_copy_is_enough_of_a_small_blob() {
+    run(async {
+        // Nodes with several shards hold it once.
+        let cluster = Cluster::new(7, 4);
+        let stored = cluster.store(b"hello").await.unwrap();
+        cluster.crash(0..3);
+        let (summary, read) = cluster.read(stored.blob_id).await.unwrap();
+        assert_eq!((&read[..], summary.segments_decoded), (&b"hello"[..], 0));
+        cluster.crash(0..4);
+        assert!(cluster.read(stored.blob_id).await.is_err());
     });
 }
 
