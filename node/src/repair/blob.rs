@@ -142,6 +142,7 @@ impl<N: Network> Context<N> {
                 // Afterwards, or whoever asks meanwhile brings them back to the cache.
                 self.commitments.forget(blob_id);
                 self.evidence.remove(&blob_id);
+                self.uploads.forget(blob_id);
                 return if dropped.is_ok() { Outcome::Whole } else { Outcome::Missing(0) };
             }
             // Not certified, or its record rotted: the registry finds it again and says so.
