@@ -70,7 +70,11 @@ impl From<&NodeConfig> for Settings {
         Self {
             sliver_store: sliver_store::Config::default(),
             registry: registry::Config::default(),
-            sync: registry::SyncConfig { interval: config.repair.sync_interval, request_timeout },
+            sync: registry::SyncConfig {
+                interval: config.repair.sync_interval,
+                request_timeout,
+                ..registry::SyncConfig::default()
+            },
             upload: upload::Config {
                 assembly_bytes: usize::try_from(config.server.upload_bytes).unwrap_or(usize::MAX),
                 pending_ttl: config.server.pending_ttl,

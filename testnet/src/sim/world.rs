@@ -385,7 +385,7 @@ fn store_config() -> storage::Config {
 fn settings() -> Settings {
     let request_timeout = Duration::from_secs(3);
     Settings {
-        sync: SyncConfig { interval: Duration::from_secs(2), request_timeout },
+        sync: SyncConfig { interval: Duration::from_secs(2), request_timeout, ..SyncConfig::default() },
         repair: node::repair::Config {
             request_timeout,
             retry_max: Duration::from_secs(8),
