@@ -32,6 +32,8 @@ mod mailbox;
 mod scrub;
 mod segment;
 mod state;
+#[cfg(test)]
+mod tests;
 
 pub use self::{
     actor::{Actor, Config},
