@@ -38,13 +38,15 @@ impl Store {
         let is_worth_it = |usage: &LogUsage| {
             usage.live == 0 || usage.live.saturating_mul(100) < usage.bytes.saturating_mul(percent)
         };
-        let candidates: Vec<LogNumber> = self
+        let mut candidates: Vec<(u64, LogNumber)> = self
             .lock_usage()
             .logs()
             .filter(|(log, usage)| *log < active && is_worth_it(usage))
-            .map(|(log, _)| log)
+            .map(|(log, usage)| (usage.live, log))
             .collect();
-        for number in candidates {
+        // Those that cost least first: on a full disk, what they give back makes room for copies out of the others.
+        candidates.sort_unstable();
+        for (_, number) in candidates {
             if done.copied_bytes >= budget {
                 break;
             }
