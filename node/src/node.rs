@@ -68,7 +68,13 @@ impl From<&NodeConfig> for Settings {
     fn from(config: &NodeConfig) -> Self {
         let request_timeout = config.network.request_timeout;
         Self {
-            sliver_store: sliver_store::Config::default(),
+            sliver_store: sliver_store::Config {
+                compact: sliver_store::CompactConfig {
+                    interval: config.storage.compact_interval,
+                    bytes_per_second: config.storage.compact_bytes_per_second,
+                },
+                ..sliver_store::Config::default()
+            },
             registry: registry::Config::default(),
             sync: registry::SyncConfig {
                 interval: config.repair.sync_interval,

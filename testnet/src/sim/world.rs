@@ -12,7 +12,7 @@ use node::{
     node::{Handles, Parts, Settings},
     registry::SyncConfig,
     repair::ScrubConfig,
-    sliver_store::Blocking,
+    sliver_store::{self, Blocking, CompactConfig},
     supervisor::Supervisor,
 };
 use protocol::{
@@ -385,6 +385,10 @@ fn store_config() -> storage::Config {
 fn settings() -> Settings {
     let request_timeout = Duration::from_secs(3);
     Settings {
+        sliver_store: sliver_store::Config {
+            compact: CompactConfig { interval: Duration::from_secs(5), ..CompactConfig::default() },
+            ..sliver_store::Config::default()
+        },
         sync: SyncConfig { interval: Duration::from_secs(2), request_timeout, ..SyncConfig::default() },
         repair: node::repair::Config {
             request_timeout,
