@@ -233,3 +233,47 @@ pub(super) async fn what_is_listed_is_readable(world: &World, user: &User) {
         world.model().check("H1", result.is_ok(), || format!("{blob_id} is listed and cannot be read"));
     }
 }
+
+/// H5: within `limit`, every node that runs knows that a blob is invalid. False if not.
+pub(super) async fn becomes_invalid(world: &World, blob_id: BlobId, limit: Duration) -> bool {
+    let start = Instant::now();
+    loop {
+        let mut unaware = Vec::new();
+        for node in world.running() {
+            let Some(handles) = world.handles(node) else { continue };
+            if !matches!(handles.registry.status(blob_id).await, Ok(BlobStatus::Invalid(_))) {
+                unaware.push(node);
+            }
+        }
+        if unaware.is_empty() {
+            return true;
+        }
+        if start.elapsed() > limit {
+            let detail = format!("nodes {unaware:?} do not know that {blob_id} is invalid");
+            world.model().violation("H5", detail);
+            return false;
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+/// H5: within `limit`, no node that runs keeps anything of an invalid blob.
+pub(super) async fn is_let_go(world: &World, blob_id: BlobId, limit: Duration) {
+    let start = Instant::now();
+    loop {
+        let keeping = world.running().into_iter().find(|node| {
+            let owed = owed(world, blob_id, *node);
+            let keeps = |handles: &node::node::Handles| owed.iter().any(|at| handles.store.has_sliver(at));
+            world.handles(*node).is_some_and(keeps)
+        });
+        match keeping {
+            None => return,
+            Some(node) if start.elapsed() > limit => {
+                let detail = format!("node {node} keeps slivers of the invalid {blob_id}");
+                world.model().violation("H5", detail);
+                return;
+            }
+            Some(_) => tokio::time::sleep(Duration::from_millis(500)).await,
+        }
+    }
+}

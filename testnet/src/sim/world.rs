@@ -38,6 +38,9 @@ use super::{
 /// How long an actor of a simulated node may take to stop.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 
+/// How long simulated nodes keep part of a blob that is not certified.
+pub const PENDING_TTL: Duration = Duration::from_secs(60);
+
 /// A client of a simulation.
 pub type SimClient = Client<Watched>;
 
@@ -396,6 +399,7 @@ fn settings() -> Settings {
             pass_interval: Duration::from_secs(30),
             ..Default::default()
         },
+        upload: node::upload::Config { pending_ttl: PENDING_TTL, ..Default::default() },
         scrub: Some(ScrubConfig { bytes_per_second: 1 << 20, interval: Duration::from_secs(10) }),
         ..Settings::default()
     }
