@@ -33,7 +33,7 @@ mod scrub;
 mod segment;
 mod state;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use self::{
     actor::{Actor, Config},

@@ -30,21 +30,21 @@ use crate::{
 const N: u16 = 7;
 const CLIENT: PeerId = PeerId([200; 32]);
 
-struct Node {
+pub(crate) struct Node {
     disk: SimulatedDisk,
-    handles: Handles,
+    pub(crate) handles: Handles,
 }
 
-/// Seven nodes of one shard each, without scrubbers.
-struct Network {
-    simulation: Simulation,
-    genesis: Arc<Genesis>,
-    nodes: Vec<Node>,
+/// Seven nodes of one shard each.
+pub(crate) struct Network {
+    pub(crate) simulation: Simulation,
+    pub(crate) genesis: Arc<Genesis>,
+    pub(crate) nodes: Vec<Node>,
     _tasks: JoinSet<()>,
 }
 
 impl Network {
-    async fn start() -> Self {
+    pub(crate) async fn start(settings: Settings) -> Self {
         let simulation = Simulation::new(Plan::new(1));
         let key = |i: u8| SecretKey::from_seed(&[i; 32]);
         let peer = |i: u8| PeerId([i + 1; 32]);
@@ -70,7 +70,7 @@ impl Network {
                 store: Arc::new(store.unwrap().0),
                 blocking: Blocking::Inline,
                 encoder: Encoder::inline(N),
-                settings: Settings::default(),
+                settings,
             };
             let mut supervisor = Supervisor::new(Duration::from_secs(5));
             let handles = start(parts, &mut supervisor).await.unwrap();
@@ -125,7 +125,7 @@ impl Node {
 fn what_is_found_missing_while_a_segment_is_repaired_is_repaired_at_once() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     runtime.unwrap().block_on(async {
-        let network = Network::start().await;
+        let network = Network::start(Settings::default()).await;
         let node = &network.nodes[3];
         let data: Vec<u8> = (0..5_000_u32).map(|i| i.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
         let [primary, secondary] = network.store(&data, node).await;
