@@ -42,6 +42,8 @@ fn promises_hold_under_faults() {
     for fault in all_faults {
         assert!(faults.get(fault).copied().unwrap_or(0) >= 10, "{fault}: {faults:?}");
     }
+    let n_long = operations.get("stored in segments").copied().unwrap_or(0);
+    assert!(n_long >= 3, "blobs of several segments: {n_long}");
     for operation in ["read", "stored", "store refused", "stored wrongly", "proved wrong"] {
         assert!(operations.get(operation).copied().unwrap_or(0) >= 10, "{operation}: {operations:?}");
     }

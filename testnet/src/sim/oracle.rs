@@ -16,18 +16,27 @@ use swarm::Offence;
 use tokio::time::Instant;
 
 use super::{
+    model::Acknowledged,
     workload::User,
     world::{World, durable_image},
 };
 
 const AXES: [Axis; 2] = [Axis::Primary, Axis::Secondary];
 
-/// The slivers of a one-segment blob that a node owes.
-fn owed(world: &World, blob_id: BlobId, node: NodeIndex) -> Vec<SliverAt> {
+/// The slivers of a blob that a node owes.
+fn owed(world: &World, blob_id: BlobId, shape: &BlobShape, node: NodeIndex) -> Vec<SliverAt> {
+    shape.segments().flat_map(|segment| owed_of_segment(world, blob_id, segment, node)).collect()
+}
+
+fn owed_of_segment(world: &World, blob_id: BlobId, segment: SegmentIndex, node: NodeIndex) -> Vec<SliverAt> {
     let committee = world.committee();
-    let segment = SegmentIndex(0);
     let pairs = committee.shards(node).iter().map(|shard| committee.pair_of(&blob_id, segment, *shard));
     pairs.flat_map(|pair| AXES.map(|axis| SliverAt { blob_id, segment, pair, axis })).collect()
+}
+
+fn shape_of(world: &World, data: &[u8]) -> BlobShape {
+    let length = u64::try_from(data.len()).expect("a blob in memory");
+    BlobShape::new(world.committee().n_shards(), length).expect("a blob in memory")
 }
 
 fn holds(world: &World, image: &Store, at: &SliverAt) -> bool {
@@ -37,8 +46,13 @@ fn holds(world: &World, image: &Store, at: &SliverAt) -> bool {
 /// D2: a certificate has the weight of a quorum, by a count of its own, and those who signed it and are honest hold
 /// durably what they vouched for.
 pub(super) fn certificate_is_backed(world: &World, blob_id: BlobId) {
-    let signers = world.model().acknowledged.get(&blob_id).map(|acknowledged| acknowledged.signers.clone());
-    let Some(signers) = signers.filter(|signers| !signers.is_empty()) else { return };
+    let Some(Acknowledged { data, signers }) = world.model().acknowledged.get(&blob_id).cloned() else {
+        return;
+    };
+    if signers.is_empty() {
+        return;
+    }
+    let shape = shape_of(world, &data);
     let n = world.committee().n_shards();
     let weight: usize = signers.iter().map(|signer| world.committee().shards(*signer).len()).sum();
     world.model().check("D2", 3 * weight > 2 * usize::from(n) && weight >= usize::from(quorum(n)), || {
@@ -52,7 +66,8 @@ pub(super) fn certificate_is_backed(world: &World, blob_id: BlobId) {
             world.model().violation("D4", format!("node {signer}: the durable image does not open"));
             continue;
         };
-        let missing = owed(world, blob_id, signer).iter().filter(|at| !holds(world, &image, at)).count();
+        let missing =
+            owed(world, blob_id, &shape, signer).iter().filter(|at| !holds(world, &image, at)).count();
         world.model().check("D2", missing == 0, || {
             format!("node {signer} vouched for {blob_id} and lacks {missing} slivers on disk")
         });
@@ -114,7 +129,7 @@ async fn lacks(world: &World, node: NodeIndex) -> Option<String> {
         return Some("a record of it cannot be read".to_owned());
     };
     for header in headers {
-        let owed = owed(world, header.blob_id(), node);
+        let owed = owed(world, header.blob_id(), header.shape(), node);
         let missing = owed.iter().filter(|at| !handles.store.has_sliver(at)).count();
         if missing > 0 {
             return Some(format!("{missing} slivers of {}", header.blob_id()));
@@ -172,21 +187,25 @@ pub(super) fn slivers_are_the_encoders(world: &World) {
     let images: Vec<_> =
         world.all().into_iter().map(|node| (node, durable_image(&world.disk(node)))).collect();
     for (blob_id, data) in acknowledged {
-        let length = u64::try_from(data.len()).expect("a small blob");
-        let shape = BlobShape::new(n, length).expect("a small blob");
-        let segment = encoder.encode(shape.segment(SegmentIndex(0)).expect("a small blob"), &data);
-        for (node, image) in &images {
-            let Some(image) = image else {
-                world.model().violation("D4", format!("node {node}: the durable image does not open"));
-                continue;
-            };
-            for at in owed(world, blob_id, *node) {
-                let stored = sliver_in_image(image, n, &at);
-                let is_right = stored.as_deref() == Some(segment.sliver_of_pair(at.axis, at.pair));
-                world.model().check("D6", is_right, || {
-                    let what = if stored.is_some() { "another sliver" } else { "nothing" };
-                    format!("node {node} holds {what} for pair {} {:?} of {blob_id}", at.pair, at.axis)
-                });
+        let shape = shape_of(world, &data);
+        for index in shape.segments() {
+            let range = shape.range(index).expect("a segment of the blob");
+            let range = [range.start, range.end].map(|at| usize::try_from(at).expect("a blob in memory"));
+            let segment_shape = shape.segment(index).expect("a segment of the blob");
+            let segment = encoder.encode(segment_shape, &data[range[0]..range[1]]);
+            for (node, image) in &images {
+                let Some(image) = image else {
+                    world.model().violation("D4", format!("node {node}: the durable image does not open"));
+                    continue;
+                };
+                for at in owed_of_segment(world, blob_id, index, *node) {
+                    let stored = sliver_in_image(image, n, &at);
+                    let is_right = stored.as_deref() == Some(segment.sliver_of_pair(at.axis, at.pair));
+                    world.model().check("D6", is_right, || {
+                        let what = if stored.is_some() { "another sliver" } else { "nothing" };
+                        format!("node {node} holds {what} for {at:?}")
+                    });
+                }
             }
         }
     }
@@ -257,12 +276,12 @@ pub(super) async fn becomes_invalid(world: &World, blob_id: BlobId, limit: Durat
     }
 }
 
-/// H5: within `limit`, no node that runs keeps anything of an invalid blob.
+/// H5: within `limit`, no node that runs keeps anything of an invalid blob of one segment.
 pub(super) async fn is_let_go(world: &World, blob_id: BlobId, limit: Duration) {
     let start = Instant::now();
     loop {
         let keeping = world.running().into_iter().find(|node| {
-            let owed = owed(world, blob_id, *node);
+            let owed = owed_of_segment(world, blob_id, SegmentIndex(0), *node);
             let keeps = |handles: &node::node::Handles| owed.iter().any(|at| handles.store.has_sliver(at));
             world.handles(*node).is_some_and(keeps)
         });
