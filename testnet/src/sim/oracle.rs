@@ -11,7 +11,7 @@ use protocol::{
     quorum::{max_faulty, quorum},
 };
 use rand::seq::SliceRandom as _;
-use storage::Store;
+use storage::{Store, disk::Disk as _};
 use swarm::Offence;
 use tokio::time::Instant;
 
@@ -20,6 +20,9 @@ use super::{
     workload::User,
     world::{World, durable_image},
 };
+
+/// Name of the log file that every store begins with.
+const FIRST_LOG: &str = "0000000001.log";
 
 const AXES: [Axis; 2] = [Axis::Primary, Axis::Secondary];
 
@@ -207,6 +210,16 @@ pub(super) fn slivers_are_the_encoders(world: &World) {
                     });
                 }
             }
+        }
+    }
+}
+
+/// Counts the nodes whose first log file was compacted away: names begin at one and are never used again.
+pub(super) fn count_compacted(world: &World) {
+    for node in world.all() {
+        let names = world.disk(node).list().unwrap_or_default();
+        if names.iter().min().is_some_and(|first| *first != FIRST_LOG) {
+            world.model().operation("compacted");
         }
     }
 }

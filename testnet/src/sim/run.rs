@@ -126,6 +126,7 @@ async fn drive(plan: Plan) -> Outcome {
     if plan.wrong_writer {
         Box::pin(wrong_writer_is_caught(&mut world)).await;
     }
+    oracle::count_compacted(&world);
     let trace = world.simulation.trace();
     let mut model = world.model();
     Outcome {

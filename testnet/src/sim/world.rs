@@ -379,9 +379,14 @@ fn link(plan: &Plan) -> Link {
     }
 }
 
-/// Log files are small, so that runs see many of them.
+/// Log files are small and compacted early, so that runs see many of them come and go.
 fn store_config() -> storage::Config {
-    storage::Config { log_bytes: 256 << 10, reserve_bytes: 0, ..storage::Config::default() }
+    storage::Config {
+        log_bytes: 16 << 10,
+        reserve_bytes: 0,
+        compact_below_percent: 90,
+        ..storage::Config::default()
+    }
 }
 
 /// Everything is quicker than on a real network, so that a simulated minute sees all of it.
