@@ -3,7 +3,7 @@
 //! ```text
 //! encode --Outgoing--> Lane, one a member --Sent--> State --complete--> Confirm --Signed--> builder
 //!   ^                                               |               quorum: Certify --Recorded--> point of availability
-//!   +------------- [`resend`](super::resend) <------+ lost some
+//!   +---- everything again <------+ lost some of it
 //! ```
 //!
 //! All that is under way is in one set of futures that the call owns: dropping the call ends it.
@@ -185,9 +185,12 @@ impl<N: Network> Upload<N> {
         self.state.in_hand() + self.n_encoding < self.client.config.segments_in_flight.max(1)
     }
 
-    /// True if a segment waits for one in hand to be let go.
+    /// True if a segment waits for one in hand to be let go. What a member lost is no reason to leave others behind that
+    /// are still served after the point of availability.
     fn wants_memory(&self) -> bool {
-        (self.has_next() || !self.again.is_empty()) && self.n_encoding == 0 && !self.has_room()
+        let is_certified = matches!(self.phase, Phase::Certified { .. });
+        let waits = self.has_next() || (!self.again.is_empty() && !is_certified);
+        waits && self.n_encoding == 0 && !self.has_room()
     }
 
     fn release(&mut self) {
