@@ -11,7 +11,7 @@
 //! A run has a chaos phase, in which only safety counts, then everything is healed and liveness counts too. The same
 //! seed gives the same run, delivery by delivery; a failure prints the command that repeats it.
 //!
-//! Read [`run`] first: it is one run from beginning to end. [`tell`] is for single stories, written out step by step.
+//! Read [`mod@run`] first: it is one run from beginning to end. [`tell`] is for single stories, written out step by step.
 
 mod byzantine;
 mod faults;

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! encode --Outgoing--> Lane, one a member --Sent--> State --complete--> Confirm --Signed--> builder
-//!   ^                                               |               quorum: Certify --Recorded--> point of availability
-//!   +---- everything again <------+ lost some of it
+//!   ^                                                                    |       quorum: Certify --Recorded--> point
+//!   +--------------------- everything again, if it lost some of it ------+       of availability
 //! ```
 //!
 //! All that is under way is in one set of futures that the call owns: dropping the call ends it.
