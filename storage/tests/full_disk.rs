@@ -101,7 +101,9 @@ fn what_is_not_needed_at_all_makes_room_for_copies_of_the_rest() {
     }
     disk.set_capacity(Some(store.stats().unwrap().log_bytes + 20_000));
     let done = store.compact(u64::MAX).unwrap();
-    assert_eq!(done.removed_logs, 2);
+    assert_eq!((done.removed_logs, done.copied_bytes), (1, 0));
+    let done = store.compact(u64::MAX).unwrap();
+    assert_eq!(done.removed_logs, 1);
     assert!(done.copied_bytes >= 7 * 5_000);
     for i in 0..57 {
         assert_eq!(store.verify(&key(i)).is_ok(), (1..8).contains(&i) || i >= 40, "{i}");
