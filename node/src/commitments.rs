@@ -122,3 +122,117 @@ impl CommitmentCache {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use protocol::{
+        commitment::{BlobHeader, PairRoots},
+        encoding::BlobShape,
+        hash::Hash,
+    };
+
+    use super::*;
+    use crate::sliver_store::tests::Bench;
+
+    const N: u16 = 7;
+    const SEGMENT: SegmentIndex = SegmentIndex(0);
+
+    /// The header and the commitment of a blob of one segment; another one for each number.
+    fn blob(number: usize) -> (VerifiedHeader, SegmentCommitment) {
+        let mut hash = [0; 32];
+        hash[..8].copy_from_slice(&number.to_le_bytes());
+        let pair = PairRoots { primary: Hash(hash), secondary: Hash([1; 32]) };
+        let commitment = SegmentCommitment::new(vec![pair; usize::from(N)]);
+        let header = BlobHeader::new(&BlobShape::new(N, 1).unwrap(), &[commitment.root()]);
+        (header.verify().unwrap(), commitment)
+    }
+
+    fn cache() -> (CommitmentCache, Bench) {
+        let bench = Bench::new(N, 0);
+        (CommitmentCache::new(bench.store.clone()), bench)
+    }
+
+    fn keep(cache: &CommitmentCache, number: usize) -> BlobId {
+        let (header, commitment) = blob(number);
+        cache.insert(header, SEGMENT, commitment);
+        header.blob_id()
+    }
+
+    fn n_kept(cache: &CommitmentCache) -> usize {
+        let kept = cache.kept.lock().unwrap();
+        assert_eq!(kept.entries.len(), kept.order.len());
+        assert!(kept.entries.iter().all(|(key, (used, _))| kept.order.get(used) == Some(key)));
+        kept.entries.len()
+    }
+
+    #[tokio::test]
+    async fn it_is_bounded_and_lets_go_of_what_was_not_used_for_longest() {
+        let (cache, _bench) = cache();
+        let ids: Vec<BlobId> = (0..KEPT_MAX).map(|number| keep(&cache, number)).collect();
+        assert_eq!(n_kept(&cache), KEPT_MAX);
+        // A look is a use, and so is keeping it once more.
+        cache.get(ids[0], SEGMENT).await.unwrap();
+        keep(&cache, 1);
+        assert_eq!(n_kept(&cache), KEPT_MAX);
+        for number in KEPT_MAX..KEPT_MAX + 3 {
+            keep(&cache, number);
+            assert_eq!(n_kept(&cache), KEPT_MAX);
+        }
+        // What was let go is not in the store either, so that asking for it tells.
+        for (number, is_kept) in [(0, true), (1, true), (2, false), (3, false), (4, false), (5, true)] {
+            assert_eq!(cache.get(ids[number], SEGMENT).await.is_ok(), is_kept, "{number}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_the_store_has_is_verified_once_and_kept() {
+        let (cache, bench) = cache();
+        let (header, commitment) = blob(1);
+        let blob_id = header.blob_id();
+        assert_eq!(cache.get(blob_id, SEGMENT).await.unwrap_err(), CommitmentReadError::NotFound);
+        bench.store.put_commitment(*header.header(), SEGMENT, &[], &commitment.to_bytes()).await.unwrap();
+        assert_eq!(n_kept(&cache), 0, "that it was missing is not remembered");
+        assert_eq!(*cache.get(blob_id, SEGMENT).await.unwrap().1, commitment);
+        assert_eq!(n_kept(&cache), 1);
+        bench.store.drop_blob(blob_id, &[]).await.unwrap();
+        assert!(cache.get(blob_id, SEGMENT).await.is_ok(), "it is not read again");
+        cache.forget(blob_id);
+        assert_eq!(cache.get(blob_id, SEGMENT).await.unwrap_err(), CommitmentReadError::NotFound);
+    }
+
+    #[tokio::test]
+    async fn what_does_not_verify_is_never_kept() {
+        let (cache, bench) = cache();
+        let (header, commitment) = blob(1);
+        let (right, wrong) = (commitment.to_bytes(), blob(2).1.to_bytes());
+        let beyond = SegmentIndex(1);
+        for (segment, path, bytes) in [
+            (SEGMENT, vec![], &wrong[..]),
+            (SEGMENT, vec![], &right[1..]),
+            (SEGMENT, vec![], &[]),
+            (SEGMENT, vec![Hash([0; 32])], &right),
+            (beyond, vec![], &right),
+        ] {
+            bench.store.put_commitment(*header.header(), segment, &path, bytes).await.unwrap();
+            let got = cache.get(header.blob_id(), segment).await;
+            assert_eq!(got.unwrap_err(), CommitmentReadError::NotFound, "{segment} {path:?}");
+            assert_eq!(n_kept(&cache), 0);
+        }
+        // Nor does a wrong one stand in the way of the right one.
+        bench.store.put_commitment(*header.header(), SEGMENT, &[], &right).await.unwrap();
+        assert_eq!(*cache.get(header.blob_id(), SEGMENT).await.unwrap().1, commitment);
+    }
+
+    #[tokio::test]
+    async fn a_blob_is_forgotten_with_all_its_segments_and_no_other_is() {
+        let (cache, _bench) = cache();
+        let (header, commitment) = blob(1);
+        let other = keep(&cache, 2);
+        for segment in [0, 1, u32::MAX] {
+            cache.insert(header, SegmentIndex(segment), commitment.clone());
+        }
+        cache.forget(header.blob_id());
+        assert_eq!(n_kept(&cache), 1);
+        assert!(cache.get(other, SEGMENT).await.is_ok());
+    }
+}

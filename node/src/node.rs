@@ -68,9 +68,19 @@ impl From<&NodeConfig> for Settings {
     fn from(config: &NodeConfig) -> Self {
         let request_timeout = config.network.request_timeout;
         Self {
-            sliver_store: sliver_store::Config::default(),
+            sliver_store: sliver_store::Config {
+                compact: sliver_store::CompactConfig {
+                    interval: config.storage.compact_interval,
+                    bytes_per_second: config.storage.compact_bytes_per_second,
+                },
+                ..sliver_store::Config::default()
+            },
             registry: registry::Config::default(),
-            sync: registry::SyncConfig { interval: config.repair.sync_interval, request_timeout },
+            sync: registry::SyncConfig {
+                interval: config.repair.sync_interval,
+                request_timeout,
+                ..registry::SyncConfig::default()
+            },
             upload: upload::Config {
                 assembly_bytes: usize::try_from(config.server.upload_bytes).unwrap_or(usize::MAX),
                 pending_ttl: config.server.pending_ttl,

@@ -61,13 +61,21 @@ fn a_segment_is_what_it_always_was() {
         let segment = SegmentEncoder::new(4).encode(shape.segment(SegmentIndex(0)).unwrap(), &data);
         let commitment = segment.commitment();
         writeln!(text, "blob of {length} bytes, n 4: {}", hex::encode(&data)).unwrap();
-        writeln!(text, "{:?}, symbols of {} bytes", shape.encoding(), segment.shape().symbol_bytes()).unwrap();
+        writeln!(text, "{:?}, symbols of {} bytes", shape.encoding(), segment.shape().symbol_bytes())
+            .unwrap();
         for axis in [Axis::Primary, Axis::Secondary] {
             for index in 0..4 {
                 let hashes = segment.hashes(axis, index);
-                writeln!(text, "{axis:?} sliver {index}: {}", hex::encode(segment.sliver(axis, index))).unwrap();
-                writeln!(text, "  source {:?} parity {:?} root {:?}", hashes.source, hashes.parity, hashes.root())
+                writeln!(text, "{axis:?} sliver {index}: {}", hex::encode(segment.sliver(axis, index)))
                     .unwrap();
+                writeln!(
+                    text,
+                    "  source {:?} parity {:?} root {:?}",
+                    hashes.source,
+                    hashes.parity,
+                    hashes.root()
+                )
+                .unwrap();
             }
         }
         writeln!(text, "commitment: {}", hex::encode(commitment.to_bytes())).unwrap();

@@ -88,6 +88,29 @@ fn the_reserve_is_for_deletes_and_compaction() {
 }
 
 #[test]
+fn what_is_not_needed_at_all_makes_room_for_copies_of_the_rest() {
+    let disk = SimulatedDisk::new(0);
+    let (store, _) = Store::open(Arc::new(disk.clone()), Box::new(MemoryIndex::default()), CONFIG).unwrap();
+    for i in 0..57 {
+        store.write(vec![put(i, 5_000)]).unwrap();
+    }
+    assert!(store.stats().unwrap().n_logs >= 3);
+    // Of the first log file some is needed, of the second nothing.
+    for i in (8..40).chain([0]) {
+        store.write(vec![Write::Delete { key: key(i) }]).unwrap();
+    }
+    disk.set_capacity(Some(store.stats().unwrap().log_bytes + 20_000));
+    let done = store.compact(u64::MAX).unwrap();
+    assert_eq!((done.removed_logs, done.copied_bytes), (1, 0));
+    let done = store.compact(u64::MAX).unwrap();
+    assert_eq!(done.removed_logs, 1);
+    assert!(done.copied_bytes >= 7 * 5_000);
+    for i in 0..57 {
+        assert_eq!(store.verify(&key(i)).is_ok(), (1..8).contains(&i) || i >= 40, "{i}");
+    }
+}
+
+#[test]
 fn deleting_large_payloads_makes_room_without_compaction() {
     let disk = SimulatedDisk::new(0);
     disk.set_capacity(Some(1_000_000));

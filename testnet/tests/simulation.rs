@@ -42,7 +42,9 @@ fn promises_hold_under_faults() {
     for fault in all_faults {
         assert!(faults.get(fault).copied().unwrap_or(0) >= 10, "{fault}: {faults:?}");
     }
-    for operation in ["read", "stored", "store refused", "stored wrongly", "proved wrong"] {
+    let n_long = operations.get("stored in segments").copied().unwrap_or(0);
+    assert!(n_long >= 3, "blobs of several segments: {n_long}");
+    for operation in ["compacted", "read", "stored", "store refused", "stored wrongly", "proved wrong"] {
         assert!(operations.get(operation).copied().unwrap_or(0) >= 10, "{operation}: {operations:?}");
     }
     eprintln!("{SEEDS} seeds; faults {faults:?}; operations {operations:?}");

@@ -115,11 +115,22 @@ pub struct StorageConfig {
     /// A log file is closed and a new one begun at this size.
     #[serde(deserialize_with = "rules::log_file_bytes")]
     pub log_file_bytes: u64,
+    /// How often to look for log files that are mostly no longer needed, if nothing was deleted.
+    #[serde(serialize_with = "humantime_serde::serialize", deserialize_with = "rules::pause")]
+    pub compact_interval: Duration,
+    /// Bytes a second that are copied out of such files to get room back; 0 turns this off.
+    pub compact_bytes_per_second: u64,
 }
 
 impl Default for StorageConfig {
     fn default() -> Self {
-        Self { dir: PathBuf::from("data"), reserve_bytes: 1 << 30, log_file_bytes: 256 << 20 }
+        Self {
+            dir: PathBuf::from("data"),
+            reserve_bytes: 1 << 30,
+            log_file_bytes: 256 << 20,
+            compact_interval: Duration::from_secs(10 * 60),
+            compact_bytes_per_second: 32 << 20,
+        }
     }
 }
 

@@ -18,6 +18,8 @@
 mod actor;
 mod mailbox;
 mod sync;
+#[cfg(test)]
+mod tests;
 
 pub use self::{
     actor::{Actor, Config},

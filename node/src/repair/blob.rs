@@ -33,6 +33,10 @@ use crate::{
     upload::{Uploads, missing_in_segment, missing_of_blob},
 };
 
+/// How often a segment is gone over in one look. The second time finds what the first one found to have rotted; a disk
+/// that rots faster than that must not keep a segment in hand for ever.
+const ROUNDS_MAX: u32 = 3;
+
 /// Recovery coefficients, computed when first needed.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Coefficients(Arc<OnceLock<Arc<RecoveryCoefficients>>>);
@@ -142,6 +146,7 @@ impl<N: Network> Context<N> {
                 // Afterwards, or whoever asks meanwhile brings them back to the cache.
                 self.commitments.forget(blob_id);
                 self.evidence.remove(&blob_id);
+                self.uploads.forget(blob_id);
                 return if dropped.is_ok() { Outcome::Whole } else { Outcome::Missing(0) };
             }
             // Not certified, or its record rotted: the registry finds it again and says so.
@@ -169,7 +174,8 @@ impl<N: Network> Context<N> {
                 tracing::info!(%blob_id, "a blob is whole again");
                 Outcome::Whole
             }
-            Ok(missing) => Outcome::Missing(missing),
+            Ok(left) if left < missing => Outcome::Regained(left),
+            Ok(left) => Outcome::Missing(left),
             Err(Halt::Inconsistent(evidence)) => match dispute::accuse(self, *evidence).await {
                 // The registry's change brings the blob back here, to be dropped.
                 Ok(true) => Outcome::Whole,
@@ -197,13 +203,23 @@ impl<N: Network> Context<N> {
     }
 
     async fn heal_segment(&self, header: &VerifiedHeader, segment: SegmentIndex) -> Result<u32, Halt> {
-        let missing = missing_in_segment(&self.membership, &self.store, header, segment);
-        if missing == 0 {
-            return Ok(0);
-        }
-        let Some(commitment) = self.commitment(header, segment).await? else { return Ok(missing) };
         let shape = header.shape().segment(segment).map_err(|_| Halt::Stopped)?;
-        Box::pin(SegmentRepair { context: self, header, segment, shape, commitment }.heal()).await
+        let missing_now = || missing_in_segment(&self.membership, &self.store, header, segment);
+        let mut missing = missing_now();
+        for _ in 0..ROUNDS_MAX {
+            if missing == 0 {
+                return Ok(0);
+            }
+            let Some(commitment) = self.commitment(header, segment).await? else { return Ok(missing) };
+            let segment_repair = SegmentRepair { context: self, header, segment, shape, commitment };
+            let left = Box::pin(segment_repair.heal()).await?;
+            // Own slivers that help are read for it; one that turns out to have rotted is missing from then on.
+            missing = missing_now();
+            if missing <= left {
+                break;
+            }
+        }
+        Ok(missing)
     }
 
     /// The commitment of a segment, from the store or else from a peer; `None` if no peer has it.

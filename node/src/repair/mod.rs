@@ -32,6 +32,8 @@ mod mailbox;
 mod scrub;
 mod segment;
 mod state;
+#[cfg(test)]
+pub(crate) mod tests;
 
 pub use self::{
     actor::{Actor, Config},

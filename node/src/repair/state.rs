@@ -14,6 +14,8 @@ pub(super) enum Outcome {
     Whole,
     /// Slivers are still missing: peers could not help.
     Missing(u32),
+    /// Slivers are still missing, fewer than before: what was regained may help with the rest.
+    Regained(u32),
     /// Slivers are missing, but a client is still sending them.
     BeingSent(u32),
 }
@@ -164,6 +166,11 @@ impl State {
                 history.failures = history.failures.saturating_add(1);
                 (missing, Some(now + pause))
             }
+            // At once: each time fewer are missing, so this comes to an end by itself.
+            Outcome::Regained(missing) => {
+                history.failures = 0;
+                (missing, Some(now))
+            }
             Outcome::BeingSent(missing) => {
                 let since = *history.deferred.get_or_insert(now);
                 // Never past the end of the time that a client has.
@@ -295,6 +302,26 @@ mod tests {
         assert_eq!(take(&mut state, now + seconds(2)), Some(A));
         state.done(now, A, Outcome::Whole);
         assert_eq!(state.missing(), 0);
+    }
+
+    #[test]
+    fn what_was_partly_repaired_is_looked_at_again_at_once() {
+        let mut state = state(10);
+        state.hint(seconds(0), A);
+        let mut now = seconds(0);
+        for pause in [1, 2, 4] {
+            assert_eq!(take(&mut state, now), Some(A));
+            state.done(now, A, Outcome::Missing(3));
+            now += seconds(pause);
+        }
+        assert_eq!(take(&mut state, now), Some(A));
+        state.hint(now, B);
+        state.done(now + seconds(1), A, Outcome::Regained(2));
+        assert_eq!((state.missing(), state.n_failing), (2, 0));
+        assert_eq!(take(&mut state, now + seconds(1)), Some(B), "those who waited come first");
+        assert_eq!(take(&mut state, now + seconds(1)), Some(A));
+        state.done(now + seconds(1), A, Outcome::Missing(2));
+        assert_eq!(state.next_due(), Some(now + seconds(2)), "its failures were forgotten");
     }
 
     #[test]

@@ -80,7 +80,10 @@ impl<N: Network> Actor<N> {
             }
             Inbound::Gossip { verdict, .. } => verdict.ignore(),
             Inbound::Connected(peer) => tracing::debug!(%peer, "a peer connected"),
-            Inbound::Disconnected(peer) => tracing::debug!(%peer, "a peer disconnected"),
+            Inbound::Disconnected(peer) => {
+                tracing::debug!(%peer, "a peer disconnected");
+                self.handler.peer_left(peer);
+            }
         }
     }
 

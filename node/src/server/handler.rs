@@ -85,6 +85,11 @@ impl<N: Network> Handler<N> {
         self.membership.committee.index_of(&peer).is_some()
     }
 
+    /// A peer is no longer connected.
+    pub(super) fn peer_left(&self, peer: PeerId) {
+        self.uploads.peer_left(peer);
+    }
+
     pub(super) const fn registry(&self) -> &Registry {
         &self.registry
     }

@@ -1,15 +1,20 @@
-//! The shell around the store's writes: takes what waits, writes it as one group, answers all.
+//! The shell around the store's writes: takes what waits, writes it as one group, answers all. Has log files compacted
+//! when [`Schedule`] says so.
 
-use std::sync::Arc;
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use protocol::planted::{Bug, is_planted};
-use storage::{ReadError, Store, Write, WriteError};
-use tokio::sync::{mpsc, oneshot};
+use storage::{Compaction, ReadError, Store, Write, WriteError};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    blocking::Blocking,
+    blocking::{Blocking, Gone},
     mailbox::{Counters, SliverStore, StoreWriteError},
+    schedule::{STEP_BYTES, Schedule},
 };
 
 /// Tuning of the sliver store.
@@ -21,12 +26,39 @@ pub struct Config {
     pub group_records: usize,
     /// Bytes written as one group, at most.
     pub group_bytes: usize,
+    /// How room is got back from log files.
+    pub compact: CompactConfig,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        // Groups of 8 MiB reach the disk's own rate (measured); more would only hold up those who wait.
-        Self { mailbox_capacity: 64, group_records: 64, group_bytes: 8 << 20 }
+        Self {
+            mailbox_capacity: 64,
+            // Groups of 8 MiB reach the disk's own rate (measured); more would only hold up those who wait.
+            group_records: 64,
+            group_bytes: 8 << 20,
+            compact: CompactConfig::default(),
+        }
+    }
+}
+
+/// Tuning of compaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CompactConfig {
+    /// How often to look for log files that are mostly no longer needed, if nothing was deleted.
+    pub interval: Duration,
+    /// Bytes a second that are copied out of such files; 0 turns compaction off.
+    pub bytes_per_second: u64,
+}
+
+impl Default for CompactConfig {
+    fn default() -> Self {
+        Self {
+            // Looking costs a sum over the files; what was deleted is looked at sooner.
+            interval: Duration::from_secs(10 * 60),
+            // A fifth of what a plain disk writes: users keep most of it, and a terabyte is gone over in half a day.
+            bytes_per_second: 32 << 20,
+        }
     }
 }
 
@@ -62,6 +94,20 @@ pub struct Actor {
     /// Taken from the inbox, and not of the same group as what was before it.
     next: Option<WriteRequest>,
     counters: Arc<Counters>,
+    start: Instant,
+    schedule: Schedule,
+    /// The step of compaction that is under way; writes go on beside it.
+    compacting: Option<Compacting>,
+}
+
+type Compacting = Pin<Box<dyn Future<Output = Result<Result<Compaction, WriteError>, Gone>> + Send>>;
+
+/// What to do next.
+enum Next {
+    Stop,
+    Write(WriteRequest),
+    Compact,
+    Compacted(Result<Result<Compaction, WriteError>, Gone>),
 }
 
 impl std::fmt::Debug for Actor {
@@ -87,22 +133,33 @@ impl Actor {
         let counters = Arc::new(Counters::of(&records)?);
         let store =
             SliverStore::new(sender, Arc::clone(&records), blocking.clone(), n_shards, Arc::clone(&counters));
-        Ok((Self { config, records, blocking, inbox, next: None, counters }, store))
+        let actor = Self {
+            config,
+            records,
+            blocking,
+            inbox,
+            next: None,
+            counters,
+            start: Instant::now(),
+            schedule: Schedule::new(config.compact),
+            compacting: None,
+        };
+        Ok((actor, store))
     }
 
     /// Runs until `stop` is cancelled or every handle is dropped; what waits then is still written.
     pub async fn run(mut self, stop: CancellationToken) {
         loop {
-            let first = match self.next.take() {
-                Some(next) => Some(next),
-                None => tokio::select! {
-                    biased;
-                    () = stop.cancelled() => break,
-                    request = self.inbox.recv() => request,
-                },
+            let lives = match self.next(&stop).await {
+                Next::Stop => break,
+                Next::Write(first) => self.write_group(first).await,
+                Next::Compact => {
+                    self.compact();
+                    true
+                }
+                Next::Compacted(result) => self.compacted(result),
             };
-            let Some(first) = first else { break };
-            if !self.write_group(first).await {
+            if !lives {
                 return;
             }
         }
@@ -112,6 +169,58 @@ impl Actor {
                 return;
             }
         }
+    }
+
+    async fn next(&mut self, stop: &CancellationToken) -> Next {
+        if let Some(next) = self.next.take() {
+            return Next::Write(next);
+        }
+        let due = self.schedule.due().filter(|_| self.compacting.is_none());
+        if due.is_some() && self.schedule.is_overdue(self.start.elapsed()) && !stop.is_cancelled() {
+            return Next::Compact;
+        }
+        let due_at = due.map_or(self.start, |due| self.start + due);
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => Next::Stop,
+            result = compacted(&mut self.compacting), if self.compacting.is_some() => {
+                self.compacting = None;
+                Next::Compacted(result)
+            }
+            request = self.inbox.recv() => request.map_or(Next::Stop, Next::Write),
+            () = tokio::time::sleep_until(due_at), if due.is_some() => Next::Compact,
+        }
+    }
+
+    /// Begins a step of compaction.
+    fn compact(&mut self) {
+        let (store, blocking) = (Arc::clone(&self.records), self.blocking.clone());
+        let step = move || store.compact(STEP_BYTES);
+        self.compacting = Some(Box::pin(async move { blocking.run(step).await }));
+    }
+
+    /// Books a step of compaction. False if the store can no longer be written.
+    fn compacted(&mut self, result: Result<Result<Compaction, WriteError>, Gone>) -> bool {
+        let now = self.start.elapsed();
+        match result {
+            Ok(Ok(step)) => {
+                if step.removed_logs > 0 {
+                    let Compaction { copied_bytes, removed_bytes, removed_logs, .. } = step;
+                    tracing::info!(copied_bytes, removed_bytes, removed_logs, "log files were compacted");
+                }
+                self.schedule.done(now, Some(step));
+            }
+            Ok(Err(error @ WriteError::Full { .. })) => {
+                tracing::warn!(%error, "no room to compact log files");
+                self.schedule.done(now, None);
+            }
+            Ok(Err(error)) => {
+                tracing::error!(%error, "the store cannot be compacted; the node stops, restart it");
+                return false;
+            }
+            Err(Gone) => return false,
+        }
+        true
     }
 
     /// Takes what may be written together with `first`.
@@ -148,6 +257,7 @@ impl Actor {
         let store = Arc::clone(&self.records);
         let counters = Arc::clone(&self.counters);
         let n_requests = requests.len();
+        let deletes = requests.iter().flatten().any(|record| matches!(record, Write::Delete { .. }));
         let write = move || {
             if only_if.is_some_and(|only_if| !only_if(&store)) {
                 return Ok(vec![Ok(()); n_requests]);
@@ -162,11 +272,25 @@ impl Actor {
             }
             Err(_) => (vec![Err(StoreWriteError::Failed); n_requests], false),
         };
+        let now = self.start.elapsed();
+        if deletes {
+            self.schedule.deleted(now);
+        }
+        if answers.contains(&Err(StoreWriteError::Full)) {
+            self.schedule.refused(now);
+        }
         for (reply, answer) in replies.into_iter().zip(answers) {
             // A caller that went away is not an error.
             let _ = reply.send(answer);
         }
         lives
+    }
+}
+
+async fn compacted(compacting: &mut Option<Compacting>) -> Result<Result<Compaction, WriteError>, Gone> {
+    match compacting {
+        Some(compacting) => compacting.await,
+        None => std::future::pending().await,
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  put --> [bounded mailbox] --> actor: takes what waits, writes it as one group, syncs, answers all
+//!                                       | when nothing waits: compacts log files, a step at a time
 //!  read, scan ------------------> a blocking pool, beside the writes
 //! ```
 //!
@@ -17,11 +18,12 @@ mod actor;
 mod blocking;
 mod keys;
 mod mailbox;
+mod schedule;
 #[cfg(test)]
 pub(crate) mod tests;
 
 pub use self::{
-    actor::{Actor, Config},
+    actor::{Actor, CompactConfig, Config},
     blocking::Blocking,
     mailbox::{Counts, HeldSliver, SliverStore, StoreReadError, StoreWriteError, sliver_in_image},
 };

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use protocol::{
-    PeerId,
+    BlobId, PeerId,
     message::{RANGE_BYTES_MAX, SliverAt},
 };
 
@@ -134,19 +134,44 @@ impl Assemblies {
         }
     }
 
-    fn forget_idle(&mut self, now: Duration) {
+    /// Forgets what got nothing for too long.
+    pub(super) fn forget_idle(&mut self, now: Duration) {
+        let idle_max = self.idle_max;
         // Parts are taken in another order than their times were: `now` may be a little before the last touch.
-        let is_idle = |assembly: &Assembly| now.saturating_sub(assembly.touched) > self.idle_max;
-        let idle: Vec<_> =
-            self.slivers.iter().filter(|(_, assembly)| is_idle(assembly)).map(|(key, _)| *key).collect();
-        for key in idle {
+        self.forget(|_, assembly| now.saturating_sub(assembly.touched) > idle_max);
+    }
+
+    /// Forgets what a peer was sending: it has gone.
+    pub(super) fn forget_peer(&mut self, peer: PeerId) {
+        self.forget(|_, assembly| assembly.from == peer);
+    }
+
+    /// Forgets what was being sent of a blob: it is no longer taken.
+    pub(super) fn forget_blob(&mut self, blob_id: BlobId) {
+        self.forget(|at, _| at.blob_id == blob_id);
+    }
+
+    /// Forgets a sliver, whoever was sending it: it is on the disk by now.
+    pub(super) fn forget_sliver(&mut self, sliver: SliverAt) {
+        self.forget(|at, _| *at == sliver);
+    }
+
+    /// There are a few hundred at most, since only slivers of several parts are ever in the making.
+    fn forget(&mut self, is_over: impl Fn(&SliverAt, &Assembly) -> bool) {
+        let over: Vec<_> = self
+            .slivers
+            .iter()
+            .filter(|((_, at), assembly)| is_over(at, assembly))
+            .map(|(key, _)| *key)
+            .collect();
+        for key in over {
             if let Some(assembly) = self.slivers.remove(&key) {
                 self.release(assembly.from, assembly.buffer.len());
             }
         }
     }
 
-    /// Bytes of all slivers in the making.
+    /// Bytes of all slivers in the making, and of those that are whole and not yet released.
     #[cfg(test)]
     pub(super) const fn bytes(&self) -> usize {
         self.bytes
@@ -155,7 +180,7 @@ impl Assemblies {
 
 #[cfg(test)]
 mod tests {
-    use protocol::{BlobId, SegmentIndex, SliverPairIndex, encoding::Axis};
+    use protocol::{SegmentIndex, SliverPairIndex, encoding::Axis};
 
     use super::*;
 
@@ -256,6 +281,34 @@ mod tests {
             Ok(None),
             "the first sliver got nothing new for 41 s"
         );
+    }
+
+    #[test]
+    fn what_is_over_gives_its_room_back() {
+        let (other, elsewhere) = (PeerId([2; 32]), BlobId([8; 32]));
+        let filled = || {
+            let mut assemblies = Assemblies::new(10 * LEN, Duration::from_secs(30));
+            for (peer, segment) in [(PEER, 0), (PEER, 1), (other, 0)] {
+                assert_eq!(take(&mut assemblies, 0, peer, segment, 0), Ok(None));
+            }
+            let at = SliverAt { blob_id: elsewhere, ..at(0) };
+            let (offset, bytes) = part(0);
+            let taken = assemblies.part(Duration::ZERO, (other, at), LEN, (offset, &bytes));
+            assert_eq!((taken, assemblies.bytes()), (Ok(None), 4 * LEN));
+            assemblies
+        };
+        let left = |forget: fn(&mut Assemblies)| {
+            let mut assemblies = filled();
+            forget(&mut assemblies);
+            let of_peers: usize = assemblies.bytes_of.values().sum();
+            assert_eq!(of_peers, assemblies.bytes());
+            assemblies.bytes() / LEN
+        };
+        assert_eq!(left(|assemblies| assemblies.forget_peer(PEER)), 2);
+        assert_eq!(left(|assemblies| assemblies.forget_blob(BlobId([9; 32]))), 1);
+        assert_eq!(left(|assemblies| assemblies.forget_sliver(at(0))), 2, "whoever was sending it");
+        assert_eq!(left(|assemblies| assemblies.forget_idle(Duration::from_secs(30))), 4);
+        assert_eq!(left(|assemblies| assemblies.forget_idle(Duration::from_secs(31))), 0);
     }
 
     #[test]

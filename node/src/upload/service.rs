@@ -199,17 +199,14 @@ impl Uploads {
         }
         self.touch(at.blob_id)?;
         if inner.store.has_sliver(&at) {
+            // Repair or another client was faster: nobody's parts of it are needed any more.
+            self.assemblies().forget_sliver(at);
             return Ok(());
         }
         let offset = usize::try_from(offset).map_err(|_| Refusal::Malformed)?;
         let len = shape.sliver_bytes(at.axis);
         let now = inner.start.elapsed();
-        let whole = inner.assemblies.lock().unwrap_or_else(PoisonError::into_inner).part(
-            now,
-            (from, at),
-            len,
-            (offset, &part),
-        );
+        let whole = self.assemblies().part(now, (from, at), len, (offset, &part));
         let Whole { sliver, reserved } = match whole {
             Ok(Some(whole)) => whole,
             Ok(None) => return Ok(()),
@@ -222,7 +219,35 @@ impl Uploads {
             return Err(Refusal::Invalid);
         }
         let (parity, sliver) = self.check(at, &commitment, shape, sliver).await?;
-        inner.store.put_sliver(at, parity, &sliver).await.map_err(refusal_of_write)
+        inner.store.put_sliver(at, parity, &sliver).await.map_err(refusal_of_write)?;
+        self.assemblies().forget_sliver(at);
+        Ok(())
+    }
+
+    fn assemblies(&self) -> MutexGuard<'_, Assemblies> {
+        self.0.assemblies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A peer has gone: what it was sending gives its room back. What it sends when it comes back begins anew; a sliver
+    /// that stays incomplete is told when the peer asks for a confirmation.
+    pub(crate) fn peer_left(&self, peer: PeerId) {
+        self.assemblies().forget_peer(peer);
+    }
+
+    /// A blob is no longer taken: what was being sent of it gives its room back.
+    pub(crate) fn forget(&self, blob_id: BlobId) {
+        self.assemblies().forget_blob(blob_id);
+    }
+
+    /// Gives back the room of slivers of which nothing came for too long. Without this, they would keep it until
+    /// somebody else wants it.
+    pub(super) fn drop_idle(&self) {
+        self.assemblies().forget_idle(self.0.start.elapsed());
+    }
+
+    /// How often to look for slivers of which nothing came for too long.
+    pub(super) fn idle_interval(&self) -> Duration {
+        self.0.config.idle_max
     }
 
     /// Checks a sliver in full: extends it and compares its root.
@@ -293,6 +318,12 @@ impl Uploads {
     pub fn untouched_for(&self, blob_id: &BlobId) -> Option<Duration> {
         let touched = self.pending().touched(blob_id)?;
         Some(self.0.start.elapsed().saturating_sub(touched))
+    }
+
+    /// Bytes of slivers in the making.
+    #[cfg(test)]
+    pub(super) fn bytes_in_the_making(&self) -> usize {
+        self.assemblies().bytes()
     }
 
     /// Pause between looks for what is stale: it goes away within an eighth of its time more.
@@ -372,6 +403,7 @@ impl Uploads {
         }
         inner.store.drop_blob(blob_id, inner.membership.shards()).await?;
         inner.commitments.forget(blob_id);
+        self.forget(blob_id);
         Ok(Fate::Dropped)
     }
 }

@@ -1,4 +1,4 @@
-//! Drops, from time to time, what came for blobs that were never certified.
+//! Drops, from time to time, what came for blobs that were never certified, and slivers that were never finished.
 
 use tokio_util::sync::CancellationToken;
 
@@ -31,10 +31,17 @@ impl StaleUploads {
                 }
             }
         };
+        let idling = async {
+            loop {
+                tokio::time::sleep(self.0.idle_interval()).await;
+                self.0.drop_idle();
+            }
+        };
         tokio::select! {
             biased;
             () = stop.cancelled() => {}
             () = sweeping => {}
+            () = idling => {}
         }
     }
 }

@@ -29,7 +29,8 @@ impl Store {
     /// about `budget` bytes were copied; what remains is done by the next call. Reads and writes go on meanwhile.
     ///
     /// # Errors
-    /// [`WriteError::Full`] if there is no room for the copies, and those of [`Store::write`].
+    /// [`WriteError::Full`] if there is no room for the copies and no file could be removed without, and those of
+    /// [`Store::write`].
     pub fn compact(&self, budget: u64) -> Result<Compaction, WriteError> {
         let _one_at_a_time = self.compacting.lock().unwrap_or_else(PoisonError::into_inner);
         let mut done = Compaction::default();
@@ -44,16 +45,21 @@ impl Store {
             .filter(|(log, usage)| *log < active && is_worth_it(usage))
             .map(|(log, _)| log)
             .collect();
+        let mut full = None;
         for number in candidates {
             if done.copied_bytes >= budget {
                 break;
             }
-            self.compact_log(number, budget, &mut done)?;
+            match self.compact_log(number, budget, &mut done) {
+                // What a later one gives back, which may need no copies at all, is room for this one.
+                Err(error @ WriteError::Full { .. }) => full = Some(error),
+                result => result?,
+            }
         }
         if done.removed_logs > 0 {
             self.forget_tombstones()?;
         }
-        Ok(done)
+        full.filter(|_| done.removed_logs == 0).map_or(Ok(done), Err)
     }
 
     /// Copies what is needed of one log file and, if that was all of it, removes the file.

@@ -10,7 +10,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use protocol::{
     PeerId,
-    message::{BlobStatus, Refusal, Response},
+    message::{BlobStatus, Refusal, Request, Response, decode_page, encode_page},
 };
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
@@ -28,7 +28,12 @@ pub enum Behaviour {
     Liar,
     /// That it knows of nothing, as often as not.
     Denier,
+    /// The truth; but it lists its records one by one, each after [`LISTING_PAUSE`].
+    Lister,
 }
+
+/// How long a [`Behaviour::Lister`] takes for a record.
+pub const LISTING_PAUSE: Duration = Duration::from_secs(1);
 
 /// What is known of the peers of a simulation: who is faulty, and who was blamed.
 #[derive(Clone, Debug)]
@@ -94,12 +99,17 @@ impl Peers {
     /// What a faulty peer answers instead.
     fn tamper(&self, behaviour: Behaviour, answer: Frame) -> Frame {
         let mut inner = self.lock();
-        if inner.rng.random_bool(0.5) {
+        if behaviour != Behaviour::Lister && inner.rng.random_bool(0.5) {
             return answer;
         }
         inner.tampered += 1;
         match behaviour {
             Behaviour::Mute => answer,
+            Behaviour::Lister => {
+                let mut page = decode_page(&answer.payload).unwrap_or_default();
+                page.truncate(1);
+                Frame::new(answer.header, encode_page(&page))
+            }
             Behaviour::Liar if answer.payload.is_empty() => {
                 let mut header = BytesMut::from(&answer.header[..]);
                 flip(&mut inner.rng, &mut header);
@@ -161,7 +171,15 @@ impl Network for Watched {
                 tokio::time::sleep(timeout).await;
                 Err(RequestError::Timeout)
             }
+            Some(Behaviour::Lister)
+                if !matches!(Request::from_bytes(&request.header), Ok(Request::ListRecords { .. })) =>
+            {
+                self.network.request(to, channel, request, timeout).await
+            }
             Some(behaviour) => {
+                if behaviour == Behaviour::Lister {
+                    tokio::time::sleep(LISTING_PAUSE).await;
+                }
                 let answer = self.network.request(to, channel, request, timeout).await?;
                 Ok(self.peers.tamper(behaviour, answer))
             }

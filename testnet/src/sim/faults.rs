@@ -43,6 +43,7 @@ impl Faults {
                     Behaviour::Mute => "mute",
                     Behaviour::Liar => "liar",
                     Behaviour::Denier => "denier",
+                    Behaviour::Lister => "lister",
                 });
             }
         }

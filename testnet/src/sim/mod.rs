@@ -11,7 +11,7 @@
 //! A run has a chaos phase, in which only safety counts, then everything is healed and liveness counts too. The same
 //! seed gives the same run, delivery by delivery; a failure prints the command that repeats it.
 //!
-//! Read [`run`] first: it is one run from beginning to end.
+//! Read [`mod@run`] first: it is one run from beginning to end. [`tell`] is for single stories, written out step by step.
 
 mod byzantine;
 mod faults;
@@ -19,15 +19,17 @@ mod model;
 mod oracle;
 mod plan;
 mod run;
+mod story;
 mod workload;
 mod world;
 mod writer;
 
 pub use self::{
-    byzantine::{Behaviour, Peers, Watched},
+    byzantine::{Behaviour, LISTING_PAUSE, Peers, Watched},
     model::{Model, Violation},
     plan::Plan,
     run::{Outcome, run, run_many, run_seed},
-    world::{SimClient, World},
+    story::{PartialUpload, Story, tell},
+    world::{PENDING_TTL, SimClient, World},
     writer::WrongWriter,
 };

@@ -11,22 +11,38 @@ use protocol::{
     quorum::{max_faulty, quorum},
 };
 use rand::seq::SliceRandom as _;
-use storage::Store;
+use storage::{Store, disk::Disk as _};
 use swarm::Offence;
 use tokio::time::Instant;
 
 use super::{
+    model::Acknowledged,
     workload::User,
     world::{World, durable_image},
 };
 
-/// The slivers of a one-segment blob of `length` bytes that a node owes.
-fn owed(world: &World, (blob_id, length): (BlobId, usize), node: NodeIndex) -> Vec<SliverAt> {
-    let (committee, segment) = (world.committee(), SegmentIndex(0));
-    let length = u64::try_from(length).expect("a small blob");
-    let shape = BlobShape::new(committee.n_shards(), length).and_then(|shape| shape.segment(segment));
-    let slivers = committee.slivers_of(node, (blob_id, segment), shape.expect("a small blob"));
+/// Name of the log file that every store begins with.
+const FIRST_LOG: &str = "0000000001.log";
+
+/// The slivers of a blob that a node owes.
+fn owed(world: &World, blob_id: BlobId, shape: &BlobShape, node: NodeIndex) -> Vec<SliverAt> {
+    shape.segments().flat_map(|segment| owed_of_segment(world, (blob_id, segment), shape, node)).collect()
+}
+
+fn owed_of_segment(
+    world: &World,
+    (blob_id, segment): (BlobId, SegmentIndex),
+    shape: &BlobShape,
+    node: NodeIndex,
+) -> Vec<SliverAt> {
+    let shape = shape.segment(segment).expect("a segment of the blob");
+    let slivers = world.committee().slivers_of(node, (blob_id, segment), shape);
     slivers.map(|(pair, axis)| SliverAt { blob_id, segment, pair, axis }).collect()
+}
+
+fn shape_of(world: &World, data: &[u8]) -> BlobShape {
+    let length = u64::try_from(data.len()).expect("a blob in memory");
+    BlobShape::new(world.committee().n_shards(), length).expect("a blob in memory")
 }
 
 fn holds(world: &World, image: &Store, at: &SliverAt) -> bool {
@@ -36,9 +52,13 @@ fn holds(world: &World, image: &Store, at: &SliverAt) -> bool {
 /// D2: a certificate has the weight of a quorum, by a count of its own, and those who signed it and are honest hold
 /// durably what they vouched for.
 pub(super) fn certificate_is_backed(world: &World, blob_id: BlobId) {
-    let acknowledged =
-        world.model().acknowledged.get(&blob_id).map(|blob| (blob.signers.clone(), blob.data.len()));
-    let Some((signers, length)) = acknowledged.filter(|(signers, _)| !signers.is_empty()) else { return };
+    let Some(Acknowledged { data, signers }) = world.model().acknowledged.get(&blob_id).cloned() else {
+        return;
+    };
+    if signers.is_empty() {
+        return;
+    }
+    let shape = shape_of(world, &data);
     let n = world.committee().n_shards();
     let weight: usize = signers.iter().map(|signer| world.committee().shards(*signer).len()).sum();
     world.model().check("D2", 3 * weight > 2 * usize::from(n) && weight >= usize::from(quorum(n)), || {
@@ -52,7 +72,8 @@ pub(super) fn certificate_is_backed(world: &World, blob_id: BlobId) {
             world.model().violation("D4", format!("node {signer}: the durable image does not open"));
             continue;
         };
-        let missing = owed(world, (blob_id, length), signer).iter().filter(|at| !holds(world, &image, at)).count();
+        let missing =
+            owed(world, blob_id, &shape, signer).iter().filter(|at| !holds(world, &image, at)).count();
         world.model().check("D2", missing == 0, || {
             format!("node {signer} vouched for {blob_id} and lacks {missing} slivers on disk")
         });
@@ -114,8 +135,7 @@ async fn lacks(world: &World, node: NodeIndex) -> Option<String> {
         return Some("a record of it cannot be read".to_owned());
     };
     for header in headers {
-        let length = usize::try_from(header.shape().length()).expect("a small blob");
-        let owed = owed(world, (header.blob_id(), length), node);
+        let owed = owed(world, header.blob_id(), header.shape(), node);
         let missing = owed.iter().filter(|at| !handles.store.has_sliver(at)).count();
         if missing > 0 {
             return Some(format!("{missing} slivers of {}", header.blob_id()));
@@ -173,22 +193,36 @@ pub(super) fn slivers_are_the_encoders(world: &World) {
     let images: Vec<_> =
         world.all().into_iter().map(|node| (node, durable_image(&world.disk(node)))).collect();
     for (blob_id, data) in acknowledged {
-        let length = u64::try_from(data.len()).expect("a small blob");
-        let shape = BlobShape::new(n, length).expect("a small blob");
-        let segment = encoder.encode(shape.segment(SegmentIndex(0)).expect("a small blob"), &data);
-        for (node, image) in &images {
-            let Some(image) = image else {
-                world.model().violation("D4", format!("node {node}: the durable image does not open"));
-                continue;
-            };
-            for at in owed(world, (blob_id, data.len()), *node) {
-                let stored = sliver_in_image(image, n, &at);
-                let is_right = stored.as_deref() == Some(segment.sliver_of_pair(at.axis, at.pair));
-                world.model().check("D6", is_right, || {
-                    let what = if stored.is_some() { "another sliver" } else { "nothing" };
-                    format!("node {node} holds {what} for pair {} {:?} of {blob_id}", at.pair, at.axis)
-                });
+        let shape = shape_of(world, &data);
+        for index in shape.segments() {
+            let range = shape.range(index).expect("a segment of the blob");
+            let range = [range.start, range.end].map(|at| usize::try_from(at).expect("a blob in memory"));
+            let segment_shape = shape.segment(index).expect("a segment of the blob");
+            let segment = encoder.encode(segment_shape, &data[range[0]..range[1]]);
+            for (node, image) in &images {
+                let Some(image) = image else {
+                    world.model().violation("D4", format!("node {node}: the durable image does not open"));
+                    continue;
+                };
+                for at in owed_of_segment(world, (blob_id, index), &shape, *node) {
+                    let stored = sliver_in_image(image, n, &at);
+                    let is_right = stored.as_deref() == Some(segment.sliver_of_pair(at.axis, at.pair));
+                    world.model().check("D6", is_right, || {
+                        let what = if stored.is_some() { "another sliver" } else { "nothing" };
+                        format!("node {node} holds {what} for {at:?}")
+                    });
+                }
             }
+        }
+    }
+}
+
+/// Counts the nodes whose first log file was compacted away: names begin at one and are never used again.
+pub(super) fn count_compacted(world: &World) {
+    for node in world.all() {
+        let names = world.disk(node).list().unwrap_or_default();
+        if names.iter().min().is_some_and(|first| *first != FIRST_LOG) {
+            world.model().operation("compacted");
         }
     }
 }
@@ -232,5 +266,52 @@ pub(super) async fn what_is_listed_is_readable(world: &World, user: &User) {
         // Certified although its writer was not told so: as good as any other.
         let result = user.client.read(blob_id, Vec::new(), super::workload::silent()).await;
         world.model().check("H1", result.is_ok(), || format!("{blob_id} is listed and cannot be read"));
+    }
+}
+
+/// H5: within `limit`, every node that runs knows that a blob is invalid. False if not.
+pub(super) async fn becomes_invalid(world: &World, blob_id: BlobId, limit: Duration) -> bool {
+    let start = Instant::now();
+    loop {
+        let mut unaware = Vec::new();
+        for node in world.running() {
+            let Some(handles) = world.handles(node) else { continue };
+            if !matches!(handles.registry.status(blob_id).await, Ok(BlobStatus::Invalid(_))) {
+                unaware.push(node);
+            }
+        }
+        if unaware.is_empty() {
+            return true;
+        }
+        if start.elapsed() > limit {
+            let detail = format!("nodes {unaware:?} do not know that {blob_id} is invalid");
+            world.model().violation("H5", detail);
+            return false;
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+/// H5: within `limit`, no node that runs keeps anything of an invalid blob of one segment.
+pub(super) async fn is_let_go(world: &World, blob_id: BlobId, limit: Duration) {
+    let start = Instant::now();
+    // Only coded blobs can be encoded wrongly; how long this one is makes no difference to who owes what.
+    let n = world.committee().n_shards();
+    let coded = BlobShape::new(n, 65 * u64::from(n)).expect("a small blob");
+    loop {
+        let keeping = world.running().into_iter().find(|node| {
+            let owed = owed(world, blob_id, &coded, *node);
+            let keeps = |handles: &node::node::Handles| owed.iter().any(|at| handles.store.has_sliver(at));
+            world.handles(*node).is_some_and(keeps)
+        });
+        match keeping {
+            None => return,
+            Some(node) if start.elapsed() > limit => {
+                let detail = format!("node {node} keeps slivers of the invalid {blob_id}");
+                world.model().violation("H5", detail);
+                return;
+            }
+            Some(_) => tokio::time::sleep(Duration::from_millis(500)).await,
+        }
     }
 }

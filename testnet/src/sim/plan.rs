@@ -2,8 +2,12 @@
 
 use std::time::Duration;
 
+use protocol::{SegmentIndex, encoding::BlobShape};
 use rand::{Rng as _, SeedableRng as _, seq::IndexedRandom as _};
 use rand_chacha::ChaCha8Rng;
+
+/// More bytes than a segment has on any network.
+const LONG: u64 = 1 << 32;
 
 /// The options of one run.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,6 +44,8 @@ pub struct Plan {
     pub byzantine: bool,
     /// A writer encodes wrongly.
     pub wrong_writer: bool,
+    /// The first blob of each client takes two segments.
+    pub long_blobs: bool,
 }
 
 impl Plan {
@@ -67,7 +73,16 @@ impl Plan {
             full_disks: rng.random_bool(0.2),
             byzantine: rng.random_bool(0.4),
             wrong_writer: rng.random_bool(0.15),
+            // A segment is 8 MiB, which costs a second rather than milliseconds, and more with more shards.
+            long_blobs: rng.random_bool(0.12) && n_shards <= 20,
         }
+    }
+
+    /// Bytes of a full segment.
+    pub(super) fn segment_bytes(&self) -> usize {
+        let shape = BlobShape::new(self.n_shards, LONG).expect("not too long");
+        let first = shape.range(SegmentIndex(0)).expect("there is a first segment");
+        usize::try_from(first.end).expect("a segment fits in memory")
     }
 
     /// A run in which nothing goes wrong, to set options on.
@@ -90,6 +105,7 @@ impl Plan {
             full_disks: false,
             byzantine: false,
             wrong_writer: false,
+            long_blobs: false,
         }
     }
 }

@@ -12,7 +12,7 @@ use std::{
 use node::{client::ReadError, exchange::ExchangeError};
 use protocol::{
     BlobId, NodeIndex,
-    message::{BlobStatus, Refusal, Response},
+    message::{Refusal, Response},
     quorum::max_faulty,
 };
 use rand::Rng as _;
@@ -29,13 +29,13 @@ use super::{
 };
 
 /// Time within which every node is whole again after everything was healed. Source: `docs/TESTING.md`, D3.
-const WHOLE_MAX: Duration = Duration::from_secs(60);
+pub(super) const WHOLE_MAX: Duration = Duration::from_secs(60);
 /// Time within which operations end after everything was healed.
-const PENDING_MAX: Duration = Duration::from_secs(120);
+pub(super) const PENDING_MAX: Duration = Duration::from_secs(120);
 /// Time within which a store succeeds once every node is up and can be reached.
 const PROGRESS_MAX: Duration = Duration::from_secs(30);
 /// Acknowledgements that may wait to be looked at.
-const ACKNOWLEDGEMENTS: usize = 64;
+pub(super) const ACKNOWLEDGEMENTS: usize = 64;
 
 /// How a run went.
 #[derive(Clone, Debug)]
@@ -103,12 +103,17 @@ pub fn run_many<T: Send>(
 /// If no runtime can be made, or a node does not start on what its disk holds.
 #[must_use]
 pub fn run(plan: Plan) -> Outcome {
+    simulate(Box::pin(drive(plan)))
+}
+
+/// Runs something on one thread under a paused clock.
+pub(super) fn simulate<T>(simulation: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
         .expect("a runtime without I/O needs nothing of the system");
-    runtime.block_on(Box::pin(drive(plan)))
+    runtime.block_on(simulation)
 }
 
 async fn drive(plan: Plan) -> Outcome {
@@ -121,6 +126,7 @@ async fn drive(plan: Plan) -> Outcome {
     if plan.wrong_writer {
         Box::pin(wrong_writer_is_caught(&mut world)).await;
     }
+    oracle::count_compacted(&world);
     let trace = world.simulation.trace();
     let mut model = world.model();
     Outcome {
@@ -289,23 +295,8 @@ async fn wrong_writer_is_caught(world: &mut World) {
         return;
     }
     world.model().operation("stored wrongly");
-    let end = Instant::now() + WHOLE_MAX;
-    loop {
-        let mut knowing = 0;
-        for node in world.all() {
-            let Some(handles) = world.handles(node) else { continue };
-            knowing +=
-                usize::from(matches!(handles.registry.status(blob_id).await, Ok(BlobStatus::Invalid(_))));
-        }
-        if knowing == world.all().len() {
-            break;
-        }
-        if Instant::now() > end {
-            let detail = format!("only {knowing} nodes know that {blob_id} is invalid");
-            world.model().violation("H5", detail);
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(500)).await;
+    if !oracle::becomes_invalid(world, blob_id, WHOLE_MAX).await {
+        return;
     }
     let read = client.read(blob_id, Vec::new(), silent()).await;
     world.model().check("H5", matches!(read, Err(ReadError::Invalid)), || {

@@ -40,12 +40,23 @@ impl User {
     /// Stores and reads through the chaos.
     pub(super) async fn work(mut self, plan: Plan) -> Self {
         let pause = plan.chaos / u32::from(plan.stores_per_client).max(1);
-        for _ in 0..plan.stores_per_client {
+        for round in 0..plan.stores_per_client {
             let wait = self.rng.random_range(Duration::ZERO..pause);
             tokio::time::sleep(wait).await;
-            let data = self.blob(plan.blob_bytes_max);
+            let mut data = self.blob(plan.blob_bytes_max);
+            let is_long = plan.long_blobs && round == 0;
+            if is_long {
+                let mut long = vec![0; plan.segment_bytes()];
+                self.rng.fill_bytes(&mut long);
+                long.extend_from_slice(&data);
+                long.push(0);
+                data = Arc::new(long);
+            }
             // Chaos explains a refusal; what is said after an acknowledgement is looked at.
-            let _refused = self.store(&data).await;
+            let stored = self.store(&data).await;
+            if is_long && stored.is_ok() {
+                self.model().operation("stored in segments");
+            }
             self.read_some().await;
         }
         self

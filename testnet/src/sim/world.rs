@@ -12,7 +12,7 @@ use node::{
     node::{Handles, Parts, Settings},
     registry::SyncConfig,
     repair::ScrubConfig,
-    sliver_store::Blocking,
+    sliver_store::{self, Blocking, CompactConfig},
     supervisor::Supervisor,
 };
 use protocol::{
@@ -37,6 +37,9 @@ use super::{
 
 /// How long an actor of a simulated node may take to stop.
 const STOP_GRACE: Duration = Duration::from_secs(5);
+
+/// How long simulated nodes keep part of a blob that is not certified.
+pub const PENDING_TTL: Duration = Duration::from_secs(60);
 
 /// A client of a simulation.
 pub type SimClient = Client<Watched>;
@@ -376,22 +379,32 @@ fn link(plan: &Plan) -> Link {
     }
 }
 
-/// Log files are small, so that runs see many of them.
+/// Log files are small and compacted early, so that runs see many of them come and go.
 fn store_config() -> storage::Config {
-    storage::Config { log_bytes: 256 << 10, reserve_bytes: 0, ..storage::Config::default() }
+    storage::Config {
+        log_bytes: 16 << 10,
+        reserve_bytes: 0,
+        compact_below_percent: 90,
+        ..storage::Config::default()
+    }
 }
 
 /// Everything is quicker than on a real network, so that a simulated minute sees all of it.
 fn settings() -> Settings {
     let request_timeout = Duration::from_secs(3);
     Settings {
-        sync: SyncConfig { interval: Duration::from_secs(2), request_timeout },
+        sliver_store: sliver_store::Config {
+            compact: CompactConfig { interval: Duration::from_secs(5), ..CompactConfig::default() },
+            ..sliver_store::Config::default()
+        },
+        sync: SyncConfig { interval: Duration::from_secs(2), request_timeout, ..SyncConfig::default() },
         repair: node::repair::Config {
             request_timeout,
             retry_max: Duration::from_secs(8),
             pass_interval: Duration::from_secs(30),
             ..Default::default()
         },
+        upload: node::upload::Config { pending_ttl: PENDING_TTL, ..Default::default() },
         scrub: Some(ScrubConfig { bytes_per_second: 1 << 20, interval: Duration::from_secs(10) }),
         ..Settings::default()
     }

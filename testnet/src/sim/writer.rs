@@ -1,6 +1,6 @@
 //! A writer that encodes wrongly: it commits to a sliver that is not on the grid, and keeps it from its owner.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use node::exchange::{ExchangeError, ask};
@@ -120,11 +120,11 @@ impl WrongWriter {
         self.ask(network, self.victim, (&confirm, Bytes::new())).await
     }
 
-    /// Sends everybody but the victim what it should hold, and has the blob certified.
+    /// Sends everybody but the victim what it should hold, and has the blob certified by those who can be reached.
     ///
     /// # Errors
     ///
-    /// [`NotCertified`] if too few members confirm.
+    /// [`NotCertified`] if too few members confirm, or too few record the certificate.
     pub async fn store<N: Network>(&self, network: &N) -> Result<(), NotCertified> {
         node::node::introduce_members(network, &self.genesis);
         let committee = Arc::new(self.genesis.committee().clone());
@@ -135,26 +135,43 @@ impl WrongWriter {
         };
         let builder = CertificateBuilder::new(statement, &self.genesis.network_id(), Arc::clone(&committee));
         let mut builder = builder.map_err(|error| NotCertified(error.to_string()))?;
+        let mut reasons = String::new();
         for node in committee.nodes().filter(|node| *node != self.victim) {
-            self.send(network, node).await?;
-            let confirm = Request::Confirm { header: self.header, persistence: Persistence::Permanent };
-            match self.ask(network, node, (&confirm, Bytes::new())).await? {
-                Response::Confirmed(signature) => {
+            match self.send_and_confirm(network, node).await {
+                Ok(Response::Confirmed(signature)) => {
                     builder.add(&signature).map_err(|error| NotCertified(error.to_string()))?;
                 }
-                other => return Err(NotCertified(format!("{other:?}"))),
+                Ok(other) => reasons.push_str(&format!("; {node}: {other:?}")),
+                Err(NotCertified(reason)) => reasons.push_str(&format!("; {reason}")),
             }
         }
-        let certificate = builder.finish().map_err(|error| NotCertified(error.to_string()))?;
+        let certificate = builder.finish().map_err(|error| NotCertified(format!("{error}{reasons}")))?;
         let certify = Request::Certify(BlobRecord { header: self.header, certificate });
-        for member in committee.members() {
+        let mut recorded = BTreeSet::new();
+        for (node, member) in committee.nodes().zip(committee.members()) {
             // The others are told by gossip, and may have found the blob out by the time they are told here.
             match ask(network, member.peer, (&certify, Bytes::new()), TIMEOUT).await {
-                Ok(_) | Err(ExchangeError::Refused(Refusal::Invalid)) => {}
-                Err(error) => return Err(NotCertified(format!("{}: {error}", member.name))),
+                Ok(_) | Err(ExchangeError::Refused(Refusal::Invalid)) => {
+                    recorded.insert(node);
+                }
+                Err(error) => reasons.push_str(&format!("; {}: {error}", member.name)),
             }
         }
+        let (got, required) = (committee.weight_of(&recorded), committee.quorum());
+        if got < required {
+            return Err(NotCertified(format!("recorded by {got} of {required} shards{reasons}")));
+        }
         Ok(())
+    }
+
+    async fn send_and_confirm<N: Network>(
+        &self,
+        network: &N,
+        node: NodeIndex,
+    ) -> Result<Response, NotCertified> {
+        self.send(network, node).await?;
+        let confirm = Request::Confirm { header: self.header, persistence: Persistence::Permanent };
+        self.ask(network, node, (&confirm, Bytes::new())).await
     }
 
     async fn send<N: Network>(&self, network: &N, node: NodeIndex) -> Result<(), NotCertified> {

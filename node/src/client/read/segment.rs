@@ -80,8 +80,7 @@ async fn read<N: Network>(
     let slivers = gathered.map_err(SegmentError::TooFew)?;
     let known = known?;
 
-    let is_systematic =
-        shape.is_replicated() || slivers.keys().all(|sliver| usize::from(*sliver) < required);
+    let is_systematic = shape.is_replicated() || slivers.keys().all(|sliver| usize::from(*sliver) < required);
     if is_systematic {
         let rows = slivers.into_values().map(VerifiedSliver::into_bytes).collect();
         return Ok(SegmentBytes { chunks: cut(rows, len), is_decoded: false });

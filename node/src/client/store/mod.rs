@@ -3,11 +3,12 @@
 //! The bytes are read twice. The first pass ([`identify`]) finds the blob ID, on which the place of every sliver
 //! depends; the second ([`upload`]) encodes again and sends, a few segments at a time; [`certify`] turns signatures into the point of
 //! availability. [`state`] decides who is waited
-//! for, [`lane`] is the way to one member.
+//! for, [`lane`] is the way to one member, [`resend`] serves those that lost what they were sent.
 
 mod certify;
 mod identify;
 mod lane;
+mod resend;
 mod state;
 mod upload;
 

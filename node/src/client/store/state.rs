@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! Sending --all segments--> Complete --signature--> Confirmed
-//!    |  \--too slow--> Behind          |
-//!    +------------------failure--------+--> Failed
+//!  ^ |  \--too slow--> Behind       |
+//!  | +------------------failure-----+--> Failed
+//!  +--------lost some of them-------+
 //! ```
 //!
 //! # Invariants
@@ -20,6 +21,9 @@ use protocol::{NodeIndex, SegmentIndex, committee::Committee};
 
 /// Failures named in an error; more are counted. A committee may have a thousand members.
 const REASONS_MAX: usize = 8;
+/// How often a member that lost what it was sent is sent it again. Twice may be a restart and a disk that ran full for
+/// a moment; one that loses it again and again would have the blob sent for ever.
+const RESENDS_MAX: u8 = 2;
 
 /// What became of one member.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +45,8 @@ struct Member {
     name: String,
     weight: u16,
     standing: Standing,
+    /// How often it was sent the blob again.
+    resends: u8,
 }
 
 /// A segment in hand.
@@ -79,6 +85,7 @@ impl State {
             name: member.name.clone(),
             weight: committee.weight(node),
             standing: Standing::Sending { segments: 0 },
+            resends: 0,
         });
         Self {
             quorum: committee.quorum(),
@@ -109,6 +116,30 @@ impl State {
     /// A segment is in hand and is being sent.
     pub(super) fn offer(&mut self, segment: SegmentIndex, now: Duration) {
         self.held.insert(segment, Held { offered: now, quorum_at: None, holders: BTreeSet::new() });
+    }
+
+    /// A segment is in hand once more, for members that lost it; the others need it no longer.
+    pub(super) fn offer_again(&mut self, segment: SegmentIndex, to: &BTreeSet<NodeIndex>, now: Duration) {
+        let others = self.nodes().map(|(node, _)| node).filter(|node| !to.contains(node)).collect();
+        let held = Held { offered: now, quorum_at: Some(now), holders: others };
+        // In hand again for others that lost it a moment before, it is in hand for both.
+        let held = self.held.entry(segment).or_insert(held);
+        held.holders.retain(|node| !to.contains(node));
+    }
+
+    /// A member that was sent everything lacks something of it, and does not know what. True if it is to be sent
+    /// everything again; what is in hand is kept for it.
+    pub(super) fn lost(&mut self, node: NodeIndex) -> bool {
+        let member = &mut self.members[node.as_usize()];
+        if member.standing != Standing::Complete || member.resends >= RESENDS_MAX {
+            return false;
+        }
+        member.resends += 1;
+        member.standing = Standing::Sending { segments: 0 };
+        for held in self.held.values_mut() {
+            held.holders.remove(&node);
+        }
+        true
     }
 
     /// A member holds its slivers of a segment. True if these were its last.
@@ -239,6 +270,7 @@ mod tests {
             name: format!("node-{node}"),
             weight: *weight,
             standing: Standing::Sending { segments: 0 },
+            resends: 0,
         });
         State {
             quorum: protocol::quorum::quorum(weights.iter().sum()),
@@ -318,6 +350,50 @@ mod tests {
         state.failed(NodeIndex(0), "gone".into());
         assert_eq!(state.next_due(), None);
         assert_eq!(state.release(ms(9_000), true), released(&[], &[]), "the last one is needed");
+    }
+
+    #[test]
+    fn who_lost_something_is_sent_everything_again_a_few_times() {
+        let mut state = state(&[1; 4], 2);
+        let (lost, slow) = (NodeIndex(0), NodeIndex(3));
+        state.offer(A, ms(0));
+        state.offer(B, ms(0));
+        for node in 0..3 {
+            state.holds(NodeIndex(node), A, ms(1));
+            assert!(!state.lost(NodeIndex(node)), "it was not sent everything yet");
+            assert!(state.holds(NodeIndex(node), B, ms(1)));
+        }
+        state.holds(slow, A, ms(1));
+        assert_eq!(state.release(ms(1), false), released(&[A], &[]));
+        for round in 1..=2 {
+            assert!(state.lost(lost), "{round}");
+            assert_eq!(state.sending(), [lost, slow]);
+            assert_eq!(state.uploaded(), 2, "progress does not go back");
+            // The first segment was let go and comes back, for this member alone; the second is still in hand.
+            state.offer_again(A, &BTreeSet::from([lost]), ms(2));
+            assert!(!state.holds(lost, B, ms(3)));
+            assert_eq!(state.release(ms(3), false), released(&[], &[]));
+            assert!(state.holds(lost, A, ms(4)));
+            assert_eq!(state.release(ms(4), false), released(&[A], &[]));
+        }
+        assert!(!state.lost(lost));
+        assert!(state.holds(slow, B, ms(5)));
+        assert_eq!(state.release(ms(5), false), released(&[B], &[]));
+    }
+
+    #[test]
+    fn who_is_sent_everything_again_may_be_left_behind_for_memory() {
+        let mut state = state(&[1; 4], 1);
+        state.offer(A, ms(0));
+        for node in 0..4 {
+            assert!(state.holds(NodeIndex(node), A, ms(1)));
+        }
+        assert_eq!(state.release(ms(1), false), released(&[A], &[]));
+        assert!(state.lost(NodeIndex(0)));
+        state.offer_again(A, &BTreeSet::from([NodeIndex(0)]), ms(10));
+        assert_eq!(state.release(ms(109), true), released(&[], &[]));
+        assert_eq!(state.release(ms(110), true), released(&[A], &[0]));
+        assert!(!state.is_hopeless());
     }
 
     #[test]

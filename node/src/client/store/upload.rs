@@ -2,13 +2,15 @@
 //!
 //! ```text
 //! encode --Outgoing--> Lane, one a member --Sent--> State --complete--> Confirm --Signed--> builder
-//!                                                                   quorum: Certify --Recorded--> point of availability
+//!   ^                                                                    |       quorum: Certify --Recorded--> point
+//!   +--------------------- everything again, if it lost some of it ------+       of availability
 //! ```
 //!
 //! All that is under way is in one set of futures that the call owns: dropping the call ends it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    future::Future,
     sync::Arc,
     time::Duration,
 };
@@ -36,6 +38,8 @@ use crate::client::{Client, OnProgress, Progress, StatusReport, exchange::AskErr
 /// Something that came to its end.
 pub(super) enum Event {
     Encoded(Result<Outgoing, StoreError>),
+    /// Encoded once more, for these members.
+    EncodedAgain(BTreeSet<NodeIndex>, Result<Outgoing, StoreError>),
     Sent(NodeIndex, SegmentIndex, Option<Result<(), AskError>>),
     Signed(NodeIndex, Result<MemberSignature, AskError>),
     Recorded(NodeIndex, Result<(), AskError>),
@@ -65,11 +69,13 @@ pub(super) struct Upload<N> {
     pub(super) builder: CertificateBuilder<StorageConfirmation>,
     pub(super) lanes: Vec<Arc<Lane<N>>>,
     /// Encoded segments that members still need.
-    held: BTreeMap<SegmentIndex, Arc<EncodedSegment>>,
+    pub(super) held: BTreeMap<SegmentIndex, Arc<EncodedSegment>>,
     /// The next segment to encode.
     next: SegmentIndex,
+    /// Segments to encode once more, and for whom.
+    pub(super) again: BTreeMap<SegmentIndex, BTreeSet<NodeIndex>>,
     /// Segments being encoded.
-    n_encoding: usize,
+    pub(super) n_encoding: usize,
     /// Members that were asked to record the certificate and have yet to answer.
     pub(super) recording: BTreeSet<NodeIndex>,
     /// A member says that the blob is invalid.
@@ -111,6 +117,7 @@ impl<N: Network> Upload<N> {
             lanes,
             held: BTreeMap::new(),
             next: SegmentIndex(0),
+            again: BTreeMap::new(),
             n_encoding: 0,
             recording: BTreeSet::new(),
             is_suspect: false,
@@ -129,6 +136,7 @@ impl<N: Network> Upload<N> {
             while self.has_next() && self.has_room() {
                 self.encode_next();
             }
+            self.encode_again();
             if self.state.is_hopeless() && matches!(self.phase, Phase::Confirming) {
                 return Err(self.into_failure().await);
             }
@@ -150,9 +158,11 @@ impl<N: Network> Upload<N> {
     fn on(&mut self, event: Event) -> Result<Option<Stored>, StoreError> {
         match event {
             Event::Encoded(outgoing) => self.offer(outgoing?),
+            Event::EncodedAgain(nodes, outgoing) => self.offer_again(nodes, outgoing)?,
             Event::Sent(_, _, None) => {}
             Event::Sent(node, segment, Some(Ok(()))) => self.holds(node, segment),
             Event::Signed(node, Ok(signature)) => self.signed(node, &signature),
+            Event::Signed(node, Err(AskError::Lost(_))) if self.state.lost(node) => self.resend(node),
             Event::Sent(node, _, Some(Err(error))) | Event::Signed(node, Err(error)) => {
                 self.failed(node, &error)?;
             }
@@ -167,17 +177,20 @@ impl<N: Network> Upload<N> {
         self.events.push(async move { Event::Known(client.status(blob_id).await.ok()) }.boxed());
     }
 
-    fn has_next(&self) -> bool {
+    pub(super) fn has_next(&self) -> bool {
         self.next.0 < self.segments.shape().n_segments()
     }
 
-    fn has_room(&self) -> bool {
+    pub(super) fn has_room(&self) -> bool {
         self.state.in_hand() + self.n_encoding < self.client.config.segments_in_flight.max(1)
     }
 
-    /// True if a segment waits for one in hand to be let go.
+    /// True if a segment waits for one in hand to be let go. What a member lost is no reason to leave others behind that
+    /// are still served after the point of availability.
     fn wants_memory(&self) -> bool {
-        self.has_next() && self.n_encoding == 0 && !self.has_room()
+        let is_certified = matches!(self.phase, Phase::Certified { .. });
+        let waits = self.has_next() || (!self.again.is_empty() && !is_certified);
+        waits && self.n_encoding == 0 && !self.has_room()
     }
 
     fn release(&mut self) {
@@ -195,17 +208,25 @@ impl<N: Network> Upload<N> {
     }
 
     fn encode_next(&mut self) {
-        let (index, roots) = (self.next, Arc::clone(&self.identified.roots));
+        let index = self.next;
         self.next.0 += 1;
         self.n_encoding += 1;
         // Either all segments were kept, or none.
         if let Some(segment) = self.identified.kept.pop_front() {
-            let outgoing = outgoing(index, segment, &roots);
+            let outgoing = outgoing(index, segment, &self.identified.roots);
             self.events.push(async move { Event::Encoded(outgoing) }.boxed());
             return;
         }
-        let segments = self.segments.clone();
-        let encoded = async move {
+        self.events.push(self.encode(index).map(Event::Encoded).boxed());
+    }
+
+    /// Reads and encodes a segment, and binds it to the blob.
+    pub(super) fn encode(
+        &self,
+        index: SegmentIndex,
+    ) -> impl Future<Output = Result<Outgoing, StoreError>> + Send + use<N> {
+        let (segments, roots) = (self.segments.clone(), Arc::clone(&self.identified.roots));
+        async move {
             match segments.encode(index, move |segment| outgoing(index, segment, &roots)).await {
                 Ok(outgoing) => outgoing,
                 Err(EncodeError::Source(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
@@ -213,8 +234,7 @@ impl<N: Network> Upload<N> {
                 }
                 Err(error) => Err(error.into()),
             }
-        };
-        self.events.push(encoded.map(Event::Encoded).boxed());
+        }
     }
 
     fn offer(&mut self, outgoing: Outgoing) {
@@ -223,9 +243,14 @@ impl<N: Network> Upload<N> {
         self.held.insert(index, Arc::clone(&outgoing.segment));
         self.state.offer(index, self.started.elapsed());
         for node in self.state.sending() {
-            let (lane, outgoing) = (Arc::clone(&self.lanes[node.as_usize()]), Arc::clone(&outgoing));
-            self.events.push(async move { Event::Sent(node, index, lane.send(outgoing).await) }.boxed());
+            self.send(node, &outgoing);
         }
+    }
+
+    pub(super) fn send(&self, node: NodeIndex, outgoing: &Arc<Outgoing>) {
+        let (lane, outgoing) = (Arc::clone(&self.lanes[node.as_usize()]), Arc::clone(outgoing));
+        let index = outgoing.index;
+        self.events.push(async move { Event::Sent(node, index, lane.send(outgoing).await) }.boxed());
     }
 
     fn holds(&mut self, node: NodeIndex, segment: SegmentIndex) {
@@ -254,9 +279,13 @@ impl<N: Network> Upload<N> {
         }
         tracing::info!(member = self.client.exchange.name(node), %error, "cannot take the blob");
         self.is_suspect |= matches!(error, AskError::Refused(Refusal::Invalid));
-        self.state.failed(node, error.to_string());
-        self.lanes[node.as_usize()].stop();
+        self.give_up(node, error.to_string());
         Ok(())
+    }
+
+    pub(super) fn give_up(&mut self, node: NodeIndex, reason: String) {
+        self.state.failed(node, reason);
+        self.lanes[node.as_usize()].stop();
     }
 
     /// The error that too few members can take the blob, or what the network knows better.
@@ -289,11 +318,17 @@ impl<N: Network> Upload<N> {
 }
 
 /// Binds a segment to the blob, if it is still what the first pass saw.
-fn outgoing(index: SegmentIndex, segment: EncodedSegment, roots: &[Hash]) -> Result<Outgoing, StoreError> {
+pub(super) fn outgoing(
+    index: SegmentIndex,
+    segment: impl Into<Arc<EncodedSegment>>,
+    roots: &[Hash],
+) -> Result<Outgoing, StoreError> {
+    let segment = segment.into();
     let commitment = segment.commitment();
     if commitment.root() != roots[index.as_usize()] {
         return Err(StoreError::Changed);
     }
     let path = merkle::path(roots, index.as_usize());
-    Ok(Outgoing { index, segment: Arc::new(segment), commitment: commitment.to_bytes().into(), path })
+    let commitment = commitment.to_bytes().into();
+    Ok(Outgoing { index, segment, commitment, path })
 }

@@ -36,6 +36,8 @@ pub(super) enum Manner {
     Busy(u32),
     /// Takes everything, and then signs nothing since it lost a sliver.
     Loses,
+    /// Asked to sign, finds its disk empty, this many times.
+    Drops(u32),
     /// Does not record certificates.
     RecordsNothing,
 }
@@ -142,6 +144,12 @@ impl Double {
             Request::Confirm { header, persistence } => {
                 let verified = header.verify().map_err(|_| Refusal::Unverifiable)?;
                 let blob_id = verified.blob_id();
+                let manner = self.manner.lock().unwrap().clone();
+                if let Manner::Drops(times @ 1..) = manner {
+                    self.become_(Manner::Drops(times - 1));
+                    store.slivers.clear();
+                    store.commitments.clear();
+                }
                 let n_held = store.slivers.keys().filter(|at| at.blob_id == blob_id).count();
                 let committee = self.genesis.committee();
                 let slivers_of = |segment| {

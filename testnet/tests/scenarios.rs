@@ -1,0 +1,253 @@
+//! Single stories on simulated networks: one thing goes wrong, in the way in which it is worst, and every promise is
+//! looked at in the end.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use protocol::{NodeIndex, message::BlobStatus};
+use swarm::{Offence, simulated::Link};
+use testnet::sim::{Behaviour, LISTING_PAUSE, PartialUpload, Plan, Story, WrongWriter, run_many, tell};
+use tokio::time::{Instant, sleep};
+
+/// Seeds of each story.
+const SEEDS: std::ops::Range<u64> = 1..9;
+
+const fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// Tells a story with several seeds, on as many networks of seven nodes with `n_shards`.
+fn told(n_shards: u16, story: impl AsyncFn(&mut Story) + Sync) {
+    let violations = run_many(SEEDS, |seed| tell(Plan::calm(seed, 7, n_shards), &story), |_| {});
+    for (seed, violations) in SEEDS.zip(violations) {
+        assert!(violations.is_empty(), "seed {seed}: {violations:?}");
+    }
+}
+
+/// A node that differs from seed to seed, and the one after it.
+fn two(story: &Story) -> (NodeIndex, NodeIndex) {
+    let n = u64::from(story.world.plan.n_nodes);
+    let at = |seed: u64| NodeIndex(u16::try_from(seed % n).unwrap());
+    (at(story.world.plan.seed), at(story.world.plan.seed + 1))
+}
+
+async fn is_invalid_at(story: &Story, node: NodeIndex, writer: &WrongWriter) -> bool {
+    let handles = story.world.handles(node).unwrap();
+    matches!(handles.registry.status(writer.blob_id()).await, Ok(BlobStatus::Invalid(_)))
+}
+
+#[test]
+fn repair_gets_around_a_helper_that_lies_and_names_it() {
+    told(7, async |story| {
+        let (victim, liar) = two(story);
+        for _ in 0..4 {
+            story.store(20_000).await.unwrap();
+        }
+        story.becomes_whole(seconds(30)).await;
+        story.corrupt(liar, Behaviour::Liar);
+        story.replace_disk(victim).await;
+        story.becomes_whole(seconds(60)).await;
+        let named = (story.world.peer(victim), story.world.peer(liar), Offence::Unverifiable);
+        assert!(story.world.peers.tampered() > 0);
+        assert!(story.world.peers.blamed().contains(&named), "{:?}", story.world.peers.blamed());
+    });
+}
+
+#[test]
+fn a_node_that_was_down_learns_that_a_blob_is_invalid() {
+    told(7, async |story| {
+        let (victim, down) = two(story);
+        story.store(1_000).await.unwrap();
+        story.world.crash(down).await;
+        let data = story.bytes(700);
+        let writer = WrongWriter::new(Arc::clone(&story.world.genesis), &data, victim);
+        let network = story.world.stranger();
+        writer.store(&network).await.unwrap();
+        story.becomes_invalid(writer.blob_id()).await;
+        story.world.restart(down).await;
+        assert!(!is_invalid_at(story, down, &writer).await);
+        story.becomes_invalid(writer.blob_id()).await;
+    });
+}
+
+#[test]
+fn a_node_that_vouched_for_a_wrong_blob_and_was_down_lets_go_of_it() {
+    told(7, async |story| {
+        let (victim, down) = two(story);
+        let data = story.bytes(700);
+        let writer = WrongWriter::new(Arc::clone(&story.world.genesis), &data, victim);
+        let network = story.world.stranger();
+        // Until the blob is certified, its victim cannot tell what is wrong with it.
+        story.world.simulation.set_link(
+            story.world.peer(victim),
+            story.world.peer(down),
+            Link { loss: 1.0, ..Link::default() },
+        );
+        writer.store(&network).await.unwrap();
+        story.world.crash(down).await;
+        story.world.simulation.reset_links();
+        story.becomes_invalid(writer.blob_id()).await;
+        story.world.restart(down).await;
+        let held =
+            story.world.handles(down).unwrap().store.commitments_of(writer.blob_id(), 1).await.unwrap();
+        assert!(!held.is_empty(), "it comes back with what it had");
+        assert!(!is_invalid_at(story, down, &writer).await);
+        story.becomes_invalid(writer.blob_id()).await;
+    });
+}
+
+#[test]
+fn a_black_out_in_the_middle_of_stores_loses_nothing_acknowledged() {
+    let [n_before, n_after, n_failed] = [const { AtomicUsize::new(0) }; 3];
+    told(7, async |story| {
+        let users: Vec<_> = (0..3).map(|_| story.store_aside(4, 15_000)).collect();
+        // From before the first is certified until after the last.
+        sleep(Duration::from_millis(30 + 130 * (story.world.plan.seed - 1))).await;
+        let before = story.world.model().acknowledged.len();
+        n_before.fetch_add(before, Ordering::Relaxed);
+        // Shorter than clients have patience, or longer.
+        let pause = if story.world.plan.seed.is_multiple_of(2) { 2 } else { 60 };
+        story.black_out(seconds(pause)).await;
+        let mut acknowledged = 0;
+        for user in users {
+            acknowledged += story.join(user).await;
+        }
+        n_after.fetch_add(acknowledged - before, Ordering::Relaxed);
+        n_failed.fetch_add(12 - acknowledged, Ordering::Relaxed);
+        story.store(15_000).await.unwrap();
+    });
+    let counts = [n_before, n_after, n_failed].map(AtomicUsize::into_inner);
+    assert!(counts.iter().all(|count| *count >= 8), "acknowledged before and after, and failed: {counts:?}");
+}
+
+#[test]
+fn a_disk_that_runs_full_during_repair_is_repaired_when_there_is_room() {
+    told(7, async |story| {
+        let (victim, _) = two(story);
+        for _ in 0..6 {
+            story.store(20_000).await.unwrap();
+        }
+        story.becomes_whole(seconds(30)).await;
+        story.replace_disk(victim).await;
+        // Room for some of what it owes.
+        story.world.disk(victim).set_capacity(Some(30_000));
+        sleep(seconds(20)).await;
+        assert!(story.world.running().contains(&victim), "a full disk is no reason to stop");
+        assert!(!story.is_whole(victim).await);
+        assert!(story.world.handles(victim).unwrap().store.counts().slivers > 0);
+        // The others go on without it.
+        story.store(20_000).await.unwrap();
+        story.world.disk(victim).set_capacity(None);
+        story.becomes_whole(seconds(60)).await;
+    });
+}
+
+#[test]
+fn a_peer_that_lists_one_by_one_keeps_nobody_from_full_redundancy() {
+    /// To list them one by one takes longer than a node may take to be whole again.
+    const BLOBS: u32 = 70;
+    assert!(LISTING_PAUSE * BLOBS > seconds(60));
+    let violations = tell(Plan::calm(1, 7, 7), async |story: &mut Story| {
+        let (victim, lister) = two(story);
+        for _ in 0..BLOBS {
+            story.store(100).await.unwrap();
+        }
+        story.becomes_whole(seconds(30)).await;
+        story.corrupt(lister, Behaviour::Lister);
+        // The first that the node hears of when it is back.
+        let (from, to) = (story.world.peer(victim), story.world.peer(lister));
+        let (nearest, farthest) = (Duration::from_millis(200), Duration::from_millis(300));
+        let far = Link { latency: nearest..=farthest, ..Link::default() };
+        for node in story.world.all() {
+            let other = story.world.peer(node);
+            if other != from && other != to {
+                story.world.simulation.set_link(from, other, far.clone());
+                story.world.simulation.set_link(other, from, far.clone());
+            }
+        }
+        story.replace_disk(victim).await;
+        let took = story.becomes_whole(seconds(60)).await;
+        assert!(took > LISTING_PAUSE, "the lister was asked first");
+        assert!(story.world.peers.tampered() > 0);
+    });
+    assert!(violations.is_empty(), "{violations:?}");
+}
+
+#[test]
+fn a_client_that_keeps_touching_a_blob_does_not_keep_it_from_being_whole() {
+    told(7, async |story| {
+        let (victim, _) = two(story);
+        let data = story.bytes(5_000);
+        story.store_this(&data).await.unwrap();
+        story.becomes_whole(seconds(30)).await;
+        let touched = PartialUpload::new(Arc::clone(&story.world.genesis), &data);
+        let network = story.world.stranger();
+        node::node::introduce_members(&network, &story.world.genesis);
+        // The client is there before the node hears of what it lacks.
+        let peers = story.world.all().into_iter().map(|node| story.world.peer(node));
+        let (alone, others): (Vec<_>, Vec<_>) = peers.partition(|peer| *peer == story.world.peer(victim));
+        story.world.simulation.partition(&[&alone, &others]);
+        story.replace_disk(victim).await;
+        let mut tasks = tokio::task::JoinSet::new();
+        let n_touches = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&n_touches);
+        tasks.spawn(async move {
+            loop {
+                let sent = touched.send(&network, victim).await;
+                counter.fetch_add(usize::from(sent.is_ok()), Ordering::Relaxed);
+                sleep(Duration::from_millis(300)).await;
+            }
+        });
+        sleep(seconds(10)).await;
+        story.world.simulation.heal();
+        let before = n_touches.load(Ordering::Relaxed);
+        let took = story.becomes_whole(seconds(40)).await;
+        let after = n_touches.load(Ordering::Relaxed);
+        assert!(before > 10 && after > before + 10, "touched {before} times, then {}", after - before);
+        assert!(took > seconds(5), "its touches held repair up: {took:?}");
+    });
+}
+
+#[test]
+fn a_client_that_comes_back_while_its_blob_is_dropped_stores_it_all_the_same() {
+    let n_dropped = AtomicUsize::new(0);
+    told(7, async |story| {
+        let ttl = testnet::sim::PENDING_TTL;
+        let network = story.world.stranger();
+        node::node::introduce_members(&network, &story.world.genesis);
+        for round in 0..6_u64 {
+            let data = story.bytes(5_000);
+            let part = PartialUpload::new(Arc::clone(&story.world.genesis), &data);
+            // Touched again and again, it is kept beyond its time.
+            let begin = Instant::now();
+            while begin.elapsed() < 2 * ttl {
+                for node in story.world.all() {
+                    part.send(&network, node).await.unwrap();
+                }
+                sleep(ttl / 3).await;
+            }
+            let held = async |story: &Story, node: NodeIndex| {
+                let store = &story.world.handles(node).unwrap().store;
+                !store.commitments_of(part.blob_id(), 1).await.unwrap().is_empty()
+            };
+            for node in story.world.all() {
+                assert!(held(story, node).await, "node {node}");
+            }
+            // Nobody knows the moment at which each of them drops it. Somewhere around it, the client stores the blob.
+            sleep(ttl * 2 / 3 + ttl * u32::try_from(round).unwrap() / 16).await;
+            for node in story.world.all() {
+                n_dropped.fetch_add(usize::from(!held(story, node).await), Ordering::Relaxed);
+            }
+            story.store_this(&data).await.unwrap();
+        }
+    });
+    let n_dropped = n_dropped.into_inner();
+    assert!(n_dropped > 0 && n_dropped < 8 * 6 * 7, "{n_dropped}");
+}
