@@ -15,6 +15,7 @@ use crate::{
     encoding::Axis,
     hash::Hash,
     ids::{BlobId, SegmentIndex, SliverPairIndex},
+    ledger::wire,
 };
 
 /// Most bytes of a sliver, symbol or proof in one message.
@@ -24,6 +25,8 @@ use crate::{
 pub const RANGE_BYTES_MAX: usize = 240 << 10;
 /// Most symbols asked for in one message: their list must fit in a frame's header.
 pub const SYMBOLS_MAX: usize = 1024;
+/// Most bytes of the reason for which a transaction is rejected.
+pub const REASON_BYTES_MAX: usize = 512;
 /// Bytes claimed by a message, at most: a header of 16 KiB whose lists take a few times that in memory.
 const MESSAGE_LIMIT: usize = 64 << 10;
 /// Bytes claimed by a page of records, at most.
@@ -150,6 +153,16 @@ pub enum Request {
     },
     /// How is the node? Answered by [`Response::Health`].
     Health,
+    /// Nodes of the ledger among themselves. Answered by [`Response::Ledger`].
+    Ledger(wire::Request),
+    /// What is the value of these keys in the ledger, with proofs? Answered by [`Response::Entries`].
+    Entries {
+        /// At most [`KEYS_MAX`](crate::ledger::answer::KEYS_MAX) keys of at most
+        /// [`KEY_BYTES_MAX`](crate::ledger::answer::KEY_BYTES_MAX) bytes.
+        keys: Vec<Vec<u8>>,
+    },
+    /// Order this transaction, the payload. Answered by [`Response::Submitted`] once it is in a block.
+    Submit,
 }
 
 /// What is answered.
@@ -199,6 +212,15 @@ pub enum Response {
     Health(NodeHealth),
     /// The node did not do what was asked.
     Refused(Refusal),
+    /// A [`wire::Response`] is the payload.
+    Ledger,
+    /// An [`Answer`](crate::ledger::answer::Answer) is the payload.
+    Entries,
+    /// The transaction was executed in the block of this height.
+    Submitted {
+        /// Height of the block.
+        height: u64,
+    },
 }
 
 /// Why a node did not do what it was asked.
@@ -234,6 +256,12 @@ pub enum Refusal {
     /// The node failed at it; its operator can tell why.
     #[error("the node failed internally")]
     Internal,
+    /// The ledger's rules do not allow the transaction: the text says why, in at most [`REASON_BYTES_MAX`] bytes.
+    #[error("{0}")]
+    Rejected(String),
+    /// The transaction was not ordered in time; it may still be.
+    #[error("the transaction is not in a block yet; it may still get there")]
+    NotOrdered,
 }
 
 /// The record that a blob exists: its header, and the certificate of availability that a quorum signed.

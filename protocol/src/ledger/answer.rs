@@ -1,0 +1,125 @@
+//! What a node says of the ledger to someone who does not trust it: entries with proofs against a certified root.
+//!
+//! ```text
+//! keys --asked of a node--> Answer: header, certificate, proofs --Answer::verify--> values, or whose fault it is that not
+//! ```
+//!
+//! An answer proves what was so at its height, not that the height is the newest: whoever needs that asks several nodes.
+
+use bincode::{Decode, Encode};
+
+use super::{
+    block::Header,
+    chain::{AdvanceError, TrustedChain},
+    commit::CommitCertificate,
+    tree::{Proof, ProofError},
+};
+use crate::{
+    codec::{self, DecodeError},
+    hash::Hash,
+};
+
+/// Most keys asked for at once.
+pub const KEYS_MAX: usize = 32;
+/// Most bytes of a key.
+pub const KEY_BYTES_MAX: usize = 128;
+/// Most bytes of an answer: it travels as one payload.
+pub const ANSWER_BYTES_MAX: usize = 256 << 10;
+/// Limit for decoding: lists take a few times their bytes in memory.
+const ANSWER_LIMIT: usize = 4 * ANSWER_BYTES_MAX;
+
+/// Entries of the ledger at one height, with what proves them: a claim until it is verified.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Answer {
+    /// The last block's header with its certificate; none while there is no block and the genesis is the state.
+    pub head: Option<(Header, CommitCertificate)>,
+    /// A proof for each key that was asked for, in their order.
+    pub proofs: Vec<Proof>,
+}
+
+/// Why an answer proves nothing; unless another is named, the node that gave it is at fault.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AnswerError {
+    /// It is not an answer.
+    #[error("the answer does not decode")]
+    Decode(#[from] DecodeError),
+    /// The head is not certified.
+    #[error("the head of the ledger is not certified")]
+    Head(#[from] AdvanceError),
+    /// It is of an earlier height than one that was proven before: the node lags or hides something.
+    #[error("the answer is of height {got}, and height {known} was seen before")]
+    Old {
+        /// Height of the answer.
+        got: u64,
+        /// Height known.
+        known: u64,
+    },
+    /// It has not one proof for each key.
+    #[error("{got} proofs for {required} keys")]
+    Count {
+        /// Proofs given.
+        got: usize,
+        /// Keys asked for.
+        required: usize,
+    },
+    /// A proof does not hold.
+    #[error("the proof of an entry does not hold")]
+    Proof(#[from] ProofError),
+}
+
+impl Answer {
+    /// The canonical form.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        codec::encode(self)
+    }
+
+    /// Reads the canonical form.
+    ///
+    /// # Errors
+    ///
+    /// If the bytes are none.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, AnswerError> {
+        Ok(codec::decode_exact::<Self, ANSWER_LIMIT>(bytes)?)
+    }
+
+    /// Height of the answer: 0 before the first block.
+    #[must_use]
+    pub fn height(&self) -> u64 {
+        self.head.as_ref().map_or(0, |(header, _)| header.height)
+    }
+
+    /// Checks the answer against a chain that is trusted, and returns the values of `keys`, `None` for those that have
+    /// none. The chain's head moves to that of the answer; its committee must be the one that signs it.
+    ///
+    /// `genesis_root` is the root of the state that the genesis describes.
+    ///
+    /// # Errors
+    ///
+    /// [`AnswerError`].
+    pub fn verify(
+        &self,
+        chain: &mut TrustedChain,
+        genesis_root: &Hash,
+        keys: &[Vec<u8>],
+    ) -> Result<Vec<Option<Vec<u8>>>, AnswerError> {
+        let (got, known) = (self.height(), chain.height());
+        if got < known {
+            return Err(AnswerError::Old { got, known });
+        }
+        if self.proofs.len() != keys.len() {
+            return Err(AnswerError::Count { got: self.proofs.len(), required: keys.len() });
+        }
+        if let Some((header, certificate)) = &self.head
+            && got > known
+        {
+            chain.advance(header, certificate, None)?;
+        }
+        let root = chain.state_root().unwrap_or(*genesis_root);
+        let values = self.proofs.iter().zip(keys).map(|(proof, key)| {
+            let value = proof.verify(&root, key)?;
+            Ok(value.map(<[u8]>::to_vec))
+        });
+        values.collect()
+    }
+}
