@@ -23,6 +23,7 @@ mod event;
 mod evidence;
 mod fund;
 mod genesis;
+pub mod key;
 mod nodes;
 mod pool;
 mod queries;

@@ -4,12 +4,13 @@ use crate::{
         CertificateError,
         Persistence::{Deletable, Permanent},
     },
+    codec,
     commitment::CommitmentError,
     encoding::{BlobShape, ShapeError},
     ids::{BlobId, Epoch},
     ledger::{
         parameters::Parameters,
-        state::{Event, Left, Rejected, entry::PointOfAvailability},
+        state::{Event, Left, Rejected, entry::PointOfAvailability, key},
         transaction::Action,
     },
     quorum,
@@ -404,4 +405,26 @@ fn blobs_are_listed_in_order() {
     assert!(all.is_sorted());
     let from: Vec<BlobId> = world.state.blobs_from(&all[7]).map(|entry| entry.unwrap().0).collect();
     assert_eq!(from, all[7..]);
+}
+
+#[test]
+fn a_client_that_knows_the_root_needs_no_trust() {
+    let mut world = World::new(4, 4);
+    world.store(0, 1, Permanent, 3);
+    let (state, root) = (&world.state, world.state.root());
+    let (id, owner) = (blob_id(&world, 1), account(0));
+    let shown = |key: &[u8]| {
+        let proof = state.tree().prove(key);
+        proof.verify(&root, key).unwrap().map(<[u8]>::to_vec)
+    };
+    let blob = state.blob(&id).unwrap().unwrap().blob;
+    assert_eq!(shown(&key::blob(&id)), Some(codec::encode(&blob)));
+    let registration = state.registration(&id, &owner).unwrap().unwrap();
+    assert_eq!(shown(&key::registration(&id, &owner)), Some(codec::encode(&registration)));
+    assert_eq!(shown(&key::head()), Some(codec::encode(&state.head().unwrap())));
+    assert_eq!(shown(&key::account(&owner)), Some(codec::encode(&state.account(&owner).unwrap())));
+    let node_entry = state.node(&node(2)).unwrap().unwrap();
+    assert_eq!(shown(&key::node(&node(2))), Some(codec::encode(&node_entry)));
+    assert_eq!(shown(&key::blob(&blob_id(&world, 2))), None);
+    assert_eq!(shown(&key::registration(&id, &account(1))), None);
 }
