@@ -155,6 +155,19 @@ fn what_cannot_be_paid_or_held_is_refused() {
 }
 
 #[test]
+fn the_last_byte_of_room_is_sold_and_no_more() {
+    let needs = BlobShape::new(4, BLOB_BYTES).unwrap().encoded_bytes();
+    let with_room = |capacity_bytes| {
+        World::with(4, 4, Parameters { capacity_bytes, ..Parameters::default() }, Vec::new())
+    };
+    let mut world = with_room(needs);
+    world.does(0, register(&world, 1, Permanent, 1));
+    let mut world = with_room(needs - 1);
+    let refused = Rejected::Capacity { epoch: Epoch(0), free: needs - 1, needs };
+    assert_eq!(world.is_refused(0, register(&world, 1, Permanent, 1)), refused);
+}
+
+#[test]
 fn blobs_of_absurd_lengths_leave_room_where_capacity_has_no_limit() {
     let mut world = World::new(4, 4);
     let mut longest = header(&world, 1);

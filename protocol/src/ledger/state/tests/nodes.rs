@@ -1,5 +1,6 @@
 use super::world::*;
 use crate::{
+    certificate::Persistence,
     committee::CommitteeError,
     ids::Epoch,
     ledger::{
@@ -107,6 +108,7 @@ fn only_the_operator_decides_for_a_node() {
         world.is_refused(1, Action::LeaveNode { node: node(0) }),
         Rejected::NodeLeaving { node: node(0) }
     );
+    assert_eq!(world.is_refused(NODES, register_node(description(0))), refused, "not even by a new start");
     assert_eq!(world.does(NODES, register_node(cold)), Event::NodeRegistered { node: node(0) });
     assert_eq!(world.state.node(&node(0)).unwrap().unwrap().ballot, Some(ballot), "what it said stands");
 }
@@ -173,6 +175,17 @@ fn equivocation_costs_stake_and_the_place_for_good() {
     assert_eq!(world.balance(1), balance + 750);
     world.does(1, Action::Unstake { node: node(0), amount: None });
     world.audit();
+}
+
+#[test]
+fn duties_cost_no_fee() {
+    let mut world = World::priced();
+    world.does(0, register(&world, 1, Persistence::Permanent, 2));
+    let poor = 50;
+    world.does(poor, Action::InvalidateBlob { certificate: world.invalidity(1, Epoch(0)) });
+    world.does(poor, Action::Evidence { equivocation: world.equivocation(0) });
+    world.does(NODES + 1, Action::ShardsReady { epoch: Epoch(0) });
+    assert_eq!((world.balance(poor), world.balance(NODES + 1)), (0, 0));
 }
 
 #[test]
