@@ -42,7 +42,7 @@ fn names_and_keys_are_unique() {
     let mut world = World::new(4, 4);
     let same_name = NodeDescription { name: "node-2".into(), ..description(7) };
     assert_eq!(
-        world.is_refused(NODES + 7, register_node(same_name.clone())),
+        world.is_refused(NODES + 7, register_node(same_name)),
         Rejected::NameTaken { name: "node-2".into(), other: node(2) }
     );
     let same_key = NodeDescription { name: "seven".into(), ..description(2) };
@@ -50,9 +50,16 @@ fn names_and_keys_are_unique() {
         world.is_refused(NODES + 7, register_node(same_key)),
         Rejected::KeyTaken { key: Box::new(bls_key(2).public_key()), other: node(2) }
     );
-    // A name that was given up can be taken.
-    world.does(NODES + 2, update(2, NodeDescription { name: "two".into(), ..description(2) }));
-    world.does(NODES + 7, register_node(same_name));
+    // A name and a key that were given up can be taken.
+    let with_key = |index: u8, key: u8, name: &str| NodeDescription {
+        name: name.into(),
+        public_key: bls_key(key).public_key(),
+        proof_of_possession: bls_key(key).prove_possession(&node(index)),
+        ..description(index)
+    };
+    world.does(NODES + 2, update(2, with_key(2, 22, "two")));
+    world.does(NODES + 7, register_node(with_key(7, 2, "node-2")));
+    world.next_epoch();
 }
 
 #[test]
