@@ -163,6 +163,24 @@ fn a_page_that_leaves_something_out_is_refused() {
 }
 
 #[test]
+fn a_proof_that_does_not_descend_is_named() {
+    let proof = |steps: &[u16], end: Option<Entry>| {
+        let steps: Vec<(u16, Hash)> = steps.iter().map(|bit| (*bit, Hash([1; 32]))).collect();
+        codec::decode_exact::<Proof, PROOF_BYTES_MAX>(&codec::encode(&(steps, end))).unwrap()
+    };
+    let end = || Some(Entry { key: vec![1], value: vec![] });
+    for (steps, end, step, bit) in
+        [(&[3, 3][..], end(), 0, 3), (&[1, 5, 4], end(), 1, 5), (&[864], end(), 0, 864), (&[3], None, 0, 3)]
+    {
+        assert_eq!(proof(steps, end).verify(&EMPTY_ROOT, &[1]), Err(ProofError::Order { step, bit }));
+    }
+    let long = Entry { key: vec![1; KEY_BYTES_MAX + 1], value: vec![] };
+    assert!(matches!(proof(&[], Some(long)).verify(&EMPTY_ROOT, &[1]), Err(ProofError::TooLong { .. })));
+    assert!(matches!(proof(&[3], end()).verify(&EMPTY_ROOT, &[1]), Err(ProofError::Root { .. })));
+    assert_eq!(proof(&[], None).verify(&EMPTY_ROOT, &[1]), Ok(None));
+}
+
+#[test]
 fn a_page_of_the_smallest_entries_can_be_decoded() {
     let tree = tree((0..20_000_u16).map(|i| (i.to_be_bytes(), [])));
     let bytes = codec::encode(&tree.page(None, PAGE_BYTES_AIM).unwrap());
