@@ -213,6 +213,26 @@ fn pruned_neighbours_are_no_page() {
     }
 }
 
+#[test]
+fn a_page_without_a_new_entry_is_refused() {
+    let tree = tree([([0], []), ([1], [])]);
+    let root = tree.root();
+    let page = |items: &[Vec<u8>]| {
+        let len = u64::try_from(items.len()).unwrap().to_le_bytes();
+        codec::decode_exact::<Page, PAGE_BYTES_MAX>(&[&len[..], &items.concat()].concat()).unwrap()
+    };
+    let branch = codec::encode(&(0_u32, node::first_difference(&[0], &[1]).unwrap()));
+    let pruned = |hash: Hash| codec::encode(&(1_u32, hash));
+    let entry = codec::encode(&(2_u32, Entry { key: vec![0], value: vec![] }));
+    let only_the_old = [branch, entry, pruned(node::leaf_hash(&[1], &[]))];
+    assert_eq!(page(&only_the_old).verify(&root, Some(&[0])), Err(PageError::NoProgress));
+    assert_eq!(page(&[pruned(root)]).verify(&root, None), Err(PageError::NoProgress));
+    assert_eq!(page(&[pruned(root)]).verify(&root, Some(&[0])), Err(PageError::Gap));
+    assert_eq!(page(&only_the_old[..2]).verify(&root, None), Err(PageError::Malformed { item: 2 }));
+    let extra = [&only_the_old[..], &[pruned(root)]].concat();
+    assert_eq!(page(&extra).verify(&root, None), Err(PageError::Malformed { item: 3 }));
+}
+
 proptest! {
     #[test]
     fn the_tree_is_a_map(changes in changes(), start in keys()) {

@@ -185,6 +185,22 @@ fn equivocation_costs_stake_and_the_place_for_good() {
 }
 
 #[test]
+fn all_of_a_slashed_stake_is_withdrawn_to_the_last_share() {
+    let parameters = Parameters { equivocation_slash_bp: 2_500, ..Parameters::default() };
+    let mut world = World::with(4, 4, parameters, Vec::new());
+    world.does(0, Action::Stake { node: node(0), amount: 1_001 });
+    world.does(1, Action::Stake { node: node(0), amount: 3_000 });
+    world.does(2, Action::Evidence { equivocation: world.equivocation(0) });
+    let Event::Unstaked { amount, .. } = world.does(0, Action::Unstake { node: node(0), amount: None })
+    else {
+        panic!()
+    };
+    assert_eq!(amount, 750, "of 750.75");
+    assert_eq!(world.state.node(&node(0)).unwrap().unwrap().stake.shares, 3_000);
+    world.audit();
+}
+
+#[test]
 fn duties_cost_no_fee() {
     let mut world = World::priced();
     world.does(0, register(&world, 1, Persistence::Permanent, 2));
