@@ -140,7 +140,7 @@ pub enum Action {
         /// The blob.
         blob_id: BlobId,
     },
-    /// Shows that a registered blob was encoded wrongly. By anyone.
+    /// Shows that a registered blob was encoded wrongly. By anyone, free of charge: it can be shown once.
     InvalidateBlob {
         /// The blob, and who found out.
         certificate: Box<InvalidityCertificate>,
@@ -158,7 +158,7 @@ pub enum Action {
         /// What it votes for.
         ballot: Ballot,
     },
-    /// Shows that a node signed two votes that exclude each other. By anyone.
+    /// Shows that a node signed two votes that exclude each other. By anyone, free of charge: it can be shown once.
     Evidence {
         /// The votes.
         equivocation: Box<Equivocation>,

@@ -23,6 +23,7 @@ mod event;
 mod evidence;
 mod fund;
 mod genesis;
+pub mod key;
 mod nodes;
 mod pool;
 mod queries;
@@ -132,7 +133,8 @@ impl State {
         let Transaction { sender, nonce, action } = verified.transaction();
         self.use_nonce(sender, *nonce)?;
         let fee = match action {
-            Action::ShardsReady { .. } => 0,
+            // Duties of nodes, each of which can be done once: nobody is to be without credits for them.
+            Action::ShardsReady { .. } | Action::InvalidateBlob { .. } | Action::Evidence { .. } => 0,
             _ => self.parameters()?.transaction_fee,
         };
         self.charge_fee(sender, fee)?;

@@ -105,6 +105,12 @@ impl State {
             Some(NodeStatus::Active) => return Err(Rejected::NodeExists { node }.into()),
             Some(NodeStatus::Ejected) => return Err(Rejected::NodeEjected { node }.into()),
         }
+        // Whoever got hold of the key on the node does not become its operator by registering it again.
+        if let Some(operator) = known.as_ref().map(|known| known.description.operator)
+            && operator != description.operator
+        {
+            return Err(Rejected::NotOperator { node, operator, sender }.into());
+        }
         self.describe(node, known.as_ref().map(|known| &known.description), description)?;
         let (stake, ballot) =
             known.map_or_else(|| (Pool::default(), None), |known| (known.stake, known.ballot));

@@ -1,4 +1,7 @@
 //! Stake: credits behind a node, which earn with it and answer for it.
+//!
+//! Stake has a part in all that is paid to its node while it is there, however short. Since what is withdrawn is locked for
+//! at least an epoch without earning anything, whoever comes for a payment and goes earns less than whoever stays.
 
 use super::{
     ApplyError, Corrupt, Event, Rejected, State,

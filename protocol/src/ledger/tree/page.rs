@@ -12,8 +12,11 @@ use super::{
 };
 use crate::hash::Hash;
 
-/// Bytes of entries at which a page ends: a message that travels in one piece.
+/// Bytes of entries, each with 128 on top, at which a page ends: a message that travels in one piece.
 pub const PAGE_BYTES_AIM: usize = 192 << 10;
+/// What an entry counts beside its bytes: itself and a branch, as they lie in memory. Without it, a page of the smallest
+/// entries would take more memory to decode than its limit allows.
+const ENTRY_OVERHEAD_BYTES: usize = 128;
 /// Limit for decoding a page: entries up to the aim and one more, hashes at both borders, and the memory that small
 /// entries take beside their bytes.
 pub const PAGE_BYTES_MAX: usize = 2 << 20;
@@ -84,7 +87,7 @@ impl Tree {
 struct Cutter<'a> {
     items: Vec<Item>,
     after: Option<&'a [u8]>,
-    /// Bytes of entries so far.
+    /// Bytes of entries so far, with their overhead.
     bytes: usize,
     bytes_aim: usize,
 }
@@ -99,7 +102,7 @@ impl Cutter<'_> {
         match node {
             Node::Leaf(leaf) => {
                 if !holds_after {
-                    self.bytes += leaf.key.len() + leaf.value.len();
+                    self.bytes += leaf.key.len() + leaf.value.len() + ENTRY_OVERHEAD_BYTES;
                 }
                 let entry = Entry { key: leaf.key.to_vec(), value: leaf.value.to_vec() };
                 self.items.push(Item::Entry { entry });

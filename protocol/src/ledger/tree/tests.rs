@@ -137,7 +137,7 @@ fn a_page_that_leaves_something_out_is_refused() {
     let entries: Vec<([u8; 1], [u8; 1])> = (0..40).map(|i| ([i], [i])).collect();
     let tree = tree(entries);
     let root = tree.root();
-    let page = |after: Option<u8>| tree.page(after.map(|key| vec![key]).as_deref(), 20).unwrap();
+    let page = |after: Option<u8>| tree.page(after.map(|key| vec![key]).as_deref(), 1_300).unwrap();
 
     let mut restore = Restore::new(root);
     assert_eq!(restore.accept(page(Some(3))), Err(PageError::Gap));
@@ -163,6 +163,32 @@ fn a_page_that_leaves_something_out_is_refused() {
 }
 
 #[test]
+fn a_proof_that_does_not_descend_is_named() {
+    let proof = |steps: &[u16], end: Option<Entry>| {
+        let steps: Vec<(u16, Hash)> = steps.iter().map(|bit| (*bit, Hash([1; 32]))).collect();
+        codec::decode_exact::<Proof, PROOF_BYTES_MAX>(&codec::encode(&(steps, end))).unwrap()
+    };
+    let end = || Some(Entry { key: vec![1], value: vec![] });
+    for (steps, end, step, bit) in
+        [(&[3, 3][..], end(), 0, 3), (&[1, 5, 4], end(), 1, 5), (&[864], end(), 0, 864), (&[3], None, 0, 3)]
+    {
+        assert_eq!(proof(steps, end).verify(&EMPTY_ROOT, &[1]), Err(ProofError::Order { step, bit }));
+    }
+    let long = Entry { key: vec![1; KEY_BYTES_MAX + 1], value: vec![] };
+    assert!(matches!(proof(&[], Some(long)).verify(&EMPTY_ROOT, &[1]), Err(ProofError::TooLong { .. })));
+    assert!(matches!(proof(&[3], end()).verify(&EMPTY_ROOT, &[1]), Err(ProofError::Root { .. })));
+    assert_eq!(proof(&[], None).verify(&EMPTY_ROOT, &[1]), Ok(None));
+}
+
+#[test]
+fn a_page_of_the_smallest_entries_can_be_decoded() {
+    let tree = tree((0..20_000_u16).map(|i| (i.to_be_bytes(), [])));
+    let bytes = codec::encode(&tree.page(None, PAGE_BYTES_AIM).unwrap());
+    let page = codec::decode_exact::<Page, PAGE_BYTES_MAX>(&bytes).unwrap();
+    assert!(page.verify(&tree.root(), None).unwrap().0.len() > 1_000);
+}
+
+#[test]
 fn pruned_neighbours_are_no_page() {
     let tree = tree((0..4_u8).map(|i| ([i], [i])));
     let root = tree.root();
@@ -185,6 +211,26 @@ fn pruned_neighbours_are_no_page() {
             (i, other) => panic!("{i}: {other:?}"),
         }
     }
+}
+
+#[test]
+fn a_page_without_a_new_entry_is_refused() {
+    let tree = tree([([0], []), ([1], [])]);
+    let root = tree.root();
+    let page = |items: &[Vec<u8>]| {
+        let len = u64::try_from(items.len()).unwrap().to_le_bytes();
+        codec::decode_exact::<Page, PAGE_BYTES_MAX>(&[&len[..], &items.concat()].concat()).unwrap()
+    };
+    let branch = codec::encode(&(0_u32, node::first_difference(&[0], &[1]).unwrap()));
+    let pruned = |hash: Hash| codec::encode(&(1_u32, hash));
+    let entry = codec::encode(&(2_u32, Entry { key: vec![0], value: vec![] }));
+    let only_the_old = [branch, entry, pruned(node::leaf_hash(&[1], &[]))];
+    assert_eq!(page(&only_the_old).verify(&root, Some(&[0])), Err(PageError::NoProgress));
+    assert_eq!(page(&[pruned(root)]).verify(&root, None), Err(PageError::NoProgress));
+    assert_eq!(page(&[pruned(root)]).verify(&root, Some(&[0])), Err(PageError::Gap));
+    assert_eq!(page(&only_the_old[..2]).verify(&root, None), Err(PageError::Malformed { item: 2 }));
+    let extra = [&only_the_old[..], &[pruned(root)]].concat();
+    assert_eq!(page(&extra).verify(&root, None), Err(PageError::Malformed { item: 3 }));
 }
 
 proptest! {
@@ -253,7 +299,7 @@ proptest! {
     }
 
     #[test]
-    fn pages_rebuild_the_tree(changes in changes(), bytes_aim in 0_usize..40) {
+    fn pages_rebuild_the_tree(changes in changes(), bytes_aim in 0_usize..1_000) {
         let (tree, model) = run(&changes);
         let mut restore = Restore::new(tree.root());
         let mut n_pages = 0;

@@ -4,12 +4,13 @@ use crate::{
         CertificateError,
         Persistence::{Deletable, Permanent},
     },
+    codec,
     commitment::CommitmentError,
     encoding::{BlobShape, ShapeError},
     ids::{BlobId, Epoch},
     ledger::{
         parameters::Parameters,
-        state::{Event, Left, Rejected, entry::PointOfAvailability},
+        state::{Event, Left, Rejected, entry::PointOfAvailability, key},
         transaction::Action,
     },
     quorum,
@@ -151,6 +152,19 @@ fn what_cannot_be_paid_or_held_is_refused() {
     world.next_epoch();
     world.does(0, register(&world, 4, Permanent, 4));
     world.audit();
+}
+
+#[test]
+fn the_last_byte_of_room_is_sold_and_no_more() {
+    let needs = BlobShape::new(4, BLOB_BYTES).unwrap().encoded_bytes();
+    let with_room = |capacity_bytes| {
+        World::with(4, 4, Parameters { capacity_bytes, ..Parameters::default() }, Vec::new())
+    };
+    let mut world = with_room(needs);
+    world.does(0, register(&world, 1, Permanent, 1));
+    let mut world = with_room(needs - 1);
+    let refused = Rejected::Capacity { epoch: Epoch(0), free: needs - 1, needs };
+    assert_eq!(world.is_refused(0, register(&world, 1, Permanent, 1)), refused);
 }
 
 #[test]
@@ -404,4 +418,26 @@ fn blobs_are_listed_in_order() {
     assert!(all.is_sorted());
     let from: Vec<BlobId> = world.state.blobs_from(&all[7]).map(|entry| entry.unwrap().0).collect();
     assert_eq!(from, all[7..]);
+}
+
+#[test]
+fn a_client_that_knows_the_root_needs_no_trust() {
+    let mut world = World::new(4, 4);
+    world.store(0, 1, Permanent, 3);
+    let (state, root) = (&world.state, world.state.root());
+    let (id, owner) = (blob_id(&world, 1), account(0));
+    let shown = |key: &[u8]| {
+        let proof = state.tree().prove(key);
+        proof.verify(&root, key).unwrap().map(<[u8]>::to_vec)
+    };
+    let blob = state.blob(&id).unwrap().unwrap().blob;
+    assert_eq!(shown(&key::blob(&id)), Some(codec::encode(&blob)));
+    let registration = state.registration(&id, &owner).unwrap().unwrap();
+    assert_eq!(shown(&key::registration(&id, &owner)), Some(codec::encode(&registration)));
+    assert_eq!(shown(&key::head()), Some(codec::encode(&state.head().unwrap())));
+    assert_eq!(shown(&key::account(&owner)), Some(codec::encode(&state.account(&owner).unwrap())));
+    let node_entry = state.node(&node(2)).unwrap().unwrap();
+    assert_eq!(shown(&key::node(&node(2))), Some(codec::encode(&node_entry)));
+    assert_eq!(shown(&key::blob(&blob_id(&world, 2))), None);
+    assert_eq!(shown(&key::registration(&id, &account(1))), None);
 }

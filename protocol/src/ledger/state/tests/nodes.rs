@@ -1,5 +1,6 @@
 use super::world::*;
 use crate::{
+    certificate::Persistence,
     committee::CommitteeError,
     ids::Epoch,
     ledger::{
@@ -42,7 +43,7 @@ fn names_and_keys_are_unique() {
     let mut world = World::new(4, 4);
     let same_name = NodeDescription { name: "node-2".into(), ..description(7) };
     assert_eq!(
-        world.is_refused(NODES + 7, register_node(same_name.clone())),
+        world.is_refused(NODES + 7, register_node(same_name)),
         Rejected::NameTaken { name: "node-2".into(), other: node(2) }
     );
     let same_key = NodeDescription { name: "seven".into(), ..description(2) };
@@ -50,9 +51,16 @@ fn names_and_keys_are_unique() {
         world.is_refused(NODES + 7, register_node(same_key)),
         Rejected::KeyTaken { key: Box::new(bls_key(2).public_key()), other: node(2) }
     );
-    // A name that was given up can be taken.
-    world.does(NODES + 2, update(2, NodeDescription { name: "two".into(), ..description(2) }));
-    world.does(NODES + 7, register_node(same_name));
+    // A name and a key that were given up can be taken.
+    let with_key = |index: u8, key: u8, name: &str| NodeDescription {
+        name: name.into(),
+        public_key: bls_key(key).public_key(),
+        proof_of_possession: bls_key(key).prove_possession(&node(index)),
+        ..description(index)
+    };
+    world.does(NODES + 2, update(2, with_key(2, 22, "two")));
+    world.does(NODES + 7, register_node(with_key(7, 2, "node-2")));
+    world.next_epoch();
 }
 
 #[test]
@@ -108,6 +116,7 @@ fn only_the_operator_decides_for_a_node() {
         world.is_refused(1, Action::LeaveNode { node: node(0) }),
         Rejected::NodeLeaving { node: node(0) }
     );
+    assert_eq!(world.is_refused(NODES, register_node(description(0))), refused, "not even by a new start");
     assert_eq!(world.does(NODES, register_node(cold)), Event::NodeRegistered { node: node(0) });
     assert_eq!(world.state.node(&node(0)).unwrap().unwrap().ballot, Some(ballot), "what it said stands");
 }
@@ -174,6 +183,33 @@ fn equivocation_costs_stake_and_the_place_for_good() {
     assert_eq!(world.balance(1), balance + 750);
     world.does(1, Action::Unstake { node: node(0), amount: None });
     world.audit();
+}
+
+#[test]
+fn all_of_a_slashed_stake_is_withdrawn_to_the_last_share() {
+    let parameters = Parameters { equivocation_slash_bp: 2_500, ..Parameters::default() };
+    let mut world = World::with(4, 4, parameters, Vec::new());
+    world.does(0, Action::Stake { node: node(0), amount: 1_001 });
+    world.does(1, Action::Stake { node: node(0), amount: 3_000 });
+    world.does(2, Action::Evidence { equivocation: world.equivocation(0) });
+    let Event::Unstaked { amount, .. } = world.does(0, Action::Unstake { node: node(0), amount: None })
+    else {
+        panic!()
+    };
+    assert_eq!(amount, 750, "of 750.75");
+    assert_eq!(world.state.node(&node(0)).unwrap().unwrap().stake.shares, 3_000);
+    world.audit();
+}
+
+#[test]
+fn duties_cost_no_fee() {
+    let mut world = World::priced();
+    world.does(0, register(&world, 1, Persistence::Permanent, 2));
+    let poor = 50;
+    world.does(poor, Action::InvalidateBlob { certificate: world.invalidity(1, Epoch(0)) });
+    world.does(poor, Action::Evidence { equivocation: world.equivocation(0) });
+    world.does(NODES + 1, Action::ShardsReady { epoch: Epoch(0) });
+    assert_eq!((world.balance(poor), world.balance(NODES + 1)), (0, 0));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! A small network whose accounts, nodes and blobs are numbers.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc, sync::Arc};
 
 use crate::{
     bls,
@@ -83,11 +83,19 @@ pub(crate) fn priced() -> Parameters {
     Parameters { storage_price: 10, write_price: 3, transaction_fee: 1, ..Parameters::default() }
 }
 
+/// What costs pairings and comes out the same each time.
+#[derive(Debug, Default)]
+struct Cache {
+    committees: BTreeMap<Epoch, Arc<Committee>>,
+    certificates: BTreeMap<StorageConfirmation, CertificateOfAvailability>,
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct World {
     pub(crate) state: State,
     pub(crate) network: NetworkId,
     n_members: u8,
+    cache: Rc<RefCell<Cache>>,
 }
 
 impl World {
@@ -109,7 +117,7 @@ impl World {
     ) -> Self {
         let genesis = Self::genesis(n_shards, n_members, parameters, stakes);
         let state = State::genesis(&genesis).unwrap();
-        Self { state, network: genesis.network_id(), n_members }
+        Self { state, network: genesis.network_id(), n_members, cache: Rc::default() }
     }
 
     pub(crate) fn genesis(
@@ -170,7 +178,9 @@ impl World {
     /// The committee of an epoch: always the same nodes with the same shards.
     pub(crate) fn committee(&self, epoch: Epoch) -> Arc<Committee> {
         let n_shards = self.state.committee().n_shards();
-        Arc::new(Committee::new(epoch, n_shards, members(n_shards, self.n_members)).unwrap())
+        let members = || members(n_shards, self.n_members);
+        let make = || Arc::new(Committee::new(epoch, n_shards, members()).unwrap());
+        Arc::clone(self.cache.borrow_mut().committees.entry(epoch).or_insert_with(make))
     }
 
     pub(crate) fn advance(&mut self) -> Result<Vec<Event>, AdvanceError> {
@@ -218,7 +228,12 @@ impl World {
         persistence: Persistence,
     ) -> Box<CertificateOfAvailability> {
         let statement = StorageConfirmation { epoch, blob_id: blob_id(self, blob), persistence };
-        Box::new(self.certificate(statement, quorum::quorum(self.state.committee().n_shards())))
+        if let Some(known) = self.cache.borrow().certificates.get(&statement) {
+            return Box::new(known.clone());
+        }
+        let certificate = self.certificate(statement, quorum::quorum(self.state.committee().n_shards()));
+        self.cache.borrow_mut().certificates.insert(statement, certificate.clone());
+        Box::new(certificate)
     }
 
     pub(crate) fn invalidity(&self, blob: u8, epoch: Epoch) -> Box<InvalidityCertificate> {
