@@ -7,6 +7,7 @@
 #![allow(unreachable_pub, reason = "one test program")]
 
 mod byzantine;
+mod stores;
 mod toy;
 mod world;
 
@@ -221,7 +222,7 @@ fn votes_that_are_forgotten_are_noticed() {
 #[test]
 fn votes_that_are_not_durable_when_they_leave_are_noticed() {
     let said = noticed(|world| world.wal_lies = true);
-    let by_whom = ["Damaged", "contradicts itself", "convicted"];
+    let by_whom = ["lost votes", "contradicts itself", "convicted"];
     assert!(by_whom.iter().any(|it| said.contains(it)), "{said}");
 }
 
@@ -298,4 +299,33 @@ fn strangers_start_nothing() {
     world.run_for(60 * SECOND);
     assert_eq!(world.height(), 0);
     assert!(world.is_idle(), "{:?}", states(&world));
+}
+
+#[test]
+fn a_node_that_lost_its_votes_follows_and_does_not_vote() {
+    let mut world = World::new(7, 4);
+    // Members 0 and 1 without 2 and 3: no quorum, so the height stays open.
+    world.crash(2, true);
+    world.crash(3, true);
+    assert!(world.submit(0, b"one") && world.submit(1, b"two"));
+    world.run_for(5 * SECOND);
+    assert_eq!(world.height(), 0);
+    world.crash(0, false);
+    world.flip_log(0, 50);
+    world.start(0);
+    assert!(world.replica(0).is_muted());
+    // Nothing follows from it at the next start either.
+    world.crash(0, true);
+    world.start(0);
+    assert!(world.replica(0).is_muted());
+
+    // The others are a quorum of 7 shards without it.
+    for node in [2, 3] {
+        world.start(node);
+    }
+    world.connect_all();
+    world.run_for(20 * SECOND);
+    assert!(world.height() > 0);
+    assert!(!world.replica(0).is_muted());
+    must_recover(&mut world);
 }

@@ -3,7 +3,7 @@
 //! What must hold is checked at every step:
 //! - no two different blocks are committed at one height, and states are equal at equal heights;
 //! - no honest node signs two different votes or proposals for one height, round and kind, whatever it forgot;
-//! - a node that starts again still has every block that it committed;
+//! - a node that starts again still has every block that it committed and every vote that it sent;
 //! - nobody but a liar is blamed or convicted.
 
 use std::{
@@ -103,6 +103,8 @@ pub struct World {
     pub blamed: BTreeSet<PeerId>,
     pub n_crashes: u64,
     pub rounds_max: u32,
+    /// A log of votes is damaged on purpose.
+    pub may_be_muted: bool,
     /// Logs of votes remember nothing.
     pub wal_forgets: bool,
     /// The disks of the votes' logs, or those of the blocks, claim to have synced and have not.
@@ -150,6 +152,7 @@ impl World {
             blamed: BTreeSet::new(),
             n_crashes: 0,
             rounds_max: 0,
+            may_be_muted: false,
             wal_forgets: false,
             wal_lies: false,
             blocks_lie: false,
@@ -220,6 +223,8 @@ impl World {
             Ok(replica) => {
                 let height = replica.height();
                 assert!(height >= it.committed, "seed {}: node {node} lost blocks it committed", self.seed);
+                let muted = replica.is_muted() && !self.may_be_muted;
+                assert!(!muted, "seed {}: node {node} lost votes that were durable", self.seed);
                 it.replica = Some(replica);
                 self.pump(node);
             }
@@ -259,6 +264,12 @@ impl World {
         let n = self.rng.random_range(0..12);
         let it = &self.nodes[node];
         if self.rng.random() { it.wal.fail_after(n) } else { it.blocks.fail_after(n) }
+    }
+
+    /// Changes a byte of a node's log of votes.
+    pub fn flip_log(&mut self, node: usize, offset: u64) {
+        self.may_be_muted = true;
+        assert!(self.nodes[node].wal.flip("votes.wal", offset, 0x10), "the log is longer than that");
     }
 
     pub fn restart_later(&mut self, node: usize, after: Duration) {
