@@ -38,7 +38,7 @@ fn block() -> (Chain, Block) {
 fn a_quorum_by_shards_certifies_and_less_does_not() {
     // Weights 3, 3, 2, 2 by seed; a quorum of 10 is 7.
     let (chain, block) = block();
-    let committee = &chain.tip.committee;
+    let committee = chain.tip.committee();
     for (seeds, weight) in [(&SEEDS[..], 10), (&[1, 2, 3], 8), (&[1, 3, 4], 7)] {
         assert_eq!(certificate(committee, seeds, &block).verify(&NETWORK, committee), Ok(weight));
     }
@@ -51,7 +51,7 @@ fn a_quorum_by_shards_certifies_and_less_does_not() {
 #[test]
 fn a_certificate_with_any_part_changed_is_refused() {
     let (chain, block) = block();
-    let committee = &chain.tip.committee;
+    let committee = chain.tip.committee();
     let good = certificate(committee, &SEEDS, &block);
     let signatures = good.signatures().clone();
     let of = |height, round, id| CommitCertificate::new(height, round, id, signatures.clone()).unwrap();
@@ -82,7 +82,7 @@ fn a_certificate_with_any_part_changed_is_refused() {
 #[test]
 fn prevotes_certify_nothing() {
     let (chain, block) = block();
-    let committee = &chain.tip.committee;
+    let committee = chain.tip.committee();
     let bytes = vote_bytes(&NETWORK, 1, 0, VoteKind::Prevote, Some(block.id()));
     let signatures =
         SEEDS.map(|seed| (committee.index_of(&key(seed).peer()).unwrap(), key(seed).sign(&bytes)));
@@ -93,7 +93,7 @@ fn prevotes_certify_nothing() {
 #[test]
 fn nobody_signs_twice_in_a_certificate() {
     let (chain, block) = block();
-    let one = precommit(&chain.tip.committee, 1, &block);
+    let one = precommit(chain.tip.committee(), 1, &block);
     let twice = CommitCertificate::new(1, 0, block.id(), [one, one]);
     assert_eq!(twice, Err(CommitError::Duplicate { signer: one.0 }));
 

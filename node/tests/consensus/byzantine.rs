@@ -110,7 +110,7 @@ impl Liar<'_> {
         let round = self.rng.random_range(0..3);
         let id = BlockId(self.rng.random());
         let victim = key(self.rng.random_range(0..4)).peer();
-        let committee = Arc::clone(&self.tip.committee);
+        let committee = Arc::clone(self.tip.committee());
         let everyone = committee.members().iter().map(|member| member.peer);
         match (self.rng.random_range(0..7), message) {
             (0, _) => {

@@ -1,7 +1,7 @@
 //! Whom to ask for blocks that others have decided, and when; no I/O.
 //!
-//! Peers say how far their ledger reaches. Whoever says more than we have is asked, one peer at a time, the one that claims
-//! most first. Claims cost nothing, so one that leads to nothing is forgotten and its author not listened to for a while.
+//! Peers say how far their ledger reaches. Whoever says more than we have is asked, one peer at a time, members
+//! first, and of them the one that claims most. Claims cost nothing, so one that leads to nothing is forgotten and its author not listened to for a while.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -110,8 +110,10 @@ impl CatchUp {
             return None;
         }
         let due = self.claims.iter().filter(|(_, claim)| claim.act_at <= now);
-        // The fewest failures first: a peer that does not answer must not be asked again while others would.
-        let (peer, claim) = due.min_by_key(|(_, claim)| (claim.failures, u64::MAX - claim.height))?;
+        // Members first: there are only so many of them. Then the fewest failures: a peer that does not answer must not be
+        // asked again while others would.
+        let rank = |claim: &Claim| (!claim.is_member, claim.failures, u64::MAX - claim.height);
+        let (peer, claim) = due.min_by_key(|(_, claim)| rank(claim))?;
         let request =
             InFlight { id, peer: *peer, is_member: claim.is_member, deadline: now + self.answer_max };
         self.in_flight = Some(request);
@@ -263,7 +265,7 @@ mod tests {
             it.claim(at(0), stranger);
         }
         assert_eq!(it.claims.len(), STRANGERS_MAX);
-        it.claim(at(0), claimed(250, 200));
+        it.claim(at(0), claimed(250, 6));
         assert_eq!(it.next(at(0), 0).unwrap().peer, peer(250));
     }
 }

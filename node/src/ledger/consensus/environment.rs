@@ -224,7 +224,7 @@ impl<A: Application> Environment<A> {
             app,
             wal,
             blocks,
-            members: Members::new(&tip.committee),
+            members: Members::new(tip.committee()),
             tip,
             last_commit,
             mempool: Mempool::new(&config),
@@ -253,6 +253,12 @@ impl<A: Application> Environment<A> {
         self.is_member() && !self.is_muted
     }
 
+    /// The block time at which a stage is due, if honest clocks may differ on whether that is now.
+    pub(super) fn due_soon_ms(&self) -> Option<u64> {
+        let drift_ms = u64::try_from(self.config.clock_drift_max.as_millis() / 2).unwrap_or(u64::MAX);
+        self.app.due_ms().filter(|due_ms| *due_ms <= self.now.unix_ms.saturating_add(drift_ms))
+    }
+
     /// Height to be decided next.
     pub(super) const fn next_height(&self) -> u64 {
         self.tip.height + 1
@@ -271,7 +277,7 @@ impl<A: Application> Environment<A> {
         let changes = next.is_some();
         self.tip = self.tip.advanced(header, next);
         if changes {
-            self.members = Members::new(&self.tip.committee);
+            self.members = Members::new(self.tip.committee());
         }
         self.last_commit = Some(decided.certificate);
         Ok(())
@@ -379,7 +385,10 @@ impl<A: Application> Environment<A> {
 
     fn build(&mut self) -> Result<Block, Fatal> {
         let height = self.next_height();
-        let time_ms = self.now.unix_ms.max(self.tip.time_ms + 1);
+        // If somebody whose clock is ahead began the height because a stage is due, meet it: an earlier block time would not
+        // make the stage happen, and one empty block after the other would follow until it does.
+        let due_ms = self.due_soon_ms().filter(|_| self.mempool.is_empty());
+        let time_ms = self.now.unix_ms.max(self.tip.time_ms + 1).max(due_ms.unwrap_or_default());
         let last_commit = self.last_commit.clone();
         let commit_bytes = codec::encode(&last_commit).len();
         let room = BLOCK_BYTES_MAX - HEADER_BYTES_MAX - commit_bytes;
@@ -492,12 +501,12 @@ impl<A: Application> Environment<A> {
     }
 
     fn is_proven(&self, certificate: &CommitCertificate) -> bool {
-        certificate.verify(&self.network, &self.tip.committee).is_ok()
+        certificate.verify(&self.network, self.tip.committee()).is_ok()
     }
 
     fn decide(&mut self, certificate: &engine::CommitCertificate<Ledger>) {
         self.flush();
-        self.decided = commit_of(certificate, &self.tip.committee);
+        self.decided = commit_of(certificate, self.tip.committee());
     }
 
     fn publish(&mut self, message: SignedConsensusMsg<Ledger>) {
@@ -542,7 +551,7 @@ impl<A: Application> Environment<A> {
                 return r.resume_with(self.verify(&signed.message, signed.signature));
             }
             Effect::VerifyCommitCertificate(certificate, _, _, r) => {
-                let certificate = commit_of(&certificate, &self.tip.committee);
+                let certificate = commit_of(&certificate, self.tip.committee());
                 let verified = certificate.is_some_and(|it| self.is_proven(&it));
                 return r.resume_with(if verified { Ok(()) } else { Err(unproven(())) });
             }

@@ -39,7 +39,7 @@ use super::{
 
 /// Messages for other heights are kept here and not by the engine, which would not check them first.
 const ENGINE_QUEUE: usize = 1;
-/// How far ahead of its own round the engine looks at proposals.
+/// How far ahead of its own round the engine looks at votes and proposals.
 const ROUNDS_AHEAD_MAX: u32 = 10;
 /// Peers of whom is remembered when they were last told our height.
 const TOLD_MAX: usize = 1024;
@@ -85,6 +85,10 @@ pub struct Replica<A> {
     committed_at: Duration,
     /// When to say once how far the ledger reaches.
     settle_at: Option<Duration>,
+    /// When to begin a height that is for nothing, because a member has begun it.
+    follow_at: Option<Duration>,
+    /// A height has ended: what was kept may be of the next.
+    has_moved: bool,
 }
 
 impl<A> fmt::Debug for Replica<A> {
@@ -139,6 +143,8 @@ impl<A: Application> Replica<A> {
             next_request: 0,
             committed_at: now.uptime,
             settle_at: None,
+            follow_at: None,
+            has_moved: false,
         };
         let records = match replica.env.wal.open(height.0) {
             Err(WalError::Damaged { .. }) => {
@@ -341,6 +347,11 @@ impl<A: Application> Replica<A> {
 
     /// Does what is due after every call.
     fn go_on(&mut self) -> Result<(), Fatal> {
+        if std::mem::take(&mut self.has_moved) {
+            for (from, message) in self.future.take() {
+                self.on_height_message(from, message)?;
+            }
+        }
         if self.start_at().is_some_and(|at| at <= self.env.now.uptime) {
             self.start_height(Vec::new())?;
         }
@@ -367,21 +378,27 @@ impl<A: Application> Replica<A> {
     /// When a new height is to be started: as soon as there is something to order. A node that is no member starts none.
     fn start_at(&self) -> Option<Duration> {
         let env = &self.env;
-        if env.phase != Phase::Waiting || !env.may_vote() || self.catch_up.is_fetching_from_member() {
+        if env.phase != Phase::Waiting {
             return None;
+        }
+        if !env.may_vote() || self.catch_up.is_fetching_from_member() {
+            return self.follow_at;
         }
         let not_before = self.committed_at + env.config.block_interval_min;
         if !env.mempool.is_empty() {
             return Some(not_before);
         }
-        let due_ms = env.app.due_ms()?;
-        let wait = Duration::from_millis(due_ms.saturating_sub(env.now.unix_ms));
-        Some(not_before.max(env.now.uptime + wait))
+        let due_at = env.app.due_ms().map(|due_ms| {
+            let wait = Duration::from_millis(due_ms.saturating_sub(env.now.unix_ms));
+            not_before.max(env.now.uptime + wait)
+        });
+        [due_at, self.follow_at].into_iter().flatten().min()
     }
 
     /// Begins the next height; `records` is what the log holds of it.
     fn start_height(&mut self, records: Vec<Vec<u8>>) -> Result<(), Fatal> {
         self.drain_evidence();
+        self.follow_at = None;
         let height = self.env.next_height();
         let mut inputs = Vec::with_capacity(records.len());
         for encoded in records {
@@ -475,6 +492,8 @@ impl<A: Application> Replica<A> {
         env.outputs.push(Output::Committed(decided));
         let now = env.now.uptime;
         self.committed_at = now;
+        self.follow_at = None;
+        self.has_moved = true;
         self.settle_at = Some(now + env.config.settle);
         self.catch_up.reached(height);
         Ok(())
@@ -507,7 +526,11 @@ impl<A: Application> Replica<A> {
         }
         if self.env.phase == Phase::Waiting {
             // Only a member makes others begin a height, and only by its own signature.
-            if self.author(&message, u32::MAX).is_none() {
+            let Some(author) = self.author(&message, ROUNDS_AHEAD_MAX) else { return Ok(()) };
+            let follow_at = self.committed_at + self.env.config.empty_block_interval_min;
+            if !self.is_for_something(&message) && self.env.now.uptime < follow_at {
+                self.future.keep(author, from, message);
+                self.follow_at = Some(follow_at);
                 return Ok(());
             }
             self.start_height(Vec::new())?;
@@ -518,6 +541,17 @@ impl<A: Application> Replica<A> {
             self.env.outputs.push(Output::Misbehaved { peer: from, offence });
         }
         Ok(())
+    }
+
+    /// Whether a height that this message speaks of has something to order.
+    fn is_for_something(&self, message: &Message) -> bool {
+        let has_content = match message {
+            Message::Proposal { block, .. } => {
+                !block.transactions().is_empty() || block.header().next_committee.is_some()
+            }
+            _ => false,
+        };
+        has_content || !self.env.mempool.is_empty() || self.env.due_soon_ms().is_some()
     }
 
     /// The member whose vote, or proposal for one of the rounds up to `round_max`, this is. None if it is not signed by
@@ -637,7 +671,7 @@ impl<A: Application> Replica<A> {
             }
             let certificate = &decided.certificate;
             let is_of_it = certificate.block_id() == decided.block.id() && certificate.height() == got;
-            let verified = certificate.verify(&self.env.network, &self.env.tip.committee).map(drop);
+            let verified = certificate.verify(&self.env.network, self.env.tip.committee()).map(drop);
             if !is_of_it || verified.is_err() {
                 let offence = Offence::NotDecided { height: got, source: verified.err() };
                 self.env.outputs.push(Output::Misbehaved { peer: from, offence });
