@@ -19,7 +19,7 @@ use protocol::{
     BlockId, NetworkId, PeerId,
     hash::Hash,
     ledger::{
-        block::transaction_id,
+        block::{Decided, transaction_id},
         signature::SigningKey,
         vote::VoteKind,
         wire::{Message, Request, Response},
@@ -31,7 +31,7 @@ use storage::{Store, disk::SimulatedDisk, index::MemoryIndex};
 
 use super::{
     byzantine::{Liar, Lie, is_one_of},
-    toy::{State, Toy, key, node_of},
+    toy::{State, Toy, committees_of, key, node_of},
 };
 
 pub const NETWORK: NetworkId = NetworkId([5; 32]);
@@ -102,6 +102,8 @@ pub struct World {
     pub n_messages: u64,
     pub evidence: BTreeSet<PeerId>,
     pub blamed: BTreeSet<PeerId>,
+    /// The kinds of things that peers were blamed for.
+    pub offences: BTreeSet<String>,
     pub n_crashes: u64,
     pub rounds_max: u32,
     /// A log of votes is damaged on purpose.
@@ -151,6 +153,7 @@ impl World {
             n_messages: 0,
             evidence: BTreeSet::new(),
             blamed: BTreeSet::new(),
+            offences: BTreeSet::new(),
             n_crashes: 0,
             rounds_max: 0,
             may_be_muted: false,
@@ -440,6 +443,7 @@ impl World {
                 let what = (decided.block.id(), header.state_root);
                 let first = *self.chain.entry(header.height).or_insert(what);
                 assert_eq!(first, what, "seed {}: two blocks at height {}", self.seed, header.height);
+                self.check_certificate(&decided);
                 self.rounds_max = self.rounds_max.max(decided.certificate.round());
                 self.done.extend(decided.block.transactions().iter().cloned());
             }
@@ -456,6 +460,9 @@ impl World {
                 let is_liar = is_one_of(&peer, &self.liars);
                 assert!(is_liar, "seed {}: {node} blames {}: {offence}", self.seed, node_of(&peer));
                 self.blamed.insert(peer);
+                let offence = format!("{offence:?}");
+                let name = offence.split(|c: char| !c.is_alphanumeric()).next().unwrap();
+                self.offences.insert(name.to_owned());
             }
         }
     }
@@ -465,6 +472,20 @@ impl World {
         let replica = it.replica.as_ref().expect("the node is up");
         let (key, tip) = (it.key.clone(), replica.tip().clone());
         lying(&mut Liar { lie, network: NETWORK, key, tip, app: replica.app(), rng: &mut self.rng })
+    }
+
+    /// Honest signatures in a certificate are those that were given. (A node may have died before its vote left.)
+    fn check_certificate(&self, decided: &Decided) {
+        let (certificate, height) = (&decided.certificate, decided.block.header().height);
+        let epoch = usize::try_from(decided.block.header().epoch.0).unwrap();
+        let committee = &committees_of(self.n)[epoch];
+        assert!(certificate.verify(&NETWORK, committee).is_ok(), "seed {}: height {height}", self.seed);
+        for signer in certificate.signatures().keys() {
+            let node = node_of(&committee.member(*signer).unwrap().peer);
+            if let Some(block) = self.signed.get(&(node, height, certificate.round(), 1)) {
+                assert_eq!(*block, Some(certificate.block_id()), "seed {}: node {node}", self.seed);
+            }
+        }
     }
 
     /// No honest node contradicts itself.

@@ -6,7 +6,7 @@ use protocol::{
     PeerId, codec,
     ledger::{
         block::{Block, Decided},
-        wire::{PAGE_BLOCKS_MAX, PAGE_BYTES, Request},
+        wire::{PAGE_BLOCKS_MAX, PAGE_BYTES_MAX, Request},
     },
 };
 
@@ -72,10 +72,10 @@ impl<A: Application> Replica<A> {
             // What cannot be read here, others may have: the asker goes on to them.
             let Ok(Some(decided)) = self.env.blocks.read(height) else { break };
             bytes += codec::encode(&decided).len();
-            page.push(decided);
-            if bytes >= PAGE_BYTES {
+            if !page.is_empty() && bytes > PAGE_BYTES_MAX {
                 break;
             }
+            page.push(decided);
         }
         page
     }
