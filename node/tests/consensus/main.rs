@@ -368,3 +368,33 @@ fn a_node_that_lost_its_votes_follows_and_does_not_vote() {
     assert!(!world.replica(0).is_muted());
     must_recover(&mut world);
 }
+
+#[test]
+fn a_node_without_disks_follows_the_committees_from_genesis() {
+    let mut world = World::new(8, 4);
+    assert!(world.submit(1, &[NEXT_EPOCH, b"1"].concat()));
+    world.run_for(2 * SECOND);
+    // Member 0 has left, so nothing that it forgets can make it contradict itself.
+    world.crash(0, true);
+    let mut n_bytes = 0;
+    for block in 0..150_u32 {
+        let len = if block % 10 == 0 { 100 << 10 } else { 100 };
+        let mut transaction = block.to_le_bytes().to_vec();
+        transaction.resize(len, 0);
+        for copy in 0..8 {
+            transaction[5] = copy;
+            n_bytes += transaction.len();
+            assert!(world.submit(2, &transaction));
+        }
+        world.run_for(SECOND / 2);
+    }
+    assert!(world.height() > 100);
+    world.wipe(0);
+    world.start(0);
+    world.connect_all();
+    world.run_for(20 * SECOND);
+    assert_eq!(world.replica(0).height(), world.height(), "of {n_bytes} bytes in blocks");
+    assert!(world.submit(3, &[NEXT_EPOCH, b"2"].concat()));
+    must_recover(&mut world);
+    assert_eq!(world.replica(0).tip().committee().epoch().0, 2);
+}

@@ -275,6 +275,15 @@ impl World {
         assert!(self.nodes[node].wal.flip("votes.wal", offset, 0x10), "the log is longer than that");
     }
 
+    /// A node that is down loses its disks: it starts from the genesis alone.
+    pub fn wipe(&mut self, node: usize) {
+        let it = &mut self.nodes[node];
+        it.wal = SimulatedDisk::new(self.rng.random());
+        it.blocks = SimulatedDisk::new(self.rng.random());
+        it.state = Arc::default();
+        it.committed = 0;
+    }
+
     pub fn restart_later(&mut self, node: usize, after: Duration) {
         self.schedule(after, Event::Restart { node });
     }
@@ -502,6 +511,10 @@ impl World {
             }
             Message::Proposal { proposal, .. } => {
                 let proposal = proposal.proposal;
+                // In late rounds members pass on the proposal that they lock on.
+                if proposal.proposer != self.nodes[node].key.peer() {
+                    return;
+                }
                 (proposal.height, proposal.round, 2, Some(proposal.block))
             }
             _ => return,
