@@ -23,7 +23,7 @@ pub enum Role {
 impl Role {
     const fn default_filter(self) -> &'static str {
         match self {
-            Self::Node => "info,libp2p=warn,yamux=warn,sled=warn",
+            Self::Node => "info,arc_malachitebft=warn,libp2p=warn,yamux=warn,sled=warn",
             Self::Client => "warn",
         }
     }

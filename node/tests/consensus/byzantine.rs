@@ -110,7 +110,7 @@ impl Liar<'_> {
         let round = self.rng.random_range(0..3);
         let id = BlockId(self.rng.random());
         let victim = key(self.rng.random_range(0..4)).peer();
-        let committee = Arc::clone(&self.tip.committee);
+        let committee = Arc::clone(self.tip.committee());
         let everyone = committee.members().iter().map(|member| member.peer);
         match (self.rng.random_range(0..7), message) {
             (0, _) => {
@@ -136,12 +136,17 @@ impl Liar<'_> {
                 Message::Polka(PolkaCertificate { height, round, block: id, signatures })
             }
             (4, Message::Proposal { proposal, block }) => {
-                let SignedProposal { proposal, signature } = *proposal;
-                let proposal = SignedProposal { proposal: Proposal { block: id, ..proposal }, signature };
+                // Another block than the one that it names, or a turn that is not its own: both well signed.
+                let proposal = if self.rng.random() {
+                    Proposal { block: id, ..proposal.proposal }
+                } else {
+                    Proposal { round: proposal.proposal.round + 1, ..proposal.proposal }
+                };
+                let proposal = proposal.sign(&self.network, &self.key);
                 Message::Proposal { proposal, block: Arc::clone(block) }
             }
             (5, _) => Message::Status { height: u64::MAX },
-            (6, Message::Proposal { proposal, .. }) => self.invalid_proposal(*proposal),
+            (6, Message::Proposal { proposal, block }) => self.invalid_proposal(*proposal, block),
             _ => {
                 let vote =
                     Vote { height: height + 1, round, kind: VoteKind::Prevote, block: None, voter: victim };
@@ -150,14 +155,15 @@ impl Liar<'_> {
         }
     }
 
-    /// Its own proposal, well signed, of a block that is wrong.
-    fn invalid_proposal(&self, proposal: SignedProposal) -> Message {
+    /// Its own proposal, well signed, of a block that is wrong: as a successor, or in what it contains.
+    fn invalid_proposal(&mut self, proposal: SignedProposal, block: &Block) -> Message {
         let mut payload = self.app.payload(vec![b"x".to_vec()], 1);
         payload.state_root.0[0] ^= 1;
+        let last_commit = block.last_commit().filter(|_| self.rng.random()).cloned();
         let draft = Draft {
             tip: self.tip.clone(),
             time_ms: self.tip.time_ms + 5,
-            last_commit: None,
+            last_commit,
             transactions: payload.transactions,
             state_root: payload.state_root,
             next_committee: None,

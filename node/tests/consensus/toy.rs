@@ -58,15 +58,17 @@ fn committees(n: usize, n_shards: u16) -> Vec<Arc<Committee>> {
         .collect()
 }
 
+static OF_ONE: LazyLock<Vec<Arc<Committee>>> = LazyLock::new(|| committees(1, 4));
 static OF_FOUR: LazyLock<Vec<Arc<Committee>>> = LazyLock::new(|| committees(4, 10));
 static OF_SEVEN: LazyLock<Vec<Arc<Committee>>> = LazyLock::new(|| committees(7, 21));
 
-/// The committees of a network of 4 or 7 members, by epoch.
+/// The committees of a network of 1, 4 or 7 members, by epoch.
 pub fn committees_of(n: usize) -> &'static [Arc<Committee>] {
     match n {
+        1 => &OF_ONE,
         4 => &OF_FOUR,
         7 => &OF_SEVEN,
-        _ => panic!("networks have 4 or 7 members"),
+        _ => panic!("networks have 1, 4 or 7 members"),
     }
 }
 

@@ -3,7 +3,7 @@
 //! What must hold is checked at every step:
 //! - no two different blocks are committed at one height, and states are equal at equal heights;
 //! - no honest node signs two different votes or proposals for one height, round and kind, whatever it forgot;
-//! - a node that starts again still has every block that it committed;
+//! - a node that starts again still has every block that it committed and every vote that it sent;
 //! - nobody but a liar is blamed or convicted.
 
 use std::{
@@ -19,6 +19,7 @@ use protocol::{
     BlockId, NetworkId, PeerId,
     hash::Hash,
     ledger::{
+        block::{Decided, transaction_id},
         signature::SigningKey,
         vote::VoteKind,
         wire::{Message, Request, Response},
@@ -30,7 +31,7 @@ use storage::{Store, disk::SimulatedDisk, index::MemoryIndex};
 
 use super::{
     byzantine::{Liar, Lie, is_one_of},
-    toy::{State, Toy, key, node_of},
+    toy::{State, Toy, committees_of, key, node_of},
 };
 
 pub const NETWORK: NetworkId = NetworkId([5; 32]);
@@ -101,8 +102,12 @@ pub struct World {
     pub n_messages: u64,
     pub evidence: BTreeSet<PeerId>,
     pub blamed: BTreeSet<PeerId>,
+    /// The kinds of things that peers were blamed for.
+    pub offences: BTreeSet<String>,
     pub n_crashes: u64,
     pub rounds_max: u32,
+    /// A log of votes is damaged on purpose.
+    pub may_be_muted: bool,
     /// Logs of votes remember nothing.
     pub wal_forgets: bool,
     /// The disks of the votes' logs, or those of the blocks, claim to have synced and have not.
@@ -148,8 +153,10 @@ impl World {
             n_messages: 0,
             evidence: BTreeSet::new(),
             blamed: BTreeSet::new(),
+            offences: BTreeSet::new(),
             n_crashes: 0,
             rounds_max: 0,
+            may_be_muted: false,
             wal_forgets: false,
             wal_lies: false,
             blocks_lie: false,
@@ -173,7 +180,6 @@ impl World {
     pub fn with_due(mut self, due_ms: u64) -> Self {
         for node in 0..=self.n {
             self.nodes[node].state.lock().unwrap().due_ms = Some(START_MS + due_ms);
-            self.nodes[node].skew_ms = 0;
             self.nodes[node].replica = None;
             self.start(node);
         }
@@ -220,6 +226,8 @@ impl World {
             Ok(replica) => {
                 let height = replica.height();
                 assert!(height >= it.committed, "seed {}: node {node} lost blocks it committed", self.seed);
+                let muted = replica.is_muted() && !self.may_be_muted;
+                assert!(!muted, "seed {}: node {node} lost votes that were durable", self.seed);
                 it.replica = Some(replica);
                 self.pump(node);
             }
@@ -259,6 +267,21 @@ impl World {
         let n = self.rng.random_range(0..12);
         let it = &self.nodes[node];
         if self.rng.random() { it.wal.fail_after(n) } else { it.blocks.fail_after(n) }
+    }
+
+    /// Changes a byte of a node's log of votes.
+    pub fn flip_log(&mut self, node: usize, offset: u64) {
+        self.may_be_muted = true;
+        assert!(self.nodes[node].wal.flip("votes.wal", offset, 0x10), "the log is longer than that");
+    }
+
+    /// A node that is down loses its disks: it starts from the genesis alone.
+    pub fn wipe(&mut self, node: usize) {
+        let it = &mut self.nodes[node];
+        it.wal = SimulatedDisk::new(self.rng.random());
+        it.blocks = SimulatedDisk::new(self.rng.random());
+        it.state = Arc::default();
+        it.committed = 0;
     }
 
     pub fn restart_later(&mut self, node: usize, after: Duration) {
@@ -429,6 +452,7 @@ impl World {
                 let what = (decided.block.id(), header.state_root);
                 let first = *self.chain.entry(header.height).or_insert(what);
                 assert_eq!(first, what, "seed {}: two blocks at height {}", self.seed, header.height);
+                self.check_certificate(&decided);
                 self.rounds_max = self.rounds_max.max(decided.certificate.round());
                 self.done.extend(decided.block.transactions().iter().cloned());
             }
@@ -445,6 +469,9 @@ impl World {
                 let is_liar = is_one_of(&peer, &self.liars);
                 assert!(is_liar, "seed {}: {node} blames {}: {offence}", self.seed, node_of(&peer));
                 self.blamed.insert(peer);
+                let offence = format!("{offence:?}");
+                let name = offence.split(|c: char| !c.is_alphanumeric()).next().unwrap();
+                self.offences.insert(name.to_owned());
             }
         }
     }
@@ -454,6 +481,20 @@ impl World {
         let replica = it.replica.as_ref().expect("the node is up");
         let (key, tip) = (it.key.clone(), replica.tip().clone());
         lying(&mut Liar { lie, network: NETWORK, key, tip, app: replica.app(), rng: &mut self.rng })
+    }
+
+    /// Honest signatures in a certificate are those that were given. (A node may have died before its vote left.)
+    fn check_certificate(&self, decided: &Decided) {
+        let (certificate, height) = (&decided.certificate, decided.block.header().height);
+        let epoch = usize::try_from(decided.block.header().epoch.0).unwrap();
+        let committee = &committees_of(self.n)[epoch];
+        assert!(certificate.verify(&NETWORK, committee).is_ok(), "seed {}: height {height}", self.seed);
+        for signer in certificate.signatures().keys() {
+            let node = node_of(&committee.member(*signer).unwrap().peer);
+            if let Some(block) = self.signed.get(&(node, height, certificate.round(), 1)) {
+                assert_eq!(*block, Some(certificate.block_id()), "seed {}: node {node}", self.seed);
+            }
+        }
     }
 
     /// No honest node contradicts itself.
@@ -470,6 +511,10 @@ impl World {
             }
             Message::Proposal { proposal, .. } => {
                 let proposal = proposal.proposal;
+                // In late rounds members pass on the proposal that they lock on.
+                if proposal.proposer != self.nodes[node].key.peer() {
+                    return;
+                }
                 (proposal.height, proposal.round, 2, Some(proposal.block))
             }
             _ => return,
@@ -515,16 +560,21 @@ impl World {
         (!is_lost).then_some(delay)
     }
 
-    /// Every node up and equal, and nothing acknowledged missing.
+    /// Every node up and equal, and nothing acknowledged missing. (A block may be durable of which its only member died
+    /// before it could say so.)
     pub fn check_equal(&self) {
-        let height = self.chain.last_key_value().map_or(0, |(height, _)| *height);
-        for node in self.honest() {
-            let replica = self.replica(node);
-            assert_eq!(replica.height(), height, "seed {}: height of node {node}", self.seed);
-            let root = replica.app().state.root;
-            let expected = self.chain.get(&height).map_or_else(Hash::default, |(_, root)| *root);
-            assert_eq!(root, expected, "seed {}: state of node {node}", self.seed);
-            assert_eq!(replica.app().state.done.len(), self.done.len(), "seed {}", self.seed);
+        let honest = self.honest();
+        let first = &self.replica(honest[0]).app().state;
+        assert!(first.height >= self.height(), "seed {}: a block is missing", self.seed);
+        for transaction in &self.done {
+            let id = transaction_id(transaction);
+            assert!(first.done.contains(&id), "seed {}: an acknowledged transaction is missing", self.seed);
+        }
+        for node in honest {
+            let state = &self.replica(node).app().state;
+            assert_eq!(state.height, first.height, "seed {}: height of node {node}", self.seed);
+            assert_eq!(state.root, first.root, "seed {}: state of node {node}", self.seed);
+            assert_eq!(state.done, first.done, "seed {}: state of node {node}", self.seed);
         }
     }
 

@@ -365,7 +365,7 @@ pub struct Tip {
     /// The committee that signed it; before the first block, the genesis committee.
     pub signed_by: Arc<Committee>,
     /// The committee that signs the next height.
-    pub committee: Arc<Committee>,
+    committee: Arc<Committee>,
     /// INV: [`committee_hash`] of `committee`.
     committee_hash: Hash,
 }
@@ -394,6 +394,12 @@ impl Tip {
         let committee_hash = committee_hash(&committee);
         let &Header { network, height, time_ms, .. } = header;
         Self { network, height, id: header.id(), time_ms, signed_by, committee, committee_hash }
+    }
+
+    /// The committee that signs the next height.
+    #[must_use]
+    pub const fn committee(&self) -> &Arc<Committee> {
+        &self.committee
     }
 
     /// [`committee_hash`] of the committee that signs the next height.

@@ -217,7 +217,7 @@ impl TrustedChain {
             let known = self.committee.epoch();
             return Err(AdvanceError::Gap { height, got: header.epoch, known });
         }
-        if height == self.height + 1 && header.parent != self.id {
+        if height - self.height == 1 && header.parent != self.id {
             return Err(AdvanceError::Parent { height, got: header.parent, required: self.id });
         }
         if header.time_ms <= self.time_ms {

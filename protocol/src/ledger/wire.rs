@@ -22,12 +22,12 @@ use crate::{
 pub const MESSAGE_BYTES_MAX: usize = BLOCK_BYTES_MAX + 1024;
 /// Most bytes of a request.
 pub const REQUEST_BYTES_MAX: usize = 64;
-/// A response holds blocks until their bytes reach this, and at least one.
-pub const PAGE_BYTES: usize = 256 << 10;
+/// Most bytes of the blocks of a response, unless it holds only one: what fits into one frame of the network.
+pub const PAGE_BYTES_MAX: usize = 240 << 10;
 /// Most blocks of a response: verifying a page must not hold up everything else for long.
 pub const PAGE_BLOCKS_MAX: u16 = 64;
-/// Most bytes of a response: blocks up to [`PAGE_BYTES`], and one of any length.
-pub const RESPONSE_BYTES_MAX: usize = PAGE_BYTES + BLOCK_BYTES_MAX + COMMIT_BYTES_MAX + 1024;
+/// Most bytes of a response: one block of any length.
+pub const RESPONSE_BYTES_MAX: usize = BLOCK_BYTES_MAX + COMMIT_BYTES_MAX + 1024;
 /// Most bytes of the transactions of one message.
 pub const BATCH_BYTES_MAX: usize = 256 << 10;
 /// Most transactions of one message.
@@ -108,7 +108,7 @@ pub enum Request {
     Blocks {
         /// The first height.
         from: u64,
-        /// The most blocks wanted; [`PAGE_BLOCKS_MAX`] and [`PAGE_BYTES`] hold beside it.
+        /// The most blocks wanted; [`PAGE_BLOCKS_MAX`] and [`PAGE_BYTES_MAX`] hold beside it.
         n_max: u16,
     },
 }

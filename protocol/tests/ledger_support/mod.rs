@@ -88,11 +88,11 @@ impl Chain {
         transactions: &[&[u8]],
         next: Option<(u32, &[u8])>,
     ) -> (Block, CommitCertificate, Option<Committee>) {
-        let n_shards = self.tip.committee.n_shards();
+        let n_shards = self.tip.committee().n_shards();
         let next_committee = next.map(|(epoch, seeds)| committee(epoch, n_shards, seeds));
         let block = Block::build(self.draft(transactions, next_committee.as_ref())).unwrap();
         self.tip.check(&block).unwrap();
-        let certificate = certificate(&self.tip.committee, &self.seeds, &block);
+        let certificate = certificate(self.tip.committee(), &self.seeds, &block);
         self.tip = self.tip.advanced(block.header(), next_committee.clone().map(Arc::new));
         if let Some((_, seeds)) = next {
             self.seeds = seeds.to_vec();

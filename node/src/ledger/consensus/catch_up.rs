@@ -1,7 +1,7 @@
 //! Whom to ask for blocks that others have decided, and when; no I/O.
 //!
-//! Peers say how far their ledger reaches. Whoever says more than we have is asked, one peer at a time, the one that claims
-//! most first. Claims cost nothing, so one that leads to nothing is forgotten and its author not listened to for a while.
+//! Peers say how far their ledger reaches. Whoever says more than we have is asked, one peer at a time, members
+//! first, and of them the one that claims most. Claims cost nothing, so one that leads to nothing is forgotten and its author not listened to for a while.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -110,8 +110,10 @@ impl CatchUp {
             return None;
         }
         let due = self.claims.iter().filter(|(_, claim)| claim.act_at <= now);
-        // The fewest failures first: a peer that does not answer must not be asked again while others would.
-        let (peer, claim) = due.min_by_key(|(_, claim)| (claim.failures, u64::MAX - claim.height))?;
+        // Members first: there are only so many of them. Then the fewest failures: a peer that does not answer must not be
+        // asked again while others would.
+        let rank = |claim: &Claim| (!claim.is_member, claim.failures, u64::MAX - claim.height);
+        let (peer, claim) = due.min_by_key(|(_, claim)| rank(claim))?;
         let request =
             InFlight { id, peer: *peer, is_member: claim.is_member, deadline: now + self.answer_max };
         self.in_flight = Some(request);
@@ -167,5 +169,103 @@ impl CatchUp {
             Some(request) => Some(request.deadline),
             None => self.claims.values().map(|claim| claim.act_at).min(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ANSWER_MAX: Duration = Duration::from_secs(2);
+
+    fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn peer(byte: u8) -> PeerId {
+        PeerId([byte; 32])
+    }
+
+    fn claimed(byte: u8, height: u64) -> Claimed {
+        Claimed { peer: peer(byte), height, patience: Duration::ZERO, is_member: true }
+    }
+
+    fn catch_up(claims: &[Claimed]) -> CatchUp {
+        let mut it = CatchUp::new(ANSWER_MAX, 5);
+        for claim in claims {
+            it.claim(at(0), *claim);
+        }
+        it
+    }
+
+    #[test]
+    fn only_who_has_more_is_asked_and_one_at_a_time() {
+        let mut it = catch_up(&[claimed(1, 4), claimed(2, 5)]);
+        assert_eq!((it.next(at(0), 0), it.next_deadline()), (None, None));
+        it.claim(at(0), claimed(3, 6));
+        it.claim(at(0), claimed(4, 9));
+        let request = it.next(at(0), 7).unwrap();
+        assert_eq!((request.peer, request.id), (peer(4), 7));
+        assert_eq!(it.next(at(0), 8), None);
+        assert!(it.is_fetching_from_member());
+        assert_eq!(it.take(8, peer(4)), None);
+        assert_eq!(it.take(7, peer(3)), None);
+        assert_eq!(it.take(7, peer(4)), Some(request));
+        it.reached(9);
+        it.ended(at(1), request, Outcome::Blocks);
+        assert_eq!((it.next(at(1), 9), it.next_deadline()), (None, None));
+    }
+
+    #[test]
+    fn patience_is_kept_and_not_renewed() {
+        let mut it = catch_up(&[]);
+        let patient = Claimed { patience: at(3), ..claimed(1, 6) };
+        it.claim(at(0), patient);
+        it.claim(at(2), patient);
+        assert_eq!((it.next(at(2), 0), it.next_deadline()), (None, Some(at(3))));
+        assert!(it.next(at(3), 0).is_some());
+    }
+
+    #[test]
+    fn who_is_silent_is_asked_last_and_in_the_end_not_at_all() {
+        let mut it = catch_up(&[claimed(1, 9), claimed(2, 6)]);
+        let mut now = at(0);
+        let mut asked = Vec::new();
+        while let Some(deadline) = it.next_deadline() {
+            now = deadline;
+            if let Some(request) = it.take_overdue(now) {
+                it.ended(now, request, Outcome::Silence);
+            }
+            asked.extend(it.next(now, 0).map(|request| request.peer));
+        }
+        assert_eq!(asked[..2], [peer(1), peer(2)]);
+        let tries = usize::try_from(TRIES_MAX).unwrap();
+        assert_eq!(asked.iter().filter(|it| **it == peer(1)).count(), tries);
+        assert_eq!(asked.len(), 2 * tries);
+        assert!(now < at(120), "{now:?}");
+    }
+
+    #[test]
+    fn who_lies_is_not_listened_to_for_a_while() {
+        let mut it = catch_up(&[claimed(1, u64::MAX)]);
+        let request = it.next(at(0), 0).unwrap();
+        it.take(0, peer(1));
+        it.ended(at(1), request, Outcome::Lie);
+        it.claim(at(60), claimed(1, u64::MAX));
+        assert_eq!(it.next_deadline(), None);
+        it.claim(at(62), claimed(1, u64::MAX));
+        assert!(it.next(at(62), 1).is_some());
+    }
+
+    #[test]
+    fn strangers_never_keep_out_members() {
+        let mut it = catch_up(&[]);
+        for n in 0..200 {
+            let stranger = Claimed { is_member: false, ..claimed(n, 100) };
+            it.claim(at(0), stranger);
+        }
+        assert_eq!(it.claims.len(), STRANGERS_MAX);
+        it.claim(at(0), claimed(250, 6));
+        assert_eq!(it.next(at(0), 0).unwrap().peer, peer(250));
     }
 }

@@ -29,6 +29,9 @@ pub struct Config {
     pub wait_max: Duration,
     /// Least time between two blocks: what comes meanwhile shares a block.
     pub block_interval_min: Duration,
+    /// Least time between two blocks of which the latter is for nothing: one member alone can make others begin a height,
+    /// and must not fill their disks with empty blocks.
+    pub empty_block_interval_min: Duration,
     /// How far the clocks of honest nodes may differ: blocks from further in the future are not voted for.
     pub clock_drift_max: Duration,
     /// After this much quiet a member says once how far its ledger reaches: whoever missed the end of the last height
@@ -54,6 +57,7 @@ impl Default for Config {
             repeat: Duration::from_millis(2_000),
             wait_max: Duration::from_secs(30),
             block_interval_min: Duration::from_millis(100),
+            empty_block_interval_min: Duration::from_millis(1_000),
             clock_drift_max: Duration::from_secs(10),
             settle: Duration::from_millis(250),
             answer_max: Duration::from_secs(2),

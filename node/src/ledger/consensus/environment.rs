@@ -17,16 +17,16 @@ use arc_malachitebft_core_types::{self as engine, CertificateError, Round, Signe
 use protocol::{
     BlockId, NetworkId, PeerId, codec,
     ledger::{
-        block::{BLOCK_BYTES_MAX, Block, Decided, Draft, InvalidBlock, TRANSACTIONS_MAX, Tip},
-        commit::{CommitCertificate, CommitError},
-        signature::{Signature, SigningKey, VerifyError},
+        block::{BLOCK_BYTES_MAX, Block, Decided, Draft, TRANSACTIONS_MAX, Tip},
+        commit::CommitCertificate,
+        signature::{Signature, SigningKey},
         vote::{Equivocation, SignedProposal, SignedVote},
-        wire::{Message, Request, Response},
+        wire::Message,
     },
 };
 
 use super::{
-    application::{Application, InvalidPayload, Payload},
+    application::{Application, Payload},
     block_store::BlockStore,
     config::{Config, Now},
     context::{
@@ -35,6 +35,7 @@ use super::{
     },
     fatal::Fatal,
     mempool::Mempool,
+    output::{Offence, Output},
     record::Record,
     verify::{Unproven, verify_polka, verify_round},
     wal::Wal,
@@ -46,94 +47,6 @@ const HEADER_BYTES_MAX: usize = 1024;
 const LENGTH_BYTES: usize = 8;
 /// Blocks of one round that are looked at: more than one is an equivocation, and two prove it.
 const BODIES_PER_ROUND_MAX: usize = 2;
-
-/// Pairs an answer with what was asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct RequestId(pub u64);
-
-/// What a replica wants done.
-#[derive(Clone, Debug)]
-pub enum Output {
-    /// Send this to everyone.
-    Broadcast(Message),
-    /// Ask a peer, and hand the answer to [`Replica::on_response`](super::Replica::on_response).
-    Request {
-        /// Names the request; chosen by the replica.
-        id: RequestId,
-        /// Whom to ask.
-        peer: PeerId,
-        /// What to ask.
-        request: Request,
-    },
-    /// Answer a peer.
-    Reply {
-        /// The request answered; chosen by whoever passed it on.
-        id: RequestId,
-        /// The answer.
-        response: Response,
-    },
-    /// A block is decided, durable and executed.
-    Committed(Decided),
-    /// A member contradicted itself. Anyone can check it; it belongs on the ledger.
-    Evidence(Equivocation),
-    /// A peer sent what no honest node sends.
-    Misbehaved {
-        /// Who sent it.
-        peer: PeerId,
-        /// What it did.
-        offence: Offence,
-    },
-}
-
-/// What a peer did that no honest node does.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Offence {
-    /// A vote or proposal is not signed by whom it names.
-    #[error("sent a consensus message with a wrong signature")]
-    Signature(#[source] VerifyError),
-    /// A certificate of a round proves nothing.
-    #[error("sent a certificate that proves nothing")]
-    Certificate(#[source] Unproven),
-    /// A proposal is not of the member whose turn it is.
-    #[error("passed on a proposal of {got}, but it is the turn of {required}")]
-    NotItsTurn {
-        /// Who proposed.
-        got: PeerId,
-        /// Whose turn it is.
-        required: PeerId,
-    },
-    /// The block beside a proposal is another than the one proposed.
-    #[error("sent a proposal of {required} with the block {got}")]
-    OtherBlock {
-        /// The block sent.
-        got: BlockId,
-        /// The block proposed.
-        required: BlockId,
-    },
-    /// An honest member does not propose this block.
-    #[error("proposed a block that does not follow the last one")]
-    Block(#[source] InvalidBlock),
-    /// An honest member does not propose this block.
-    #[error("proposed a block that the ledger does not accept")]
-    Payload(#[source] InvalidPayload),
-    /// A block sent as decided is not proven to be.
-    #[error("sent block {height} as decided, which it is not")]
-    NotDecided {
-        /// Height of the block.
-        height: u64,
-        /// What is wrong with its certificate; nothing, if it is of another block.
-        #[source]
-        source: Option<CommitError>,
-    },
-    /// It sent another block than was asked for.
-    #[error("sent block {got}, asked for was {required}")]
-    NotAsked {
-        /// Height of the block sent.
-        got: u64,
-        /// Height asked for.
-        required: u64,
-    },
-}
 
 /// Where a height stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -224,7 +137,7 @@ impl<A: Application> Environment<A> {
             app,
             wal,
             blocks,
-            members: Members::new(&tip.committee),
+            members: Members::new(tip.committee()),
             tip,
             last_commit,
             mempool: Mempool::new(&config),
@@ -253,6 +166,12 @@ impl<A: Application> Environment<A> {
         self.is_member() && !self.is_muted
     }
 
+    /// The block time at which a stage is due, if honest clocks may differ on whether that is now.
+    pub(super) fn due_soon_ms(&self) -> Option<u64> {
+        let drift_ms = u64::try_from(self.config.clock_drift_max.as_millis() / 2).unwrap_or(u64::MAX);
+        self.app.due_ms().filter(|due_ms| *due_ms <= self.now.unix_ms.saturating_add(drift_ms))
+    }
+
     /// Height to be decided next.
     pub(super) const fn next_height(&self) -> u64 {
         self.tip.height + 1
@@ -271,7 +190,7 @@ impl<A: Application> Environment<A> {
         let changes = next.is_some();
         self.tip = self.tip.advanced(header, next);
         if changes {
-            self.members = Members::new(&self.tip.committee);
+            self.members = Members::new(self.tip.committee());
         }
         self.last_commit = Some(decided.certificate);
         Ok(())
@@ -379,7 +298,10 @@ impl<A: Application> Environment<A> {
 
     fn build(&mut self) -> Result<Block, Fatal> {
         let height = self.next_height();
-        let time_ms = self.now.unix_ms.max(self.tip.time_ms + 1);
+        // If somebody whose clock is ahead began the height because a stage is due, meet it: an earlier block time would not
+        // make the stage happen, and one empty block after the other would follow until it does.
+        let due_ms = self.due_soon_ms().filter(|_| self.mempool.is_empty());
+        let time_ms = self.now.unix_ms.max(self.tip.time_ms + 1).max(due_ms.unwrap_or_default());
         let last_commit = self.last_commit.clone();
         let commit_bytes = codec::encode(&last_commit).len();
         let room = BLOCK_BYTES_MAX - HEADER_BYTES_MAX - commit_bytes;
@@ -492,12 +414,12 @@ impl<A: Application> Environment<A> {
     }
 
     fn is_proven(&self, certificate: &CommitCertificate) -> bool {
-        certificate.verify(&self.network, &self.tip.committee).is_ok()
+        certificate.verify(&self.network, self.tip.committee()).is_ok()
     }
 
     fn decide(&mut self, certificate: &engine::CommitCertificate<Ledger>) {
         self.flush();
-        self.decided = commit_of(certificate, &self.tip.committee);
+        self.decided = commit_of(certificate, self.tip.committee());
     }
 
     fn publish(&mut self, message: SignedConsensusMsg<Ledger>) {
@@ -542,7 +464,7 @@ impl<A: Application> Environment<A> {
                 return r.resume_with(self.verify(&signed.message, signed.signature));
             }
             Effect::VerifyCommitCertificate(certificate, _, _, r) => {
-                let certificate = commit_of(&certificate, &self.tip.committee);
+                let certificate = commit_of(&certificate, self.tip.committee());
                 let verified = certificate.is_some_and(|it| self.is_proven(&it));
                 return r.resume_with(if verified { Ok(()) } else { Err(unproven(())) });
             }

@@ -1,5 +1,7 @@
 //! Messages that come too early: others have decided on the height that we are at.
 //!
+//! Or too late to be worth anything by themselves: a height that is for nothing is not begun at once.
+//!
 //! In ordinary operation the last vote of a height and the first proposal of the next cross on the way. Dropping the latter
 //! would cost a timeout, so a few messages for the next height are kept.
 
@@ -10,8 +12,8 @@ use protocol::{PeerId, ledger::wire::Message};
 /// Votes of a member kept, by round and kind: the two of the first rounds.
 const VOTES_MAX: usize = 8;
 
-/// Messages for the height after the one that is being decided. INV: each signed by its author, a member; of a proposer at
-/// most one proposal, since only that of round 0 is kept.
+/// Messages for the height after the one that is being decided, or for the next if none is. INV: each was signed by its
+/// author, a member; of each at most one proposal.
 #[derive(Debug, Default)]
 pub(super) struct Future {
     /// By author and order of coming.

@@ -197,3 +197,111 @@ impl Mempool {
         batches
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mempool(bytes_max: usize, transactions_max: usize) -> Mempool {
+        Mempool::new(&Config {
+            mempool_bytes_max: bytes_max,
+            mempool_transactions_max: transactions_max,
+            mempool_blocks_max: 3,
+            ..Config::default()
+        })
+    }
+
+    fn transaction(n: u8, len: usize) -> Vec<u8> {
+        vec![n; len]
+    }
+
+    #[test]
+    fn bounds_hold_and_room_comes_back() {
+        let mut it = mempool(100, 3);
+        assert_eq!(
+            it.insert(transaction(0, TRANSACTION_BYTES_MAX + 1), 0),
+            Err(Refused::TooLong { got: 131_073 })
+        );
+        it.insert(transaction(1, 60), 0).unwrap();
+        assert_eq!(it.insert(transaction(2, 41), 0), Err(Refused::Full));
+        it.insert(transaction(2, 40), 0).unwrap();
+        assert_eq!(it.insert(transaction(1, 60), 0), Ok(transaction_id(&transaction(1, 60))));
+        it.committed(&[transaction(1, 60)], 1, |_| true);
+        for n in [3, 4] {
+            it.insert(transaction(n, 1), 1).unwrap();
+        }
+        assert_eq!(it.insert(transaction(5, 1), 1), Err(Refused::Full));
+    }
+
+    #[test]
+    fn what_waits_too_long_or_is_not_valid_any_more_is_dropped() {
+        let mut it = mempool(100, 10);
+        for n in 1..=3 {
+            it.insert(transaction(n, 1), u64::from(n)).unwrap();
+        }
+        it.committed(&[], 3, |bytes| bytes[0] != 2);
+        assert_eq!(it.candidates(10, 100, 0), [[1], [3]]);
+        it.committed(&[], 4, |_| true);
+        assert_eq!(it.candidates(10, 100, 0), [[3]]);
+        it.committed(&[], 6, |_| true);
+        assert!(it.is_empty());
+        assert_eq!((it.bytes, it.order.len()), (0, 0));
+    }
+
+    #[test]
+    fn candidates_come_in_order_as_far_as_they_fit() {
+        let mut it = mempool(1_000, 10);
+        for (n, len) in [(1, 10), (2, 50), (3, 20)] {
+            it.insert(transaction(n, len), 0).unwrap();
+        }
+        let first = |it: &Mempool, n_max, bytes_max| {
+            it.candidates(n_max, bytes_max, 8).iter().map(|it| it[0]).collect::<Vec<_>>()
+        };
+        assert_eq!(first(&it, 10, 1_000), [1, 2, 3]);
+        assert_eq!(first(&it, 2, 1_000), [1, 2]);
+        assert_eq!(first(&it, 10, 10 + 8 + 20 + 8), [1, 3]);
+        assert_eq!(first(&it, 10, 17), [0_u8; 0]);
+    }
+
+    #[test]
+    fn own_ones_are_passed_on_until_they_are_in_a_block_and_others_are_not() {
+        let mut it = mempool(1_000, 10);
+        it.insert(transaction(1, 1), 0).unwrap();
+        assert_eq!(it.next_deadline(), None);
+        it.submit(transaction(2, 1), 0, Duration::ZERO).unwrap();
+        // It came from somebody else first; now it is ours to care for.
+        it.submit(transaction(1, 1), 0, Duration::ZERO).unwrap();
+        assert_eq!(it.take_batches(), [[[2], [1]]]);
+        assert!(it.take_batches().is_empty());
+        let mut waits = Vec::new();
+        let mut now = Duration::ZERO;
+        for _ in 0..6 {
+            let at = it.next_deadline().unwrap();
+            waits.push((at - now).as_secs());
+            now = at;
+            it.on_tick(now);
+            assert_eq!(it.take_batches(), [[[1], [2]]]);
+        }
+        assert_eq!(waits, [2, 4, 8, 16, 30, 30]);
+        it.committed(&[transaction(1, 1), transaction(2, 1)], 1, |_| true);
+        assert_eq!(it.next_deadline(), None);
+    }
+
+    #[test]
+    fn batches_keep_the_bounds_of_a_message() {
+        let mut it = mempool(16 << 20, 10_000);
+        for n in 0..5_u8 {
+            it.submit(transaction(n, 100 << 10), 0, Duration::ZERO).unwrap();
+        }
+        for n in 0..2_000_u32 {
+            it.submit(n.to_le_bytes().to_vec(), 0, Duration::ZERO).unwrap();
+        }
+        let batches = it.take_batches();
+        assert_eq!(batches.iter().map(Vec::len).sum::<usize>(), 2_005);
+        for batch in batches {
+            assert!(!batch.is_empty());
+            assert!(batch.len() <= BATCH_TRANSACTIONS_MAX);
+            assert!(batch.iter().map(Vec::len).sum::<usize>() <= BATCH_BYTES_MAX);
+        }
+    }
+}

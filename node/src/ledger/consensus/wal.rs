@@ -58,6 +58,16 @@ pub enum WalError {
         /// Where.
         offset: u64,
     },
+    /// The log is of a later height than the blocks reach: they are from a backup. Starting would forget votes.
+    #[error(
+        "the log of votes is of height {got}, but the blocks end before height {required}: they are older than the log"
+    )]
+    Ahead {
+        /// Height of the log.
+        got: u64,
+        /// Height to be decided next.
+        required: u64,
+    },
     /// A record is not what this program writes, although it is whole.
     #[error("the log of votes of height {height} holds a record that this program does not know")]
     Unknown {
@@ -79,7 +89,7 @@ pub trait Wal {
     ///
     /// # Errors
     ///
-    /// If the disk fails or lost something.
+    /// If the disk fails or lost something, or the log is of a later height.
     fn open(&mut self, height: u64) -> Result<Vec<Vec<u8>>, WalError>;
 
     /// Starts the log of a height for which nothing was logged yet. Everything before is forgotten.
@@ -166,6 +176,17 @@ impl FileWal {
         Ok(is_whole.then_some(Record { durable: fields.durable, payload, end }))
     }
 
+    /// The height of the first record.
+    fn height_of_log(&self, len: u64) -> io::Result<Option<u64>> {
+        if len < to_u64(HEADER_BYTES) {
+            return Ok(None);
+        }
+        let mut header = [0; HEADER_BYTES];
+        self.file.read_at(0, &mut header)?;
+        let Some(Fields { height, .. }) = Fields::parse(&header) else { return Ok(None) };
+        Ok(self.record_at(height, 0, len)?.map(|_| height))
+    }
+
     /// Whether a record after `offset` proves that what lies there had been synced.
     fn proves_damage(&self, height: u64, offset: u64, len: u64) -> io::Result<bool> {
         let mut rest = vec![0; usize::try_from(len - offset).map_err(|_| io::ErrorKind::OutOfMemory)?];
@@ -217,6 +238,11 @@ fn check(offset: u64, fields: &[u8], payload: &[u8]) -> [u8; HEADER_BYTES - FIEL
 impl Wal for FileWal {
     fn open(&mut self, height: u64) -> Result<Vec<Vec<u8>>, WalError> {
         let len = self.file.len().map_err(io("read"))?;
+        if let Some(got) = self.height_of_log(len).map_err(io("read"))?
+            && got > height
+        {
+            return Err(WalError::Ahead { got, required: height });
+        }
         let mut records = Vec::new();
         let mut end = 0;
         while let Some(record) = self.record_at(height, end, len).map_err(io("read"))? {
