@@ -281,17 +281,18 @@ fn completions_are_printed_for_each_shell() {
 
 #[test]
 fn a_reader_that_goes_away_is_no_panic() {
-    // Longer than a pipe holds, so that the writer is still at it.
-    let mut child =
-        floe().args(["completion", "zsh"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    drop(child.stdout.take());
+    // It has gone before a word is written: afterwards the pipe might hold them all.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut child = floe().args(["completion", "zsh"]).stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
     let mut text = String::new();
     child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(141));
     assert_eq!(text, "");
     // Nobody hears the error, and its code is what it is.
-    let mut child = floe().args(["read", &"A".repeat(43)]).stderr(Stdio::piped()).spawn().unwrap();
-    drop(child.stderr.take());
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut child = floe().args(["read", &"A".repeat(43)]).stderr(writer).spawn().unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(USAGE));
 }
 

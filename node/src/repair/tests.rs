@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     client::{Client, ClientConfig, StoreOptions},
     encoder::Encoder,
+    membership::Membership,
     node::{Handles, Parts, Settings, start},
     sliver_store::Blocking,
     supervisor::Supervisor,
@@ -88,7 +89,8 @@ impl Network {
         let source = Arc::new(data.to_vec());
         let stored = client.store(source, StoreOptions::default(), Arc::new(|_| {})).await.unwrap();
         let (blob_id, segment) = (stored.blob_id, SegmentIndex(0));
-        let pair = node.handles.membership.pairs(&blob_id, segment).next().unwrap();
+        let Membership { committee, node: index, .. } = &*node.handles.membership;
+        let pair = committee.pair_of(&blob_id, segment, committee.shards(*index)[0]);
         // Until the client no longer counts as sending it.
         tokio::time::sleep(Duration::from_secs(5)).await;
         [Axis::Primary, Axis::Secondary].map(|axis| SliverAt { blob_id, segment, pair, axis })

@@ -37,6 +37,16 @@ static MATRICES: LazyLock<Box<[[i64; 4]]>> = LazyLock::new(|| {
     matrices.collect()
 });
 
+/// Matrices of the transforms' constants, in the order in which the transforms use them, so that they are read one
+/// after the other. There, the logarithm that no element has stands for zero.
+static TWIDDLES: LazyLock<Box<[[i64; 4]]>> = LazyLock::new(|| {
+    let matrix = |log_m: &GfElement| match *log_m {
+        GF_MODULUS => [0; 4],
+        log_m => MATRICES[usize::from(log_m)],
+    };
+    tables::get_skew().iter().map(matrix).collect()
+});
+
 /// The 8 x 8 matrix from input bits `from..from + 8` to output bits `to..to + 8`. Row `i` is byte `7 - i`, as the
 /// instruction wants it.
 fn matrix(products: &[GfElement; 16], from: usize, to: u32) -> i64 {
@@ -86,7 +96,7 @@ static JOIN: Block = {
 #[derive(Clone, Copy)]
 pub(crate) struct Gfni {
     matrices: &'static [[i64; 4]],
-    skew: &'static tables::Skew,
+    twiddles: &'static [[i64; 4]],
 }
 
 /// A constant to multiply by, in registers.
@@ -127,7 +137,7 @@ impl Gfni {
             && std::is_x86_feature_detected!("gfni");
         is_able.then(|| {
             debug_assert_eq!(MATRICES.len(), GF_ORDER);
-            Self { matrices: &MATRICES, skew: tables::get_skew() }
+            Self { matrices: &MATRICES, twiddles: &TWIDDLES }
         })
     }
 
@@ -146,11 +156,10 @@ impl Gfni {
         Self::matrices(&self.matrices[usize::from(log_m)])
     }
 
-    /// A constant of a transform: there, the logarithm that no element has stands for zero.
+    /// A constant of a transform.
     #[target_feature(enable = "avx512f")]
     fn twiddle(self, index: usize) -> Constant {
-        let log_m = self.skew[index];
-        if log_m == GF_MODULUS { Self::matrices(&[0; 4]) } else { self.constant(log_m) }
+        Self::matrices(&self.twiddles[index])
     }
 
     pub(super) fn split(self, blocks: &mut [Block]) {
