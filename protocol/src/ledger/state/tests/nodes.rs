@@ -143,6 +143,21 @@ fn votes_move_prices_when_the_epoch_changes() {
 }
 
 #[test]
+fn who_says_nothing_is_for_what_is() {
+    let parameters = Parameters { storage_price: 10, write_price: 3, ..Parameters::default() };
+    let mut world = World::with(4, 4, parameters, Vec::new());
+    let free = Ballot { storage_price: 0, write_price: 0, capacity_bytes: CREDITS_MAX };
+    for index in 0..2 {
+        world.does(NODES + index, Action::Vote { node: node(index), ballot: free });
+    }
+    world.next_epoch();
+    assert_eq!(world.state.parameters().unwrap(), parameters, "two of four are no quorum for less");
+    world.does(NODES + 2, Action::Vote { node: node(2), ballot: free });
+    world.next_epoch();
+    assert_eq!(world.state.parameters().unwrap(), parameters.with_market(free));
+}
+
+#[test]
 fn capacity_that_is_not_voted_for_is_what_the_node_says_it_has() {
     let mut world = World::new(4, 4);
     for index in 0..4 {
