@@ -87,7 +87,7 @@ fn a_certificate_is_checked_as_specified() {
     statement.extend(NETWORK.0);
     statement.extend(1_u64.to_le_bytes());
     statement.extend(0_u32.to_le_bytes());
-    statement.extend(1_u32.to_le_bytes());
+    statement.extend(2_u32.to_le_bytes());
     statement.push(1);
     statement.extend(block.id().0);
     assert_eq!(certificate.signatures().len(), 4);
