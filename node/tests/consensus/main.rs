@@ -341,6 +341,25 @@ fn strangers_start_nothing() {
 }
 
 #[test]
+fn many_rounds_in_which_proposals_are_lost_end_in_a_decision() {
+    let mut rounds = 0;
+    for seed in 0..6 {
+        let mut world = World::new(seed, 4);
+        world.weather.proposal_loss = 1.0;
+        assert!(world.submit(1, b"one"));
+        world.run_for(60 * SECOND);
+        assert_eq!(world.height(), 0);
+        // Some see a proposal and lock on it, others do not.
+        world.weather.proposal_loss = 0.6;
+        world.run_for(60 * SECOND);
+        world.weather.proposal_loss = 0.0;
+        must_recover(&mut world);
+        rounds = rounds.max(world.rounds_max);
+    }
+    assert!(rounds >= 10, "only {rounds} rounds");
+}
+
+#[test]
 fn a_node_that_lost_its_votes_follows_and_does_not_vote() {
     let mut world = World::new(7, 4);
     // Members 0 and 1 without 2 and 3: no quorum, so the height stays open.

@@ -44,6 +44,8 @@ pub struct Weather {
     pub latency_ms: (u64, u64),
     pub loss: f64,
     pub duplication: f64,
+    /// Loss of proposals, beside that of everything.
+    pub proposal_loss: f64,
     /// The side of a partition that each node is on.
     pub side: Vec<u8>,
 }
@@ -142,7 +144,13 @@ impl World {
             ticks_at: None,
         });
         let nodes = nodes.collect();
-        let weather = Weather { latency_ms: (1, 40), loss: 0.0, duplication: 0.0, side: vec![0; n + 1] };
+        let weather = Weather {
+            latency_ms: (1, 40),
+            loss: 0.0,
+            duplication: 0.0,
+            proposal_loss: 0.0,
+            side: vec![0; n + 1],
+        };
         let mut world = Self {
             seed,
             n,
@@ -534,6 +542,10 @@ impl World {
                 _ => message,
             };
             self.n_messages += 1;
+            let is_proposal = matches!(message, Message::Proposal { .. });
+            if is_proposal && self.rng.random_bool(self.weather.proposal_loss) {
+                continue;
+            }
             let n = 1 + u8::from(self.rng.random_bool(self.weather.duplication));
             for _ in 0..n {
                 if let Some(delay) = self.delay(from, to) {

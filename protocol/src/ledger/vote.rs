@@ -2,28 +2,35 @@
 //!
 //! # What is signed
 //!
-//! `"floe/v1/" || name || 0 || network ID || fields`, as for every signed statement ([`crate::certificate`]), with the
-//! fields in canonical form:
+//! `"floe/v1/consensus-vote" || 0 || network ID || height (8 bytes) || round (4) || kind (4) || 0, or 1 and a value (1 or
+//! 33)`, as for every signed statement ([`crate::certificate`]).
 //!
-//! | name | fields |
-//! |---|---|
-//! | `consensus-vote` | height (8 bytes), round (4), kind (4), block: 0, or 1 and its ID (1 or 33) |
-//! | `consensus-proposal` | height (8), round (4), proof-of-lock round: 0, or 1 and it (1 or 5), block ID (32) |
+//! | kind | number | value |
+//! |---|---|---|
+//! | proposal | 0 | [`proposal_value`]: a hash over all that the proposal says |
+//! | prevote | 1 | the block's ID, or none |
+//! | precommit | 2 | the block's ID, or none |
 //!
+//! So two signatures of one member for one height, round and kind, with two values, always contradict each other.
 //! [`vote_bytes`] and [`proposal_bytes`] are the only functions that make these bytes.
+
+use std::sync::LazyLock;
 
 use bincode::{Decode, Encode};
 
 use super::signature::{Signature, SigningKey, VerifyError, signed_text};
 use crate::{
     codec,
+    hash::{Domain, Hash},
     ids::{BlockId, NetworkId, PeerId},
 };
 
-/// Name of votes among signed statements.
-const VOTE: &str = "consensus-vote";
-/// Name of proposals among signed statements.
-const PROPOSAL: &str = "consensus-proposal";
+/// Name of votes and proposals among signed statements.
+const NAME: &str = "consensus-vote";
+/// Number of proposals among what is signed in a round.
+const PROPOSAL: u32 = 0;
+
+static PROPOSAL_VALUE: LazyLock<Domain> = LazyLock::new(|| Domain::new("floe/v1/consensus-proposal"));
 
 /// The two votes of a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
@@ -32,6 +39,20 @@ pub enum VoteKind {
     Prevote,
     /// I saw a quorum of prevotes for this block.
     Precommit,
+}
+
+impl VoteKind {
+    /// Its number among what is signed in a round.
+    const fn number(self) -> u32 {
+        match self {
+            Self::Prevote => 1,
+            Self::Precommit => 2,
+        }
+    }
+}
+
+fn signed_bytes(network: &NetworkId, height: u64, round: u32, kind: u32, value: Option<[u8; 32]>) -> Vec<u8> {
+    signed_text(NAME, network, &codec::encode(&(height, round, kind, value)))
 }
 
 /// The bytes that a vote's signature is over; no block is a vote for none.
@@ -43,14 +64,20 @@ pub fn vote_bytes(
     kind: VoteKind,
     block: Option<BlockId>,
 ) -> Vec<u8> {
-    signed_text(VOTE, network, &codec::encode(&(height, round, kind, block)))
+    signed_bytes(network, height, round, kind.number(), block.map(|block| block.0))
 }
 
 /// The bytes that a proposal's signature is over.
 #[must_use]
 pub fn proposal_bytes(network: &NetworkId, proposal: &Proposal) -> Vec<u8> {
-    let Proposal { height, round, lock_round, block, proposer: _ } = proposal;
-    signed_text(PROPOSAL, network, &codec::encode(&(height, round, lock_round, block)))
+    let value = Some(proposal_value(proposal).0);
+    signed_bytes(network, proposal.height, proposal.round, PROPOSAL, value)
+}
+
+/// What a proposal is for, as a value that is signed: a hash over the earlier round that it names, and the block.
+#[must_use]
+pub fn proposal_value(proposal: &Proposal) -> Hash {
+    PROPOSAL_VALUE.hash(&codec::encode(&(proposal.lock_round, proposal.block)))
 }
 
 /// A vote of one member.
@@ -237,11 +264,11 @@ mod tests {
         let bytes = vote_bytes(&NETWORK, 0x0102, 3, VoteKind::Precommit, Some(BlockId([9; 32])));
         let mut expected = b"floe/v1/consensus-vote\0".to_vec();
         expected.extend([7; 32]);
-        expected.extend([2, 1, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 1, 0, 0, 0, 1]);
+        expected.extend([2, 1, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 2, 0, 0, 0, 1]);
         expected.extend([9; 32]);
         assert_eq!(bytes, expected);
         let none = vote_bytes(&NETWORK, 1, 0, VoteKind::Prevote, None);
-        assert!(none.ends_with(&[1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]));
+        assert!(none.ends_with(&[1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0]));
     }
 
     #[test]
@@ -292,6 +319,9 @@ mod tests {
         let first = proposal.sign(&NETWORK, &key);
         let second = Proposal { block: BlockId([2; 32]), ..proposal }.sign(&NETWORK, &key);
         assert_eq!(Equivocation::Proposals(first, second).verify(&NETWORK), Ok(()));
+        // The same block for another reason is another proposal, too.
+        let third = Proposal { lock_round: Some(0), ..proposal }.sign(&NETWORK, &key);
+        assert_eq!(Equivocation::Proposals(first, third).verify(&NETWORK), Ok(()));
         let next = Proposal { round: 1, ..proposal }.sign(&NETWORK, &key);
         let evidence = Equivocation::Proposals(first, next);
         assert_eq!(evidence.verify(&NETWORK), Err(EquivocationError::Unrelated));
