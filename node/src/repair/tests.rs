@@ -22,6 +22,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     client::{Client, ClientConfig, StoreOptions},
     encoder::Encoder,
+    ledger::tests::{ledger_parts, signing_keys},
+    membership::Membership,
     node::{Handles, Parts, Settings, start},
     sliver_store::Blocking,
     supervisor::Supervisor,
@@ -47,7 +49,8 @@ impl Network {
     pub(crate) async fn start(settings: Settings) -> Self {
         let simulation = Simulation::new(Plan::new(1));
         let key = |i: u8| SecretKey::from_seed(&[i; 32]);
-        let peer = |i: u8| PeerId([i + 1; 32]);
+        let (signing, began) = (signing_keys(N), Instant::now());
+        let peer = |i: u8| signing[usize::from(i)].peer();
         let members = (0..).zip(spread(N, N)).map(|(i, shards)| Member {
             name: format!("node-{i}"),
             peer: peer(i),
@@ -68,6 +71,11 @@ impl Network {
                 key: key(i),
                 network: simulation.join(peer(i), genesis.network_id()),
                 store: Arc::new(store.unwrap().0),
+                ledger: ledger_parts(
+                    &signing[usize::from(i)],
+                    &SimulatedDisk::new(100 + u64::from(i)),
+                    began,
+                ),
                 blocking: Blocking::Inline,
                 encoder: Encoder::inline(N),
                 settings,
@@ -88,7 +96,8 @@ impl Network {
         let source = Arc::new(data.to_vec());
         let stored = client.store(source, StoreOptions::default(), Arc::new(|_| {})).await.unwrap();
         let (blob_id, segment) = (stored.blob_id, SegmentIndex(0));
-        let pair = node.handles.membership.pairs(&blob_id, segment).next().unwrap();
+        let Membership { committee, node: index, .. } = &*node.handles.membership;
+        let pair = committee.pair_of(&blob_id, segment, committee.shards(*index)[0]);
         // Until the client no longer counts as sending it.
         tokio::time::sleep(Duration::from_secs(5)).await;
         [Axis::Primary, Axis::Secondary].map(|axis| SliverAt { blob_id, segment, pair, axis })
