@@ -5,6 +5,7 @@
 //!  network event loop     (a real network only)
 //!  sliver store           writes what it is given
 //!  registry               which blobs exist
+//!  ledger                 orders transactions with the other members
 //!  repair                 what is missing here
 //!  stale uploads          drops what was never certified
 //!  scrubber, record sync  find more for repair to do
@@ -17,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use protocol::{PeerId, bls, genesis::Genesis};
+use protocol::{PeerId, bls, genesis::Genesis, ledger::signature::SigningKey};
 use storage::{Store, disk::RealDisk, index::SledIndex};
 use swarm::{
     Address, InboundReceiver, Network, PeerRole,
@@ -31,6 +32,7 @@ use crate::{
     config::{ConfigError, NodeConfig},
     encoder::Encoder,
     keys::{KeyError, NodeKeys},
+    ledger::{self, Clock, Ledger},
     membership::{Membership, NotMember},
     registry::{self, Registry},
     repair::{self, Repair, ScrubConfig, Scrubber},
@@ -52,6 +54,8 @@ pub struct Settings {
     pub sliver_store: sliver_store::Config,
     /// The registry.
     pub registry: registry::Config,
+    /// The ledger.
+    pub ledger: ledger::Config,
     /// The search for missed records.
     pub sync: registry::SyncConfig,
     /// Uploads.
@@ -76,6 +80,7 @@ impl From<&NodeConfig> for Settings {
                 ..sliver_store::Config::default()
             },
             registry: registry::Config::default(),
+            ledger: ledger::Config::default(),
             sync: registry::SyncConfig {
                 interval: config.repair.sync_interval,
                 request_timeout,
@@ -116,6 +121,8 @@ pub struct Parts<N> {
     pub network: (N, InboundReceiver),
     /// Its store.
     pub store: Arc<Store>,
+    /// What its ledger stands on.
+    pub ledger: ledger::Parts,
     /// Where calls to the store run.
     pub blocking: Blocking,
     /// Where encoding, decoding and hashing run.
@@ -137,6 +144,8 @@ pub struct Handles {
     pub store: SliverStore,
     /// Which blobs exist.
     pub registry: Registry,
+    /// The ledger.
+    pub ledger: Ledger,
     /// What is missing.
     pub repair: Repair,
     /// Who the node is.
@@ -149,6 +158,9 @@ pub enum StartError {
     /// The node is not on the committee.
     #[error(transparent)]
     NotMember(#[from] NotMember),
+    /// The ledger does not start.
+    #[error("cannot start the ledger")]
+    Ledger(#[source] Box<ledger::StartError>),
     /// The store could not be read.
     #[error("cannot read the store")]
     Store(#[from] storage::ReadError),
@@ -171,17 +183,22 @@ pub fn introduce_members<N: Network>(network: &N, genesis: &Genesis) {
 ///
 /// [`StartError`].
 pub async fn start<N: Network>(parts: Parts<N>, supervisor: &mut Supervisor) -> Result<Handles, StartError> {
-    let Parts { name, genesis, key, network: (network, inbound), store, blocking, encoder, settings } = parts;
+    let Parts { name, genesis, key, network: (network, inbound), store, ledger, blocking, encoder, settings } =
+        parts;
     let membership = Arc::new(Membership::of(network.local_peer(), &genesis)?);
     introduce_members(&network, &genesis);
 
     let (actor, store) =
-        sliver_store::Actor::new(settings.sliver_store, store, blocking, membership.n_shards())?;
+        sliver_store::Actor::new(settings.sliver_store, store, blocking.clone(), membership.n_shards())?;
     supervisor.start("sliver store", |stop| actor.run(stop));
 
     let shared = (Arc::clone(&membership), store.clone(), encoder.clone());
     let (actor, registry) = registry::Actor::new(settings.registry, shared.0, shared.1, shared.2).await?;
     supervisor.start("registry", |stop| actor.run(stop));
+
+    let starting = ledger::Actor::new(settings.ledger, ledger, genesis, network.clone(), blocking);
+    let (actor, ledger) = starting.await.map_err(|error| StartError::Ledger(Box::new(error)))?;
+    supervisor.start("ledger", |stop| actor.run(stop));
 
     let commitments = CommitmentCache::new(store.clone());
     let uploads = Uploads::new(
@@ -221,6 +238,7 @@ pub async fn start<N: Network>(parts: Parts<N>, supervisor: &mut Supervisor) -> 
     let handles = Handles {
         store: store.clone(),
         registry: registry.clone(),
+        ledger: ledger.clone(),
         repair: repair.clone(),
         membership: Arc::clone(&membership),
     };
@@ -231,6 +249,7 @@ pub async fn start<N: Network>(parts: Parts<N>, supervisor: &mut Supervisor) -> 
         network,
         store,
         registry,
+        ledger,
         commitments,
         encoder,
         uploads,
@@ -319,7 +338,14 @@ pub async fn run(dir: &Path) -> Result<(), RunError> {
     let keys = NodeKeys::load(dir)?;
     let genesis = Arc::new(config.load_genesis()?);
     Membership::of(keys.peer(), &genesis).map_err(StartError::from)?;
-    let store = open_store(&config)?;
+    let store = open_store(&config, "log", "index")?;
+    let blocks = open_store(&config, "ledger/blocks", "ledger/index")?;
+    let ledger = ledger::Parts {
+        key: SigningKey::from_secret(keys.peer_key().secret_bytes()),
+        disk: Arc::new(RealDisk::open(config.storage.dir.join("ledger"))?),
+        blocks: Arc::clone(&blocks),
+        clock: Clock::System,
+    };
     let encoder = Encoder::start(genesis.n_shards(), config.encoder.thread_count())
         .map_err(system("start the encoder threads"))?;
     let mut live = LiveConfig::new(SecretKey::new(**keys.peer_key().secret_bytes()), genesis.network_id());
@@ -339,6 +365,7 @@ pub async fn run(dir: &Path) -> Result<(), RunError> {
         key: keys.bls().clone(),
         network: (network, inbound),
         store: Arc::clone(&store),
+        ledger,
         blocking: Blocking::threads(DISK_THREADS),
         encoder,
         settings,
@@ -346,17 +373,19 @@ pub async fn run(dir: &Path) -> Result<(), RunError> {
     start(parts, &mut supervisor).await?;
     tracing::info!("the node is running");
     let result = supervisor.run(stop).await;
-    if let Err(error) = store.checkpoint() {
-        tracing::warn!(%error, "the index was not flushed; the next start reads more of the log");
+    for store in [store, blocks] {
+        if let Err(error) = store.checkpoint() {
+            tracing::warn!(%error, "the index was not flushed; the next start reads more of the log");
+        }
     }
     tracing::info!("the node has stopped");
     Ok(result?)
 }
 
-fn open_store(config: &NodeConfig) -> Result<Arc<Store>, RunError> {
-    let path = config.storage.dir.join("log");
+fn open_store(config: &NodeConfig, log: &str, index: &str) -> Result<Arc<Store>, RunError> {
+    let path = config.storage.dir.join(log);
     let disk = RealDisk::open(&path)?;
-    let index_path = config.storage.dir.join("index");
+    let index_path = config.storage.dir.join(index);
     let index =
         SledIndex::open(&index_path).map_err(|source| RunError::Index { path: index_path, source })?;
     let settings = storage::Config {
@@ -366,7 +395,7 @@ fn open_store(config: &NodeConfig) -> Result<Arc<Store>, RunError> {
     };
     let opened = Store::open(Arc::new(disk), Box::new(index), settings);
     let (store, report) = opened.map_err(|source| RunError::Open { path, source })?;
-    tracing::info!(?report, "the store is open");
+    tracing::info!(log, ?report, "a store is open");
     Ok(Arc::new(store))
 }
 

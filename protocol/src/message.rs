@@ -334,6 +334,10 @@ pub struct NodeHealth {
     pub peers: u16,
     /// Seconds since the node started.
     pub uptime_seconds: u64,
+    /// Height of its ledger.
+    pub ledger_height: u64,
+    /// Root of its ledger's state at that height.
+    pub ledger_root: Hash,
 }
 
 impl Request {

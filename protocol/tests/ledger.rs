@@ -131,10 +131,10 @@ fn bounds_of_a_block_are_kept() {
     let many = vec![vec![]; TRANSACTIONS_MAX + 1];
     let error = BlockError::TooManyTransactions { got: TRANSACTIONS_MAX + 1 };
     assert_eq!(Block::build(draft(many)), Err(error));
-    let full = vec![vec![0; TRANSACTION_BYTES_MAX]; 8];
+    let full = vec![vec![0; TRANSACTION_BYTES_MAX]; 10];
     assert!(matches!(Block::build(draft(full)), Err(BlockError::TooLong { .. })));
 
-    let fits = vec![vec![7; TRANSACTION_BYTES_MAX - 100]; 8];
+    let fits = vec![vec![7; TRANSACTION_BYTES_MAX - 100]; 10];
     let block = Block::build(draft(fits)).unwrap();
     assert_eq!(Block::decode(&codec::encode(&block)), Ok(block));
     let small = Block::build(draft(vec![vec![]; TRANSACTIONS_MAX])).unwrap();
@@ -427,7 +427,7 @@ fn bounds_of_messages_are_kept() {
 
     // The longest block, as a proposal and as an answer.
     let chain = Chain::new(10, &SEEDS);
-    let transactions = vec![vec![0; TRANSACTION_BYTES_MAX - 100]; 8];
+    let transactions = vec![vec![0; TRANSACTION_BYTES_MAX - 100]; 10];
     let block = Arc::new(Block::build(Draft { transactions, ..chain.draft(&[], None) }).unwrap());
     let proposal =
         Proposal { height: 1, round: 0, lock_round: Some(0), block: block.id(), proposer: key(1).peer() };

@@ -142,6 +142,8 @@ mod tests {
             slivers_corrupt: 8,
             peers: 9,
             uptime_seconds: 10,
+            ledger_height: 11,
+            ledger_root: protocol::hash::Hash::default(),
         };
         let json = serde_json::to_value(Node::new(&member(Ok(health)))).unwrap();
         let expected = serde_json::json!({

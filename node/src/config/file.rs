@@ -50,7 +50,7 @@ pub enum ConfigError {
         path: PathBuf,
         /// What is wrong with it.
         #[source]
-        source: GenesisError,
+        source: Box<GenesisError>,
     },
 }
 
@@ -67,7 +67,7 @@ pub fn load_genesis(path: &Path) -> Result<Genesis, ConfigError> {
     let text = read_bounded(path, GENESIS_BYTES_MAX)?;
     Genesis::parse(&text).map_err(|error| match error {
         GenesisError::Toml(error) => syntax(path, &text, &error),
-        source => ConfigError::Genesis { path: path.to_owned(), source },
+        source => ConfigError::Genesis { path: path.to_owned(), source: Box::new(source) },
     })
 }
 

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     client::{Client, ClientConfig, StoreOptions},
     encoder::Encoder,
+    ledger::tests::{ledger_parts, signing_keys},
     membership::Membership,
     node::{Handles, Parts, Settings, start},
     sliver_store::Blocking,
@@ -48,7 +49,8 @@ impl Network {
     pub(crate) async fn start(settings: Settings) -> Self {
         let simulation = Simulation::new(Plan::new(1));
         let key = |i: u8| SecretKey::from_seed(&[i; 32]);
-        let peer = |i: u8| PeerId([i + 1; 32]);
+        let (signing, began) = (signing_keys(N), Instant::now());
+        let peer = |i: u8| signing[usize::from(i)].peer();
         let members = (0..).zip(spread(N, N)).map(|(i, shards)| Member {
             name: format!("node-{i}"),
             peer: peer(i),
@@ -69,6 +71,11 @@ impl Network {
                 key: key(i),
                 network: simulation.join(peer(i), genesis.network_id()),
                 store: Arc::new(store.unwrap().0),
+                ledger: ledger_parts(
+                    &signing[usize::from(i)],
+                    &SimulatedDisk::new(100 + u64::from(i)),
+                    began,
+                ),
                 blocking: Blocking::Inline,
                 encoder: Encoder::inline(N),
                 settings,

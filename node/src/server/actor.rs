@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use protocol::{
     PeerId,
+    ledger::wire::Message,
     message::{Announcement, Refusal, Request, Response},
 };
 use swarm::{Frame, Inbound, InboundReceiver, Network, Offence, Responder, Topic, Verdict};
@@ -15,6 +16,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::handler::Handler;
+use crate::ledger;
 
 /// Tuning of the server.
 #[derive(Clone, Copy, Debug)]
@@ -78,8 +80,20 @@ impl<N: Network> Actor<N> {
             Inbound::Gossip { from, topic: Topic::Certificates, data, verdict, .. } => {
                 self.announcement(from, data, verdict);
             }
+            Inbound::Gossip {
+                from,
+                topic: topic @ (Topic::Ledger | Topic::Transactions),
+                data,
+                verdict,
+                ..
+            } => {
+                self.ledger_message(from, topic, &data, verdict);
+            }
             Inbound::Gossip { verdict, .. } => verdict.ignore(),
-            Inbound::Connected(peer) => tracing::debug!(%peer, "a peer connected"),
+            Inbound::Connected(peer) => {
+                tracing::debug!(%peer, "a peer connected");
+                self.handler.peer_joined(peer);
+            }
             Inbound::Disconnected(peer) => {
                 tracing::debug!(%peer, "a peer disconnected");
                 self.handler.peer_left(peer);
@@ -112,6 +126,26 @@ impl<N: Network> Actor<N> {
                 }
             }
         });
+    }
+
+    /// Passes on what a member says of the ledger. Whether it is true is for the ledger to find out; that a member said it is
+    /// certain, so flooding has an author.
+    fn ledger_message(&self, from: PeerId, topic: Topic, data: &[u8], verdict: Verdict) {
+        if !self.handler.is_member(from) {
+            verdict.ignore();
+            return;
+        }
+        let message = Message::decode(data).ok().filter(|message| ledger::topic_of(message) == topic);
+        let Some(message) = message else {
+            self.handler.network().report(from, Offence::Malformed);
+            verdict.reject();
+            return;
+        };
+        if self.handler.ledger.hear(from, message) {
+            verdict.accept();
+        } else {
+            verdict.ignore();
+        }
     }
 
     fn announcement(&mut self, from: PeerId, data: Bytes, verdict: Verdict) {

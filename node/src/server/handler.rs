@@ -12,9 +12,13 @@ use protocol::{
     certificate::{InvalidityAttestation, Statement as _},
     encoding::{Axis, SegmentShape, encode::sliver_index, recover::SymbolSum},
     inconsistency::ProvenSymbol,
+    ledger::{
+        answer::{ANSWER_BYTES_MAX, KEY_BYTES_MAX, KEYS_MAX},
+        transaction::TRANSACTION_BYTES_MAX,
+    },
     message::{
-        Announcement, BlobStatus, NodeHealth, RANGE_BYTES_MAX, Refusal, Request, Response, SYMBOLS_MAX,
-        SliverAt, SymbolAt, encode_page,
+        Announcement, BlobStatus, NodeHealth, RANGE_BYTES_MAX, REASON_BYTES_MAX, Refusal, Request, Response,
+        SYMBOLS_MAX, SliverAt, SymbolAt, encode_page,
     },
 };
 use swarm::{Network, Topic};
@@ -24,6 +28,7 @@ use super::attesting::Attesting;
 use crate::{
     commitments::{CommitmentCache, CommitmentReadError},
     encoder::Encoder,
+    ledger::{Ledger, SubmitError},
     membership::Membership,
     registry::{RecordError, Registry},
     repair::{Coefficients, Evidence, EvidenceShelf, Repair, evidence_bytes_max, fetch_evidence},
@@ -47,6 +52,7 @@ pub(crate) struct Handler<N> {
     pub(crate) network: N,
     pub(crate) store: SliverStore,
     pub(crate) registry: Registry,
+    pub(crate) ledger: Ledger,
     pub(crate) commitments: CommitmentCache,
     pub(crate) encoder: Encoder,
     pub(crate) uploads: Uploads,
@@ -75,6 +81,19 @@ fn refusal_of_record(error: &RecordError) -> Refusal {
     }
 }
 
+fn refusal_of_submit(error: SubmitError) -> Refusal {
+    match error {
+        SubmitError::Rejected { mut reason } => {
+            let end = (0..=REASON_BYTES_MAX.min(reason.len())).rev().find(|at| reason.is_char_boundary(*at));
+            reason.truncate(end.unwrap_or(0));
+            Refusal::Rejected(reason)
+        }
+        SubmitError::Busy => Refusal::Busy,
+        SubmitError::NotOrdered => Refusal::NotOrdered,
+        SubmitError::Stopped => Refusal::Internal,
+    }
+}
+
 impl<N: Network> Handler<N> {
     pub(super) const fn network(&self) -> &N {
         &self.network
@@ -83,6 +102,13 @@ impl<N: Network> Handler<N> {
     /// True if the peer is on the committee.
     pub(super) fn is_member(&self, peer: PeerId) -> bool {
         self.membership.committee.index_of(&peer).is_some()
+    }
+
+    /// A peer is connected: if it is a member, each is to learn how far the other's ledger reaches.
+    pub(super) fn peer_joined(&self, peer: PeerId) {
+        if self.is_member(peer) {
+            self.ledger.connected(peer);
+        }
     }
 
     /// A peer is no longer connected.
@@ -140,7 +166,29 @@ impl<N: Network> Handler<N> {
                 Ok((Response::Evidence, part))
             }
             Request::Health => Ok((Response::Health(self.health()), Bytes::new())),
+            Request::Ledger(request) => {
+                let response = self.ledger.ask(from, request).await.ok_or(Refusal::Busy)?;
+                Ok((Response::Ledger, response.encode().into()))
+            }
+            Request::Entries { keys } => self.entries(&keys),
+            Request::Submit => {
+                if payload.len() > TRANSACTION_BYTES_MAX {
+                    return Err(Refusal::Malformed);
+                }
+                let height = self.ledger.submit(payload.to_vec()).await.map_err(refusal_of_submit)?;
+                Ok((Response::Submitted { height }, Bytes::new()))
+            }
         }
+    }
+
+    /// Entries of the ledger with proofs. More than fits into an answer was too much to ask for.
+    fn entries(&self, keys: &[Vec<u8>]) -> Answer {
+        let is_bounded = keys.len() <= KEYS_MAX && keys.iter().all(|key| key.len() <= KEY_BYTES_MAX);
+        let bytes = if is_bounded { self.ledger.answer(keys).to_bytes() } else { Vec::new() };
+        if !is_bounded || bytes.len() > ANSWER_BYTES_MAX {
+            return Err(Refusal::Malformed);
+        }
+        Ok((Response::Entries, bytes.into()))
     }
 
     /// Takes a record, and announces it if it was news.
@@ -364,6 +412,7 @@ impl<N: Network> Handler<N> {
     }
 
     fn health(&self) -> NodeHealth {
+        let ledger = self.ledger.view();
         let narrow = |count: usize| u16::try_from(count).unwrap_or(u16::MAX);
         NodeHealth {
             name: self.name.clone(),
@@ -376,6 +425,8 @@ impl<N: Network> Handler<N> {
             slivers_corrupt: self.repair.corrupt(),
             peers: narrow(self.network.connected().peers().len()),
             uptime_seconds: self.start.elapsed().as_secs(),
+            ledger_height: ledger.height(),
+            ledger_root: ledger.state.root(),
         }
     }
 }

@@ -33,10 +33,13 @@ use crate::{
 
 /// Version of the format of blocks.
 pub const BLOCK_VERSION: u16 = 1;
-/// Most bytes of a block: it travels in one message, to everyone, within a round's timeout.
-pub const BLOCK_BYTES_MAX: usize = 1 << 20;
-/// Most bytes of a transaction: a block has room for several of the longest.
-pub const TRANSACTION_BYTES_MAX: usize = 128 << 10;
+/// Most bytes of a block. It travels in one message, to everyone, within a round's timeout; and as the answer to whoever
+/// missed it, with the certificate of a thousand members (65 KiB), in one frame of the network, which carries 256 KiB.
+/// Longer ones would have to be sent in parts; at ten blocks a second this is room for some ten thousand transfers.
+pub const BLOCK_BYTES_MAX: usize = 160 << 10;
+/// Most bytes of a transaction: twice what the ledger takes, and a block has room for several of the longest beside the
+/// certificate that it carries.
+pub const TRANSACTION_BYTES_MAX: usize = 16 << 10;
 /// Most transactions of a block: bounds what small ones cost in memory beyond their bytes.
 pub const TRANSACTIONS_MAX: usize = 8192;
 /// Limit for decoding a block: its bytes, and what its lists take in memory beside them.

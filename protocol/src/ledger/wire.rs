@@ -26,12 +26,16 @@ pub const REQUEST_BYTES_MAX: usize = 64;
 pub const PAGE_BYTES_MAX: usize = 240 << 10;
 /// Most blocks of a response: verifying a page must not hold up everything else for long.
 pub const PAGE_BLOCKS_MAX: u16 = 64;
-/// Most bytes of a response: one block of any length.
-pub const RESPONSE_BYTES_MAX: usize = BLOCK_BYTES_MAX + COMMIT_BYTES_MAX + 1024;
-/// Most bytes of the transactions of one message.
-pub const BATCH_BYTES_MAX: usize = 256 << 10;
+/// Most bytes of a response: what fits into one frame of the network, so one block of any length, or a page.
+pub const RESPONSE_BYTES_MAX: usize = 256 << 10;
+/// Most bytes of the transactions of one message: gossip about transactions carries 64 KiB, and each takes its length
+/// beside its bytes.
+pub const BATCH_BYTES_MAX: usize = 48 << 10;
 /// Most transactions of one message.
 pub const BATCH_TRANSACTIONS_MAX: usize = 1024;
+const _: () =
+    assert!(BLOCK_BYTES_MAX + COMMIT_BYTES_MAX + 1024 <= RESPONSE_BYTES_MAX, "a block fits into a frame");
+const _: () = assert!(PAGE_BYTES_MAX + 1024 <= RESPONSE_BYTES_MAX, "a page fits into a frame");
 /// Limits for decoding: lists take a few times their bytes in memory.
 const MESSAGE_LIMIT: usize = 4 * MESSAGE_BYTES_MAX;
 const RESPONSE_LIMIT: usize = 4 * RESPONSE_BYTES_MAX;

@@ -208,6 +208,8 @@ impl Double {
             slivers_corrupt: 0,
             peers: 0,
             uptime_seconds: 0,
+            ledger_height: 0,
+            ledger_root: Hash::default(),
         }
     }
 

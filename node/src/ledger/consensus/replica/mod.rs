@@ -171,6 +171,11 @@ impl<A: Application> Replica<A> {
         &self.env.app
     }
 
+    /// The state machine, to be looked after between calls: what consensus knows of it must not change.
+    pub const fn app_mut(&mut self) -> &mut A {
+        &mut self.env.app
+    }
+
     /// True if the log of votes is damaged: the node follows, but does not vote until the height that it is at has passed.
     #[must_use]
     pub const fn is_muted(&self) -> bool {

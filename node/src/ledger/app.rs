@@ -1,0 +1,341 @@
+//! The ledger's state machine as consensus sees it: [`State`] in memory, with a snapshot on disk now and then.
+//!
+//! # Invariants
+//!
+//! - The state is that of the last block committed. Trying a block out happens on a clone, which costs nothing.
+//! - A snapshot is of a block that is durable already, so the blocks after it are always there to be executed again.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use protocol::{
+    NetworkId,
+    committee::Committee,
+    genesis::Genesis,
+    hash::Hash,
+    ledger::{
+        block::{Block, Decided, transaction_id},
+        state::{ApplyError, Corrupt, Receipt, State},
+        transaction::{SignedTransaction, TransactionError, VerifiedTransaction},
+    },
+};
+
+use super::{
+    consensus::{Application, BlockStore, InvalidPayload, Payload, StoreError},
+    mailbox::Executed,
+    snapshots::{SnapshotError, Snapshots},
+    view::View,
+};
+
+/// Transactions remembered as verified: a transaction is looked at when it comes, when it is proposed, when the proposal is
+/// checked, and after every block in between.
+const VERIFIED_MAX: usize = 4096;
+
+/// Blocks executed that are kept until they are asked for: far more than one call to the replica commits. A start executes as
+/// many as there are since the last snapshot, and nobody asks in between.
+const DONE_MAX: usize = 1024;
+
+/// Why a transaction cannot be executed now. Its sender is at fault, or was overtaken by others.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unfit {
+    /// It is not a transaction that anyone stands behind.
+    #[error(transparent)]
+    Transaction(#[from] TransactionError),
+    /// The rules do not allow it.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+}
+
+/// Why the state cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The genesis describes no state: a bug, since it was verified.
+    #[error("the genesis describes no state")]
+    Genesis(#[source] Corrupt),
+    /// The directory of the snapshots cannot be read.
+    #[error("cannot list the snapshots of the ledger")]
+    List(#[source] io::Error),
+    /// The blocks cannot be read.
+    #[error(transparent)]
+    Blocks(#[from] StoreError),
+}
+
+/// Why the state cannot go on. The node stops.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// A quorum decided on a block that does not execute here: this node or the quorum runs another program.
+    #[error("the committee decided on block {height}, which does not execute here")]
+    Diverged {
+        /// Height of the block.
+        height: u64,
+        /// What is wrong with it.
+        #[source]
+        source: InvalidPayload,
+    },
+    /// A snapshot could not be written.
+    #[error("cannot write the snapshot of height {height}")]
+    Snapshot {
+        /// Its height.
+        height: u64,
+        /// What the disk says.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A block that was executed.
+#[derive(Clone, Debug)]
+pub(super) struct Done {
+    pub(super) decided: Decided,
+    pub(super) state: State,
+    pub(super) receipts: Vec<Receipt>,
+}
+
+impl Done {
+    /// What is told of it.
+    pub(super) fn into_news(self) -> (View, Executed) {
+        let Self { decided: Decided { block, certificate }, state, receipts } = self;
+        let header = block.header().clone();
+        let executed = Executed { height: header.height, time_ms: header.time_ms, receipts };
+        (View { head: Some(Arc::new((header, certificate))), state }, executed)
+    }
+}
+
+/// What a block led to when it was tried out.
+#[derive(Clone, Debug)]
+struct Tried {
+    block: protocol::BlockId,
+    state: State,
+    receipts: Vec<Receipt>,
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub struct App {
+    network: NetworkId,
+    state: State,
+    height: u64,
+    /// The last block that was found sound, so that it is not executed again when it is decided.
+    tried: Option<Tried>,
+    /// Behind a lock because looking at a transaction changes nothing that anyone could tell.
+    verified: Mutex<BTreeMap<Hash, Arc<VerifiedTransaction>>>,
+    /// INV: at most [`DONE_MAX`]; of more only the last are kept.
+    done: Mutex<VecDeque<Done>>,
+    snapshots: Snapshots,
+    /// Blocks from one snapshot to the next.
+    snapshot_blocks: u64,
+    snapshot_height: u64,
+    failed: Option<AppError>,
+}
+
+impl App {
+    /// Loads the newest sound snapshot of which the block is there, or the genesis; and what can be said of it.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError`].
+    pub fn load(
+        genesis: &Genesis,
+        snapshots: Snapshots,
+        blocks: &dyn BlockStore,
+        snapshot_blocks: u64,
+    ) -> Result<(Self, View), LoadError> {
+        let mut view = View { head: None, state: State::genesis(genesis).map_err(LoadError::Genesis)? };
+        let head = blocks.head()?;
+        for height in snapshots.heights().map_err(LoadError::List)? {
+            // A snapshot without its block proves nothing: the blocks are from a backup, or another node's.
+            let decided = if height > head { None } else { blocks.read(height)? };
+            let Some(Decided { block, certificate }) = decided else { continue };
+            match open(&snapshots, height, block.header().state_root) {
+                Ok(state) => {
+                    view = View { head: Some(Arc::new((block.header().clone(), certificate))), state };
+                    break;
+                }
+                Err(error) => tracing::warn!(height, %error, "a snapshot of the ledger is of no use"),
+            }
+        }
+        let height = view.height();
+        let app = Self {
+            network: genesis.network_id(),
+            state: view.state.clone(),
+            height,
+            tried: None,
+            verified: Mutex::default(),
+            done: Mutex::default(),
+            snapshots,
+            snapshot_blocks: snapshot_blocks.max(1),
+            snapshot_height: height,
+            failed: None,
+        };
+        Ok((app, view))
+    }
+
+    /// The state after the last block.
+    #[must_use]
+    pub const fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Why the state cannot go on, if it cannot.
+    pub(super) const fn take_failed(&mut self) -> Option<AppError> {
+        self.failed.take()
+    }
+
+    /// The blocks executed since the last time that this was asked.
+    pub(super) fn take_done(&self) -> VecDeque<Done> {
+        std::mem::take(&mut *self.done.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether a transaction could be executed on the state as it is.
+    ///
+    /// # Errors
+    ///
+    /// Why not.
+    pub fn examine(&self, transaction: &[u8]) -> Result<(), Unfit> {
+        let verified = self.verified(transaction)?;
+        self.state.clone().apply(&verified)?;
+        Ok(())
+    }
+
+    fn cache(&self) -> MutexGuard<'_, BTreeMap<Hash, Arc<VerifiedTransaction>>> {
+        self.verified.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn verified(&self, bytes: &[u8]) -> Result<Arc<VerifiedTransaction>, TransactionError> {
+        let id = transaction_id(bytes);
+        if let Some(verified) = self.cache().get(&id) {
+            return Ok(Arc::clone(verified));
+        }
+        let verified = Arc::new(SignedTransaction::from_bytes(bytes)?.verify(&self.network)?);
+        let mut cache = self.cache();
+        if cache.len() >= VERIFIED_MAX {
+            cache.clear();
+        }
+        cache.insert(id, Arc::clone(&verified));
+        Ok(verified)
+    }
+
+    /// Executes a block on a clone of the state.
+    fn execute(&self, block: &Block) -> Result<Tried, InvalidPayload> {
+        let header = block.header();
+        let invalid = |reason: String| InvalidPayload { reason };
+        let mut state = self.state.clone();
+        state.begin_block(header.height, header.time_ms).map_err(|error| invalid(error.to_string()))?;
+        let mut receipts = Vec::with_capacity(block.transactions().len());
+        for (bytes, position) in block.transactions().iter().zip(0_usize..) {
+            let receipt = self.verified(bytes).map_err(Unfit::from).and_then(|it| Ok(state.apply(&it)?));
+            receipts.push(receipt.map_err(|error| invalid(format!("transaction {position}: {error}")))?);
+        }
+        let root = state.end_block();
+        if root != header.state_root {
+            let required = header.state_root;
+            return Err(invalid(format!("it leads to root {root:?}, not to {required:?}")));
+        }
+        if header.next_committee.is_some() {
+            return Err(invalid("it changes the committee, which no transaction does".to_owned()));
+        }
+        Ok(Tried { block: header.id(), state, receipts })
+    }
+
+    /// Writes a snapshot of the last block, if there is none yet. Want of room is no failure: an older one is as good.
+    pub(super) fn snapshot(&mut self) {
+        let height = self.height;
+        if height == self.snapshot_height || self.failed.is_some() {
+            return;
+        }
+        match self.snapshots.write(height, self.state.tree()) {
+            Ok(()) => self.snapshot_height = height,
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) =>
+            {
+                // Not again at every block.
+                self.snapshot_height = height;
+                tracing::warn!(height, %error, "no room for a snapshot of the ledger; the one before is kept");
+            }
+            Err(source) => self.failed = Some(AppError::Snapshot { height, source }),
+        }
+    }
+}
+
+/// Reads a snapshot and takes it for a state.
+fn open(snapshots: &Snapshots, height: u64, root: Hash) -> Result<State, OpenError> {
+    Ok(State::open(snapshots.read(height, root)?)?)
+}
+
+/// Why a snapshot is of no use.
+#[derive(Debug, thiserror::Error)]
+enum OpenError {
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    #[error(transparent)]
+    State(#[from] Corrupt),
+}
+
+impl Application for App {
+    fn height(&self) -> u64 {
+        self.height
+    }
+
+    fn admits(&self, transaction: &[u8]) -> bool {
+        self.examine(transaction).is_ok()
+    }
+
+    /// Epochs do not change yet, so nothing is ever due.
+    fn due_ms(&self) -> Option<u64> {
+        None
+    }
+
+    fn propose(&mut self, height: u64, time_ms: u64, candidates: &[&[u8]]) -> Payload {
+        let mut state = self.state.clone();
+        let mut transactions = Vec::new();
+        match state.begin_block(height, time_ms) {
+            // Such a block is refused by everyone, this node included; it is all that can be said.
+            Err(error) => tracing::error!(height, %error, "no block can follow the state; this is a bug"),
+            Ok(()) => {
+                for bytes in candidates {
+                    let verified = self.verified(bytes);
+                    if verified.is_ok_and(|verified| state.apply(&verified).is_ok()) {
+                        transactions.push(bytes.to_vec());
+                    }
+                }
+            }
+        }
+        Payload { transactions, state_root: state.end_block(), next_committee: None }
+    }
+
+    fn check(&mut self, block: &Block) -> Result<(), InvalidPayload> {
+        self.tried = Some(self.execute(block)?);
+        Ok(())
+    }
+
+    fn commit(&mut self, decided: &Decided) -> Option<Committee> {
+        if self.failed.is_some() {
+            return None;
+        }
+        let block = &*decided.block;
+        let tried = self.tried.take().filter(|tried| tried.block == block.id());
+        let height = block.header().height;
+        let Tried { state, receipts, .. } = match tried.map_or_else(|| self.execute(block), Ok) {
+            Ok(tried) => tried,
+            Err(source) => {
+                self.failed = Some(AppError::Diverged { height, source });
+                return None;
+            }
+        };
+        self.state = state.clone();
+        self.height = height;
+        let done = Done { decided: decided.clone(), state, receipts };
+        let all = self.done.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= DONE_MAX {
+            all.pop_front();
+        }
+        all.push_back(done);
+        if height - self.snapshot_height >= self.snapshot_blocks {
+            self.snapshot();
+        }
+        None
+    }
+}

@@ -1,0 +1,29 @@
+//! The ledger as it is after a block.
+
+use std::sync::Arc;
+
+use protocol::ledger::{answer::Answer, block::Header, commit::CommitCertificate, state::State};
+
+/// The state after the last block, and what proves it. Cloning costs nothing.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// The last block's header with its certificate; none while the genesis is the state.
+    pub head: Option<Arc<(Header, CommitCertificate)>>,
+    /// The state.
+    pub state: State,
+}
+
+impl View {
+    /// Height of the last block; 0 before the first.
+    #[must_use]
+    pub fn height(&self) -> u64 {
+        self.head.as_ref().map_or(0, |head| head.0.height)
+    }
+
+    /// The values of these keys, or that they have none, with what proves it.
+    #[must_use]
+    pub fn answer(&self, keys: &[Vec<u8>]) -> Answer {
+        let proofs = keys.iter().map(|key| self.state.tree().prove(key)).collect();
+        Answer { head: self.head.as_deref().cloned(), proofs }
+    }
+}
