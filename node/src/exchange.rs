@@ -41,7 +41,10 @@ pub const fn channel_of(request: &Request) -> Channel {
         | Request::ListRecords { .. }
         | Request::Digest
         | Request::Attest { .. }
-        | Request::Health => Channel::Control,
+        | Request::Health
+        | Request::Ledger(_)
+        | Request::Entries { .. }
+        | Request::Submit => Channel::Control,
     }
 }
 

@@ -140,6 +140,7 @@ impl<N: Network> Handler<N> {
                 Ok((Response::Evidence, part))
             }
             Request::Health => Ok((Response::Health(self.health()), Bytes::new())),
+            Request::Ledger(_) | Request::Entries { .. } | Request::Submit => Err(Refusal::NotFound),
         }
     }
 
