@@ -88,7 +88,8 @@ impl Network {
         let source = Arc::new(data.to_vec());
         let stored = client.store(source, StoreOptions::default(), Arc::new(|_| {})).await.unwrap();
         let (blob_id, segment) = (stored.blob_id, SegmentIndex(0));
-        let pair = node.handles.membership.pairs(&blob_id, segment).next().unwrap();
+        let membership = &node.handles.membership;
+        let pair = membership.committee.pair_of(&blob_id, segment, membership.shards()[0]);
         // Until the client no longer counts as sending it.
         tokio::time::sleep(Duration::from_secs(5)).await;
         [Axis::Primary, Axis::Secondary].map(|axis| SliverAt { blob_id, segment, pair, axis })

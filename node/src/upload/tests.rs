@@ -164,7 +164,7 @@ async fn the_room_of_a_client_that_has_gone_is_there_for_the_next() {
     let network = Network::start(Settings { upload, ..Settings::default() }).await;
     let membership = &network.nodes[0].handles.membership;
     let (blob_id, index, axis) = (header.blob_id(), SegmentIndex(0), Axis::Primary);
-    let pair = membership.pairs(&blob_id, index).next().unwrap();
+    let pair = membership.committee.pair_of(&blob_id, index, membership.shards()[0]);
     let to = membership.peer(membership.node).unwrap();
     let clients = [ALICE, BOB, PeerId([4; 32])].map(|PeerId(id)| {
         let peer = PeerId([id[0] + 100; 32]);

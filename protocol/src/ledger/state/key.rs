@@ -3,7 +3,8 @@
 //! The value that such a proof shows is the canonical form of the type in [`entry`](super::entry).
 
 use super::slot::{
-    AccountSlot, BlobSlot, BucketSlot, HeadSlot, MemberSlot, NodeSlot, ParametersSlot, RegistrationSlot, Slot as _,
+    AccountSlot, BlobSlot, BucketSlot, HeadSlot, MemberSlot, NodeSlot, ParametersSlot, RegistrationSlot,
+    Slot as _,
 };
 use crate::ids::{AccountId, BlobId, Epoch, NodeIndex, PeerId};
 
