@@ -81,6 +81,8 @@ pub(super) struct Submission {
     is_rejected: bool,
     send_at: Instant,
     read_at: Option<Instant>,
+    /// The nonce is being read.
+    is_reading: bool,
     deadline: Instant,
     pub(super) failures: Failures,
 }
@@ -108,6 +110,7 @@ impl Submission {
             is_rejected: false,
             send_at: now,
             read_at: None,
+            is_reading: false,
             deadline,
             failures: Failures::default(),
         }
@@ -133,11 +136,12 @@ impl Submission {
         nodes
     }
 
-    /// True if the nonce is to be read now.
+    /// True if the nonce is to be read now; until that is done, it is not to be read again.
     pub(super) fn due_read(&mut self, now: Instant) -> bool {
-        let is_due = self.read_at.is_some_and(|at| at <= now);
+        let is_due = !self.is_reading && self.read_at.is_some_and(|at| at <= now);
         if is_due {
             self.read_at = None;
+            self.is_reading = true;
         }
         is_due
     }
@@ -146,7 +150,8 @@ impl Submission {
     pub(super) fn wake(&self) -> Instant {
         let moved = self.moved.map(|(_, at)| at + ANSWER_GRACE);
         let send = self.moved.is_none().then_some(self.send_at);
-        [self.read_at, moved, send].into_iter().flatten().fold(self.deadline, Instant::min)
+        let read = self.read_at.filter(|_| !self.is_reading);
+        [read, moved, send].into_iter().flatten().fold(self.deadline, Instant::min)
     }
 
     /// A member, called `name` and of this weight, answered.
@@ -195,6 +200,7 @@ impl Submission {
 
     /// At this height, the account's nonce is proven to be this. Returns the members that lied about it.
     pub(super) fn proven(&mut self, height: u64, nonce: u64, now: Instant) -> Vec<NodeIndex> {
+        self.is_reading = false;
         if nonce > self.nonce {
             self.moved.get_or_insert((height, now));
             return Vec::new();
@@ -213,6 +219,7 @@ impl Submission {
 
     /// The nonce could not be read.
     pub(super) fn read_failed(&mut self, now: Instant) {
+        self.is_reading = false;
         self.read_by(now + READ_LATER);
     }
 
@@ -398,8 +405,15 @@ mod tests {
         table.sends(0);
         assert_eq!(table.submission.wake(), table.at(3));
         table.says(0, Said::Unclear("not ordered".to_owned()));
+        assert_eq!(table.sends(0), [1]);
         assert!(table.reads(0));
+        // While it is read, a word more does not make it due, or whoever waits would not wait.
+        table.says(1, Said::Executed(9));
+        assert!(!table.reads(0));
+        assert_eq!(table.submission.wake(), table.at(3));
         let now = table.start;
+        table.submission.read_failed(now);
+        assert!(table.reads(0));
         table.submission.read_failed(now);
         assert!(!table.reads(1));
         assert!(table.reads(2));

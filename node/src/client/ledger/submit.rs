@@ -111,7 +111,7 @@ impl<N: Network> Client<N> {
                 let payload = payload.clone();
                 sends.push(async move { (node, self.submit_to(node, payload).await) });
             }
-            if reads.is_empty() && submission.due_read(now) {
+            if submission.due_read(now) {
                 reads.push(self.ledger_account(&sender));
             }
             tokio::select! {
