@@ -117,7 +117,7 @@ impl<N: Network> Client<N> {
                 false
             }
             Err(error) => {
-                tracing::warn!(member = name, error = %Causes(&error), "refused an answer that proves nothing");
+                tracing::info!(member = name, error = %Causes(&error), "refused an answer that proves nothing");
                 newest.failures.lied(name, format_args!("its answer proves nothing: {}", Causes(&error)));
                 self.exchange.report_unverifiable(node);
                 false

@@ -146,7 +146,7 @@ impl<N: Network> Client<N> {
     fn report_liars(&self, submission: &mut Submission, liars: &[NodeIndex]) {
         for liar in liars {
             let name = self.exchange.name(*liar);
-            tracing::warn!(member = name, "a member says that it executed what was not executed");
+            tracing::info!(member = name, "a member says that it executed what was not executed");
             submission
                 .failures
                 .lied(name, "it says that the transaction was executed, which is proven wrong");
