@@ -467,6 +467,14 @@ async fn a_client_with_another_genesis_reaches_nobody() {
     let client = net.file("client.toml", config.as_bytes());
     refuse(&["floe", "--network", text(&client), "health"], UNAVAILABLE, &["client.toml the right one"]);
     refuse(&["floe", "--network", text(&client), "store", text(&genesis)], UNAVAILABLE, &["cannot store"]);
+    let none = ["with 0 of the 2 shards needed"];
+    refuse(&["floe", "--network", text(&client), "info"], UNAVAILABLE, &none);
+    let account = "ab".repeat(32);
+    refuse(
+        &["floe", "--network", text(&client), "wallet", "balance", "--account", &account],
+        UNAVAILABLE,
+        &none,
+    );
 }
 
 #[tokio::test]

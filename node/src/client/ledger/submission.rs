@@ -2,7 +2,7 @@
 //!
 //! Members are tried one after the other, since any of them can get a transaction ordered, and what one of them says is
 //! a claim: that it was executed is believed when the sender's nonce is proven to have moved, and that it is not allowed
-//! when members worth a validity set say so.
+//! when members worth a validity set say so, twice: the first time, they may not have executed yet what it depends on.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -73,6 +73,10 @@ pub(super) struct Submission {
     claims: BTreeMap<NodeIndex, u64>,
     /// Weight of the members that reject it, and why the last of them does.
     rejected: (u16, String),
+    /// Those members.
+    rejecters: BTreeSet<NodeIndex>,
+    /// A validity set rejected it once: perhaps since it was behind.
+    is_asked_twice: bool,
     /// A member that did not say no may have the transaction.
     may_be_taken: bool,
     /// Height at which the nonce was proven to have moved, and when that was.
@@ -105,6 +109,8 @@ impl Submission {
             spent: BTreeSet::new(),
             claims: BTreeMap::new(),
             rejected: (0, String::new()),
+            rejecters: BTreeSet::new(),
+            is_asked_twice: false,
             may_be_taken: false,
             moved: None,
             is_rejected: false,
@@ -122,14 +128,16 @@ impl Submission {
             return Vec::new();
         }
         if self.plan.is_empty() {
-            let is_free =
-                |(node, _): &&(NodeIndex, u16)| !self.spent.contains(node) && !self.in_flight.contains(node);
+            let is_free = |(node, _): &&(NodeIndex, u16)| {
+                ![&self.spent, &self.rejecters, &self.in_flight].iter().any(|set| set.contains(node))
+            };
             self.plan = Plan::in_order(self.members.iter().filter(is_free).copied());
             self.rounds += 1;
         }
         // One at a time, but where several have to say no.
         let (rejected, _) = self.rejected;
-        let weight = if rejected == 0 { 1 } else { self.validity.saturating_sub(rejected).max(1) };
+        let are_several = rejected > 0 || self.is_asked_twice;
+        let weight = if are_several { self.validity.saturating_sub(rejected).max(1) } else { 1 };
         let nodes = self.plan.next(weight);
         self.in_flight.extend(&nodes);
         self.send_at = now + HEDGE_AFTER;
@@ -171,7 +179,7 @@ impl Submission {
             }
             Said::Rejected(reason) => {
                 self.failures.failed(name, format_args!("rejects it: {reason}"));
-                if self.spent.insert(node) {
+                if self.rejecters.insert(node) {
                     self.rejected = (self.rejected.0.saturating_add(weight), reason);
                 }
                 if self.rejected.0 >= self.validity {
@@ -205,7 +213,16 @@ impl Submission {
             self.moved.get_or_insert((height, now));
             return Vec::new();
         }
-        self.is_rejected = self.rejected.0 >= self.validity;
+        if self.rejected.0 >= self.validity {
+            if self.is_asked_twice {
+                self.is_rejected = true;
+            } else {
+                self.is_asked_twice = true;
+                self.rejected.0 = 0;
+                self.rejecters.clear();
+                self.send_at = now + ROUND_PAUSE;
+            }
+        }
         let liars: Vec<NodeIndex> =
             self.claims.iter().filter(|(_, claimed)| **claimed <= height).map(|(node, _)| *node).collect();
         for liar in &liars {
@@ -343,7 +360,15 @@ mod tests {
         assert_eq!(table.outcome(0), None, "not before the nonce was looked at");
         assert!(table.reads(0));
         table.proves(7, NONCE);
-        assert_eq!(table.outcome(0), Some(Outcome::Rejected("too few credits".to_owned())));
+        assert_eq!(table.outcome(0), None, "they may have been behind");
+        assert_eq!(table.sends(0), [0; 0]);
+        assert_eq!(table.sends(1), [2, 3]);
+        table.says_at(1, 2, rejected());
+        assert_eq!(table.sends(1), [4], "the other may be silent");
+        table.says_at(1, 3, rejected());
+        assert!(table.reads(1));
+        table.proves(7, NONCE);
+        assert_eq!(table.outcome(1), Some(Outcome::Rejected("too few credits".to_owned())));
         let mut table = Table::new();
         table.sends(0);
         table.says(0, rejected());
