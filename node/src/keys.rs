@@ -1,4 +1,5 @@
-//! The secrets of a node: an ed25519 key that is its identity, and a BLS key that signs its confirmations.
+//! The secrets of a node: an ed25519 key that is its identity, and a BLS key that signs its confirmations. And the secret
+//! of an account, an ed25519 key in a file of its own.
 //!
 //! # Invariants
 //!
@@ -13,7 +14,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use protocol::{PeerId, bls};
+use protocol::{AccountId, PeerId, bls, ledger::signature::SigningKey};
 use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::config::sync_dir;
@@ -28,7 +29,7 @@ const SECRET_BYTES: usize = 32;
 /// The file: two lower-case hexadecimal digits a byte, and a line end.
 const FILE_BYTES: usize = 2 * SECRET_BYTES + 1;
 
-/// Why a node's keys could not be used.
+/// Why keys could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// There are keys already; they are never replaced.
@@ -112,6 +113,45 @@ impl PeerKey {
 impl fmt::Debug for PeerKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("PeerKey(..)")
+    }
+}
+
+/// The key of an account of the ledger: whoever has it spends the account's credits.
+#[derive(Clone, Debug)]
+pub struct AccountKey(SigningKey);
+
+impl AccountKey {
+    /// Makes a new key and writes it, durably, to a file that must not exist yet. Its directory must.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyError`]; [`KeyError::Exists`] if there is a file already.
+    pub fn create(path: &Path) -> Result<Self, KeyError> {
+        let secret = random()?;
+        write(path, &secret)?;
+        sync_dir(path).map_err(|source| KeyError::Io { doing: "write", path: path.to_owned(), source })?;
+        Ok(Self(SigningKey::from_secret(&secret)))
+    }
+
+    /// Reads the key in a file.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyError`].
+    pub fn load(path: &Path) -> Result<Self, KeyError> {
+        Ok(Self(SigningKey::from_secret(&*read(path)?)))
+    }
+
+    /// The account.
+    #[must_use]
+    pub fn account(&self) -> AccountId {
+        self.0.account()
+    }
+
+    /// The key in the form that signs transactions.
+    #[must_use]
+    pub const fn signing(&self) -> &SigningKey {
+        &self.0
     }
 }
 
@@ -280,6 +320,25 @@ mod tests {
         let made = NodeKeys::create(dir.path()).unwrap();
         assert!(matches!(NodeKeys::create(dir.path()), Err(KeyError::Exists { .. })));
         assert_eq!(NodeKeys::load(dir.path()).unwrap().peer(), made.peer());
+    }
+
+    #[test]
+    fn the_key_of_an_account_is_a_file_like_any_other_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("wallet.key");
+        assert!(matches!(AccountKey::load(&path), Err(KeyError::Io { doing: "read", .. })));
+        let made = AccountKey::create(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
+        assert_eq!(AccountKey::load(&path).unwrap().account(), made.account());
+        assert!(matches!(AccountKey::create(&path), Err(KeyError::Exists { .. })));
+        assert_eq!(AccountKey::load(&path).unwrap().account(), made.account());
+        let digits = fs::read_to_string(&path).unwrap();
+        assert!(!format!("{made:?}").contains(digits.trim_end()));
+        set_mode(&path, 0o644);
+        assert!(matches!(AccountKey::load(&path), Err(KeyError::Permissions { mode: 0o644, .. })));
+        set_mode(&path, 0o600);
+        fs::write(&path, &digits[1..]).unwrap();
+        assert!(matches!(AccountKey::load(&path), Err(KeyError::Malformed { .. })));
     }
 
     #[test]

@@ -17,7 +17,9 @@ const IO: i32 = 5;
 
 fn floe() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_floe"));
-    command.env_remove("FLOE_NETWORK").env_remove("FLOE_LOG").stdin(Stdio::null());
+    command.env_remove("FLOE_NETWORK").env_remove("FLOE_LOG").env_remove("FLOE_WALLET").stdin(Stdio::null());
+    // No test finds, or makes, a wallet of whoever runs it.
+    command.env("HOME", "/nonexistent");
     command
 }
 
@@ -269,6 +271,156 @@ fn a_genesis_needs_members_that_fit() {
     refused(&make("4", &other, &[&forged]), USAGE, &["proof of possession"]);
     refused(&make("4", &other, &[&genesis]), USAGE, &["genesis.toml:"]);
     assert!(!Path::new(&other).exists());
+}
+
+/// Makes a wallet, and returns its file and its account.
+fn wallet(dir: &TempDir, name: &str) -> (String, String) {
+    let wallet = path(dir, name);
+    let account = succeed(&["wallet", "new", "--out", &wallet]).trim_end().to_owned();
+    (wallet, account)
+}
+
+#[test]
+fn a_wallet_is_made_once_and_only_its_owner_reads_it() {
+    let dir = tempdir().unwrap();
+    let (wallet, account) = wallet(&dir, "wallet.key");
+    assert_eq!(account.len(), 64);
+    assert_eq!(fs::metadata(&wallet).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(succeed(&["wallet", "address", "--wallet", &wallet]).trim_end(), account);
+    let document = json(&["--json", "wallet", "address", "--wallet", &wallet]);
+    assert_eq!(document, serde_json::json!({"account": account, "file": wallet}));
+    let secret = fs::read_to_string(&wallet).unwrap();
+    refuse(&["wallet", "new", "--out", &wallet], USAGE, &["wallet.key", "never overwritten", "--out"]);
+    assert_eq!(fs::read_to_string(&wallet).unwrap(), secret);
+    refuse(&["wallet", "new", "--out", &path(&dir, "no/wallet.key")], IO, &["no/wallet.key"]);
+    fs::set_permissions(&wallet, fs::Permissions::from_mode(0o640)).unwrap();
+    refuse(&["wallet", "address", "--wallet", &wallet], USAGE, &["0640", "chmod 600"]);
+    fs::set_permissions(&wallet, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::write(&wallet, "not a key").unwrap();
+    refuse(&["wallet", "address", "--wallet", &wallet], USAGE, &["wallet.key is not a key"]);
+}
+
+#[test]
+fn a_wallet_that_nothing_names_lies_in_the_home_directory() {
+    let dir = tempdir().unwrap();
+    let floe = |args: &[&str]| floe().env("HOME", dir.path()).args(args).output().unwrap();
+    refused(&floe(&["wallet", "address"]), IO, &[".floe/wallet.key", "floe wallet new", "--wallet"]);
+    let made = floe(&["wallet", "new"]);
+    assert!(made.status.success(), "{}", stderr(&made));
+    assert_eq!(stdout(&floe(&["wallet", "address"])), stdout(&made));
+    let mode = |name| fs::metadata(dir.path().join(name)).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(".floe"), mode(".floe/wallet.key")), (0o700, 0o600));
+    refused(&floe(&["wallet", "new"]), USAGE, &["never overwritten"]);
+    let (other, account) = wallet(&dir, "other.key");
+    let named = self::floe().env("FLOE_WALLET", &other).args(["wallet", "address"]).output().unwrap();
+    assert_eq!(stdout(&named).trim_end(), account);
+    let homeless = self::floe().env_remove("HOME").args(["wallet", "new"]).output().unwrap();
+    refused(&homeless, USAGE, &["no wallet is named", "--wallet", "FLOE_WALLET"]);
+}
+
+#[test]
+fn what_the_command_line_says_of_credits_must_make_sense() {
+    let dir = tempdir().unwrap();
+    let (wallet, account) = wallet(&dir, "wallet.key");
+    let (short, odd) = (&account[1..], "x".repeat(64));
+    for (to, amount, words) in [
+        (account.as_str(), "0", "0 is not in"),
+        (&account, "9223372036854775808", "is not in"),
+        (&account, "1.5", "invalid digit"),
+        (&account, "-1", "-1"),
+        (short, "1", "expected 64 characters, got 63"),
+        (&odd, "1", "not valid hexadecimal"),
+    ] {
+        for command in [&["wallet", "send", "--to", to][..], &["stake", "--node", to]] {
+            let output = run(&[command, &["--wallet", &wallet, "--amount", amount]].concat());
+            assert_eq!(output.status.code(), Some(USAGE), "{}", stderr(&output));
+            assert!(stderr(&output).contains(words), "`{words}` is not in: {}", stderr(&output));
+            assert_eq!(stdout(&output), "");
+        }
+    }
+    let both = run(&["wallet", "balance", "--wallet", &wallet, "--account", &account]);
+    assert_eq!(both.status.code(), Some(USAGE));
+}
+
+#[test]
+fn credits_need_a_wallet_and_a_network() {
+    let dir = tempdir().unwrap();
+    let (wallet, account) = wallet(&dir, "wallet.key");
+    let missing = path(&dir, "missing.key");
+    let send = |wallet| ["wallet", "send", "--wallet", wallet, "--to", &account, "--amount", "1"];
+    // The wallet is looked at before the network is.
+    refuse(&send(&missing), IO, &["missing.key", "floe wallet new"]);
+    refuse(&send(&wallet), USAGE, &["--network", "FLOE_NETWORK"]);
+    refuse(&["info"], USAGE, &["--network"]);
+    refuse(&["wallet", "balance", "--account", &account], USAGE, &["--network"]);
+    refuse(&["unstake", "--wallet", &missing, "--node", &account], IO, &["missing.key"]);
+}
+
+#[test]
+fn a_ledger_that_nobody_answers_for_is_unavailable() {
+    let dir = tempdir().unwrap();
+    let client = network(&dir, "4");
+    let (wallet, account) = wallet(&dir, "wallet.key");
+    let up = &["with 0 of the 2 shards needed", "cannot be reached"][..];
+    refuse(&["--network", &client, "info", "--committee", "--ledger"], 4, up);
+    refuse(&["--network", &client, "wallet", "balance", "--account", &account], 4, up);
+    let send =
+        ["--network", &client, "wallet", "send", "--wallet", &wallet, "--to", &account, "--amount", "7"];
+    refuse(&send, 4, &["cannot send 7 credits", "nothing was sent"]);
+    refuse(&["--network", &client, "stake", "--wallet", &wallet, "--node", &account, "--amount", "7"], 4, up);
+}
+
+#[test]
+fn a_genesis_says_who_has_credits_and_what_storage_costs() {
+    let dir = tempdir().unwrap();
+    network(&dir, "4");
+    let members: Vec<String> =
+        (0..4).map(|i| format!("{}/member.toml", path(&dir, &format!("n{i}")))).collect();
+    let member = fs::read_to_string(&members[0]).unwrap();
+    let peer = member.lines().find_map(|line| line.strip_prefix("peer = ")).unwrap().to_owned();
+    let (_, account) = wallet(&dir, "wallet.key");
+    let endowment = file(
+        &dir,
+        "endowment.toml",
+        format!(
+            "[[accounts]]\naccount = \"{account}\"\nbalance = 50\n\n[[stakes]]\naccount = \"{account}\"\n\
+             node = {peer}\namount = 9\n\n[parameters]\nstorage_price = 3\n"
+        )
+        .as_bytes(),
+    );
+    let make = |out: &str, more: &[&str]| {
+        let mut args = vec!["--json", "genesis", "--shards", "4", "--name", "x", "--out", out];
+        args.extend(more);
+        args.push("--");
+        args.extend(members.iter().map(String::as_str));
+        run(&args)
+    };
+    let other = "ab".repeat(32);
+    let (a, b) = (path(&dir, "a.toml"), path(&dir, "b.toml"));
+    let made = make(&a, &["--endowment", &endowment, "--account", &format!("{other}=7")]);
+    assert!(made.status.success(), "{}", stderr(&made));
+    let document: serde_json::Value = serde_json::from_slice(&made.stdout).unwrap();
+    assert_eq!((&document["accounts"], &document["stakes"]), (&2.into(), &1.into()));
+    let genesis = fs::read_to_string(&a).unwrap();
+    for line in ["balance = 50", "balance = 7", "amount = 9", "storage_price = 3"] {
+        assert!(genesis.contains(line), "{line} is not in: {genesis}");
+    }
+    let twice = make(&b, &["--endowment", &endowment, "--account", &format!("{account}=1")]);
+    refused(&twice, USAGE, &["these accounts", "listed twice"]);
+    for (pair, words) in [("x", "ACCOUNT=CREDITS"), ("x=1", "not an account"), ("=", "not an account")] {
+        let output = make(&b, &["--account", pair]);
+        assert_eq!(output.status.code(), Some(USAGE));
+        assert!(stderr(&output).contains(words), "{}", stderr(&output));
+    }
+    let output = make(&b, &["--account", &format!("{other}=1.5")]);
+    assert!(stderr(&output).contains("not a number of credits"), "{}", stderr(&output));
+    refused(&make(&b, &["--account", &format!("{other}=0")]), USAGE, &["zero credits"]);
+    let wrong = file(&dir, "wrong.toml", b"[parameters]\n\nprice = 3\n");
+    refused(&make(&b, &["--endowment", &wrong]), USAGE, &["wrong.toml:3: unknown field `price`"]);
+    let wrong = file(&dir, "wrong.toml", b"[parameters]\nunbonding_epochs = 0\n");
+    refused(&make(&b, &["--endowment", &wrong]), USAGE, &["unbonding_epochs is 0", "1 to 1000"]);
+    refused(&make(&b, &["--endowment", &path(&dir, "nowhere.toml")]), IO, &["nowhere.toml"]);
+    assert!(!Path::new(&b).exists());
 }
 
 #[test]

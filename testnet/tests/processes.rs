@@ -23,7 +23,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 
 fn program() -> Command {
     let mut command = Command::new(PROGRAM);
-    command.env_remove("FLOE_NETWORK").env_remove("FLOE_LOG").stdin(Stdio::null());
+    command.env_remove("FLOE_NETWORK").env_remove("FLOE_LOG").env_remove("FLOE_WALLET").stdin(Stdio::null());
     command
 }
 
@@ -318,6 +318,94 @@ async fn with_too_many_nodes_down_every_command_says_so_and_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn credits_come_from_the_faucet_are_sent_and_staked_and_are_proven() {
+    use std::os::unix::fs::PermissionsExt as _;
+    const REJECTED: i32 = 1;
+    let mut net = Net::up().await;
+    let (client, dir) = (net.client(), text(net.cluster.dir()).to_owned());
+    let faucet = fs::metadata(testnet::cluster::faucet_file(net.cluster.dir())).unwrap();
+    assert_eq!(faucet.permissions().mode() & 0o777, 0o600);
+    let wallet = |name: &str| {
+        let file = text(&net.dir.path().join(name)).to_owned();
+        let account = succeed(&["floe", "wallet", "new", "--out", &file]).trim().to_owned();
+        (file, account)
+    };
+    let ((mine, me), (_, other)) = (wallet("a.key"), wallet("b.key"));
+    let balance = |account: &str| {
+        json(&["floe", "--network", &client, "--json", "wallet", "balance", "--account", account])["balance"]
+            .as_u64()
+            .unwrap()
+    };
+    let send = |amount| {
+        [
+            "floe",
+            "--network",
+            &client,
+            "wallet",
+            "send",
+            "--wallet",
+            &mine,
+            "--to",
+            &other,
+            "--amount",
+            amount,
+        ]
+    };
+    assert_eq!(balance(&me), 0);
+    refuse(&send("1"), REJECTED, &["does not allow it", "has 0 credits and needs 1"]);
+    let given = json(&["--json", "faucet", "--dir", &dir, "--to", &me, "--amount", "500"]);
+    assert_eq!((given["nonce"].as_u64(), given["transaction"].as_str().unwrap().len()), (Some(0), 64));
+    assert_eq!(balance(&me), 500);
+    // Any one node may be gone: another takes it, and others prove it.
+    for node in 0..4 {
+        net.cluster.kill(node).await.unwrap();
+        succeed(&send("10"));
+        net.cluster.start(node).await.unwrap();
+        let observer = net.cluster.observe().await.unwrap();
+        net.cluster.wait_healthy(&observer, LIMIT, |_| {}).await.unwrap();
+        observer.close().await;
+    }
+    assert_eq!((balance(&me), balance(&other)), (460, 40));
+    refuse(&send("461"), REJECTED, &["has 460 credits and needs 461"]);
+    let info = json(&["floe", "--network", &client, "--json", "info", "--committee", "--ledger"]);
+    assert!(info["height"].as_u64().unwrap() >= 5, "{info}");
+    assert_eq!((info["ledger"]["stage"].as_str(), info["epoch"].as_u64()), (Some("steady"), Some(0)));
+    let members = info["committee"].as_array().unwrap();
+    assert_eq!(members.len(), 4);
+    let node = members[1]["peer"].as_str().unwrap().to_owned();
+    let stake = ["floe", "--network", &client, "stake", "--wallet", &mine, "--node", &node, "--amount", "60"];
+    succeed(&stake);
+    let info = json(&["floe", "--network", &client, "--json", "info", "--committee"]);
+    assert_eq!(info["committee"][1]["stake"].as_u64(), Some(60));
+    assert_eq!(balance(&me), 400);
+    succeed(&["floe", "--network", &client, "unstake", "--wallet", &mine, "--node", &node]);
+    let info = json(&["floe", "--network", &client, "--json", "info", "--committee"]);
+    assert_eq!(info["committee"][1]["stake"].as_u64(), Some(0));
+    assert_eq!(balance(&me), 400, "what was staked is locked for some epochs");
+}
+
+#[test]
+fn a_faucet_needs_a_testnet() {
+    let dir = tempfile::tempdir().unwrap();
+    let to = "ab".repeat(32);
+    refuse(
+        &["faucet", "--dir", text(dir.path()), "--to", &to, "--amount", "1"],
+        USAGE,
+        &["is not a testnet"],
+    );
+    let output = run(&["faucet", "--dir", text(dir.path()), "--to", "x", "--amount", "1"]);
+    assert_eq!(output.status.code(), Some(USAGE));
+}
+
+#[tokio::test]
+async fn a_faucet_that_an_older_version_did_not_make_is_missed() {
+    let net = Net::create().await;
+    fs::remove_file(testnet::cluster::faucet_file(net.cluster.dir())).unwrap();
+    let (dir, to) = (text(net.cluster.dir()).to_owned(), "ab".repeat(32));
+    refuse(&["faucet", "--dir", &dir, "--to", &to, "--amount", "1"], NOT_FOUND, &["no faucet"]);
+}
+
+#[tokio::test]
 async fn an_unknown_blob_is_not_found() {
     let net = Net::up().await;
     let (client, id, out) = (net.client(), "A".repeat(43), net.dir.path().join("out"));
@@ -379,6 +467,14 @@ async fn a_client_with_another_genesis_reaches_nobody() {
     let client = net.file("client.toml", config.as_bytes());
     refuse(&["floe", "--network", text(&client), "health"], UNAVAILABLE, &["client.toml the right one"]);
     refuse(&["floe", "--network", text(&client), "store", text(&genesis)], UNAVAILABLE, &["cannot store"]);
+    let none = ["with 0 of the 2 shards needed"];
+    refuse(&["floe", "--network", text(&client), "info"], UNAVAILABLE, &none);
+    let account = "ab".repeat(32);
+    refuse(
+        &["floe", "--network", text(&client), "wallet", "balance", "--account", &account],
+        UNAVAILABLE,
+        &none,
+    );
 }
 
 #[tokio::test]

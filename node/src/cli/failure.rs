@@ -3,7 +3,7 @@
 use std::{error::Error, fmt, io, process::ExitCode};
 
 use crate::{
-    client::{ReadError, StatusError, StoreError},
+    client::{LedgerError, ReadError, StatusError, StoreError, SubmitError},
     config::ConfigError,
     keys::KeyError,
     telemetry::TelemetryError,
@@ -225,6 +225,37 @@ impl Failure {
         };
         let failure = Self::because(exit, format!("cannot read {blob_id}"), &error);
         hint.into_iter().fold(failure, Self::hint)
+    }
+
+    /// What the ledger says is not known.
+    pub fn ledger(what: impl Into<String>, error: &LedgerError) -> Self {
+        let exit = match error {
+            LedgerError::TooFewProofs { .. } | LedgerError::Changing => Exit::Unavailable,
+            LedgerError::TooManyKeys { .. } => Exit::Other,
+            LedgerError::Form { .. } | LedgerError::Missing { .. } => Exit::Broken,
+        };
+        Self::because(exit, what, error)
+    }
+
+    /// A transaction was not executed, or is not known to be.
+    pub fn submit(what: impl Into<String>, error: &SubmitError) -> Self {
+        let (exit, hint) = match error {
+            SubmitError::Nonce(source) => (Self::ledger("", source).exit, None),
+            SubmitError::Transaction(_) => (Exit::Usage, None),
+            SubmitError::Rejected { .. } => (Exit::Other, None),
+            SubmitError::Superseded { .. } => (Exit::Other, Some("try again".to_owned())),
+            SubmitError::NotTaken { .. } => {
+                (Exit::Unavailable, Some("see which nodes are down with `health`".to_owned()))
+            }
+            SubmitError::Unknown { nonce, .. } => {
+                let hint = format!(
+                    "before trying again, see with `wallet balance --json`: once the nonce is above {nonce}, \
+                     it was executed"
+                );
+                (Exit::Unavailable, Some(hint))
+            }
+        };
+        hint.into_iter().fold(Self::because(exit, what, error), Self::hint)
     }
 
     /// The status of a blob is not known.

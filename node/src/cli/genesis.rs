@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use clap::Args as ClapArgs;
 use protocol::{
     committee::{Member, spread},
-    genesis::Genesis,
+    genesis::{Endowment, Genesis, GenesisAccount},
 };
 use serde::Serialize;
 
 use super::{Exit, Failure, Output, output::note, shown};
-use crate::config::{MemberFile, create_new};
+use crate::config::{MemberFile, create_new, load_endowment};
 
 /// Arguments of the command.
 #[derive(Debug, ClapArgs)]
@@ -24,6 +24,13 @@ pub(super) struct Args {
     /// The file to write, which must not exist yet
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+    /// An account that has credits from the beginning; may be given several times
+    #[arg(long, value_name = "ACCOUNT=CREDITS", value_parser = account)]
+    account: Vec<GenesisAccount>,
+    /// A file with [[accounts]], [[stakes]] and [parameters], as they stand in a genesis file [default: nobody has
+    /// credits, and nothing has a price]
+    #[arg(long, value_name = "FILE")]
+    endowment: Option<PathBuf>,
     /// The member.toml of each node, as `floe node init` writes it
     #[arg(required = true, value_name = "MEMBER.toml")]
     members: Vec<PathBuf>,
@@ -35,7 +42,18 @@ struct Document {
     name: String,
     n_shards: u16,
     members: u16,
+    /// Accounts and stakes that it names.
+    accounts: usize,
+    stakes: usize,
     file: String,
+}
+
+/// Reads `ACCOUNT=CREDITS`.
+fn account(text: &str) -> Result<GenesisAccount, String> {
+    let (account, balance) = text.split_once('=').ok_or("expected ACCOUNT=CREDITS")?;
+    let account = account.parse().map_err(|error| format!("not an account: {error}"))?;
+    let balance = balance.parse().map_err(|_| format!("{balance:?} is not a number of credits"))?;
+    Ok(GenesisAccount { account, balance })
 }
 
 pub(super) fn execute(args: &Args, output: Output) -> Result<(), Failure> {
@@ -53,12 +71,21 @@ pub(super) fn execute(args: &Args, output: Output) -> Result<(), Failure> {
         files.into_iter().zip(shards).map(|(file, shards)| file.with_shards(shards)).collect();
     let genesis = Genesis::new(args.name.clone(), args.shards, members)
         .map_err(|error| Failure::because(Exit::Usage, "these members make no network", &error))?;
+    let mut endowment = args.endowment.as_deref().map(load_endowment).transpose()?.unwrap_or_default();
+    endowment.accounts.extend(&args.account);
+    let genesis = genesis.with_endowment(endowment).map_err(|error| {
+        Failure::because(Exit::Usage, "these accounts and parameters make no network", &error)
+    })?;
+    let Endowment { accounts, stakes, .. } = genesis.endowment();
+    let (accounts, stakes) = (accounts.len(), stakes.len());
     create_new(&args.out, &genesis.to_toml())?;
     let document = Document {
         network_id: genesis.network_id().to_string(),
         name: genesis.name().to_owned(),
         n_shards: genesis.n_shards(),
         members: genesis.committee().n_members(),
+        accounts,
+        stakes,
         file: shown(&args.out),
     };
     output.data(&document, &document.network_id)

@@ -8,6 +8,7 @@ mod connection;
 pub mod failure;
 mod genesis;
 mod health;
+mod info;
 mod node;
 pub mod output;
 mod part_file;
@@ -15,6 +16,7 @@ mod progress;
 mod read;
 mod status;
 mod store;
+mod wallet;
 
 use std::{
     ffi::OsString,
@@ -31,6 +33,7 @@ pub use self::{
     failure::{Exit, Failure},
     node::init as init_node,
     output::Output,
+    wallet::{WALLET_VARIABLE, load_key, submit},
 };
 use crate::telemetry::{self, Role};
 
@@ -87,6 +90,17 @@ enum Command {
     },
     /// Ask every storage node how it is
     Health,
+    /// Tell where the network is: its epoch, its prices, its committee
+    Info(info::Args),
+    /// Make an account, look at its credits, send some
+    Wallet {
+        #[command(subcommand)]
+        command: wallet::Command,
+    },
+    /// Put credits behind a storage node, which earn with it and are lost if it lies
+    Stake(wallet::Stake),
+    /// Take credits from behind a storage node; they stay locked for some epochs
+    Unstake(wallet::Unstake),
     /// Set up and run a storage node
     Node {
         #[command(subcommand)]
@@ -135,6 +149,13 @@ fn execute(cli: Cli) -> Result<(), Failure> {
         Command::Node { command } => return node::execute(command, output),
         Command::Genesis(args) => return genesis::execute(&args, output),
         Command::Completion { shell } => return completion(shell),
+        Command::Wallet { command } => {
+            if let Some(done) = wallet::execute_offline(&command, output) {
+                return done;
+            }
+            telemetry::init(Role::Client, telemetry::Format::Text)?;
+            return block_on(wallet::execute(network, command, output));
+        }
         _ => telemetry::init(Role::Client, telemetry::Format::Text)?,
     }
     match cli.command {
@@ -143,7 +164,12 @@ fn execute(cli: Cli) -> Result<(), Failure> {
         Command::Status { blob_id } => block_on(status::execute(network, blob_id, output)),
         Command::BlobId { file, shards } => block_on(blob_id::execute(network, &file, shards, output)),
         Command::Health => block_on(health::execute(network, output)),
-        Command::Node { .. } | Command::Genesis(_) | Command::Completion { .. } => Ok(()),
+        Command::Info(args) => block_on(info::execute(network, args, output)),
+        Command::Stake(args) => block_on(wallet::stake(network, args, output)),
+        Command::Unstake(args) => block_on(wallet::unstake(network, args, output)),
+        Command::Node { .. } | Command::Genesis(_) | Command::Completion { .. } | Command::Wallet { .. } => {
+            Ok(())
+        }
     }
 }
 

@@ -173,6 +173,23 @@ impl<N: Network> Exchange<N> {
         AskError::Unverifiable
     }
 
+    /// Says that what a member sent does not decode.
+    pub(super) fn report_malformed(&self, node: NodeIndex) -> AskError {
+        self.network.report(self.member(node).peer, Offence::Malformed);
+        AskError::Malformed
+    }
+
+    /// Whether a member is connected.
+    pub(super) fn is_connected(&self, node: NodeIndex) -> bool {
+        self.network.connected().contains(self.member(node).peer)
+    }
+
+    /// A number of this client's own, by which clients spread over members where any of them will do.
+    pub(super) fn turn(&self) -> usize {
+        let [low, high, ..] = self.network.local_peer().0;
+        usize::from(u16::from_le_bytes([low, high]))
+    }
+
     /// Says that a member answered something that it was not asked.
     pub(super) fn report_unexpected(&self, node: NodeIndex) -> AskError {
         self.network.report(self.member(node).peer, Offence::Unhelpful);

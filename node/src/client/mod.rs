@@ -6,6 +6,7 @@
 mod exchange;
 mod flow;
 mod health;
+mod ledger;
 mod read;
 mod retry;
 mod source;
@@ -22,6 +23,7 @@ use swarm::Network;
 use self::exchange::Exchange;
 pub use self::{
     health::MemberHealth,
+    ledger::{Failures, LedgerError, LedgerMember, LedgerOverview, Proven, SubmitError, Submitted},
     read::{ReadError, ReadSummary},
     source::{BlobSink, BlobSource, FileSource},
     status::{StatusError, StatusReport},
@@ -105,6 +107,8 @@ pub struct Client<N> {
     exchange: Exchange<N>,
     encoder: Encoder,
     config: ClientConfig,
+    /// What proofs are checked against.
+    ledger: Arc<ledger::Anchor>,
 }
 
 impl<N> std::fmt::Debug for Client<N> {
@@ -118,7 +122,7 @@ impl<N: Network> Client<N> {
     pub fn new(network: N, genesis: Arc<Genesis>, encoder: Encoder, config: ClientConfig) -> Self {
         crate::node::introduce_members(&network, &genesis);
         let exchange = Exchange::new(network, genesis, &config);
-        Self { exchange, encoder, config }
+        Self { exchange, encoder, config, ledger: Arc::default() }
     }
 
     /// The genesis of the network.

@@ -6,8 +6,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use protocol::genesis::{GENESIS_BYTES_MAX, Genesis, GenesisError};
-use serde::de::DeserializeOwned;
+use protocol::{
+    genesis::{Endowment, GENESIS_BYTES_MAX, Genesis, GenesisAccount, GenesisError, GenesisStake},
+    ledger::parameters::Parameters,
+};
+use serde::{Deserialize, de::DeserializeOwned};
 
 /// Most bytes of a configuration file. A longer one is something else, given by mistake.
 const CONFIG_BYTES_MAX: usize = 1 << 20;
@@ -69,6 +72,27 @@ pub fn load_genesis(path: &Path) -> Result<Genesis, ConfigError> {
         GenesisError::Toml(error) => syntax(path, &text, &error),
         source => ConfigError::Genesis { path: path.to_owned(), source: Box::new(source) },
     })
+}
+
+/// The part of a genesis file that says who has what, as a file of its own.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct EndowmentFile {
+    accounts: Vec<GenesisAccount>,
+    stakes: Vec<GenesisStake>,
+    parameters: Parameters,
+}
+
+/// Reads a file with `[[accounts]]`, `[[stakes]]` and `[parameters]`, as they stand in a genesis file. Whether they fit
+/// a network is not checked.
+///
+/// # Errors
+///
+/// [`ConfigError`].
+pub fn load_endowment(path: &Path) -> Result<Endowment, ConfigError> {
+    let text = read_bounded(path, GENESIS_BYTES_MAX)?;
+    let EndowmentFile { accounts, stakes, parameters } = parse(path, &text)?;
+    Ok(Endowment { accounts, stakes, parameters })
 }
 
 /// Writes a file that must not exist yet, durably.

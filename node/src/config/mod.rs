@@ -22,7 +22,7 @@ use swarm::Address;
 
 pub use self::{
     client::ClientFile,
-    file::{ConfigError, create_new, load_genesis, sync_dir},
+    file::{ConfigError, create_new, load_endowment, load_genesis, sync_dir},
     member::MemberFile,
 };
 

@@ -4,15 +4,17 @@ use std::{path::Path, time::Duration};
 
 use node::{
     cli::{
-        Failure, Output,
+        Exit, Failure, Output, load_key,
         output::{Bytes, Table},
+        submit,
     },
     client::MemberHealth,
 };
+use protocol::{AccountId, ledger::transaction::Action};
 use serde::Serialize;
 
 use super::SignalName;
-use crate::cluster::{Cluster, Fate, NodeEntry, ProcessState};
+use crate::cluster::{Cluster, Fate, NodeEntry, ProcessState, faucet_file};
 
 /// How long a node may take from its start to its first answer, with a store of a few gigabytes to open.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -62,6 +64,25 @@ pub(super) async fn start(dir: &Path, node: usize, wipe: bool, output: Output) -
     observer.close().await;
     let text = format!("node-{node} runs as process {}", process.pid);
     output.data(&Process { node, pid: process.pid, signal: None }, text)
+}
+
+pub(super) async fn faucet(
+    dir: &Path,
+    (to, amount): (AccountId, u64),
+    output: Output,
+) -> Result<(), Failure> {
+    let cluster = Cluster::open(dir, Fate::Detached)?;
+    let path = faucet_file(cluster.dir());
+    if !path.exists() {
+        let what = format!("{} has no faucet: it was made by an earlier version", cluster.dir().display());
+        return Err(Failure::new(Exit::NotFound, what).hint("make another with: floe-testnet up --dir DIR"));
+    }
+    let key = load_key(&path)?;
+    let connection = cluster.connect().await?;
+    let what = format!("cannot give {amount} credits to {to}");
+    let result = submit(&connection, &key, (&what, Action::Transfer { to, amount }), output).await;
+    connection.close().await;
+    result
 }
 
 #[derive(Debug, Serialize)]

@@ -7,10 +7,11 @@ mod up;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum, value_parser};
 use node::cli::{Exit, Failure, Output, block_on, refuse, runtime};
+use protocol::AccountId;
 
-use crate::cluster::{Signal, become_node};
+use crate::cluster::{FAUCET_CREDITS, Signal, become_node};
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -65,6 +66,18 @@ enum Command {
         /// With an empty disk; keys and configuration stay
         #[arg(long)]
         wipe: bool,
+    },
+    /// Give credits to an account, from the one that has them from the beginning
+    Faucet {
+        /// The testnet
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        /// Who gets them
+        #[arg(long, value_name = "ACCOUNT")]
+        to: AccountId,
+        /// How many
+        #[arg(long, value_name = "CREDITS", value_parser = value_parser!(u64).range(1..=FAUCET_CREDITS))]
+        amount: u64,
     },
     /// Simulate networks in this process, from a seed
     Sim(sim::Args),
@@ -130,6 +143,7 @@ fn execute(command: Command, output: Output) -> Result<(), Failure> {
         Command::Status { dir } => block_on(commands::status(&dir, output)),
         Command::Kill { dir, node, signal } => block_on(commands::kill(&dir, node, signal, output)),
         Command::Start { dir, node, wipe } => block_on(commands::start(&dir, node, wipe, output)),
+        Command::Faucet { dir, to, amount } => block_on(commands::faucet(&dir, (to, amount), output)),
         Command::Sim(_) => Ok(()),
     }
 }

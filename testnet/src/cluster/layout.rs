@@ -3,6 +3,7 @@
 //! ```text
 //! DIR/testnet.json     the nodes, their ports and processes    DIR/genesis.toml    DIR/client.toml
 //! DIR/testnet.lock     held by whoever changes testnet.json
+//! DIR/faucet.key       the account that has credits from the beginning
 //! DIR/node-I/          keys/ config.toml member.toml data/ node.log
 //! ```
 
@@ -116,6 +117,12 @@ fn manifest(dir: &Path) -> PathBuf {
 #[must_use]
 pub fn client_file(dir: &Path) -> PathBuf {
     dir.join("client.toml")
+}
+
+/// The key of the account that has credits from the beginning.
+#[must_use]
+pub fn faucet_file(dir: &Path) -> PathBuf {
+    dir.join("faucet.key")
 }
 
 /// The genesis file.

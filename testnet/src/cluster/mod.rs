@@ -27,17 +27,18 @@ use node::{
     cli::{Connection, Exit, Failure, init_node},
     client::{ClientConfig, MemberHealth},
     config::{ClientFile, EncoderConfig, NetworkConfig, NodeConfig, StorageConfig, create_new, load_genesis},
+    keys::AccountKey,
 };
 use protocol::{
     committee::spread,
-    genesis::Genesis,
+    genesis::{Endowment, Genesis, GenesisAccount},
     quorum::{N_SHARDS_MAX, N_SHARDS_MIN, max_faulty},
 };
 pub use rustix::process::Signal;
 use swarm::{Address, address::Transport};
 
 pub use self::{
-    layout::{DirLock, Manifest, NodeEntry, client_file, disk_bytes, genesis_file},
+    layout::{DirLock, Manifest, NodeEntry, client_file, disk_bytes, faucet_file, genesis_file},
     process::{ProcessId, ProcessState},
     wait::until,
 };
@@ -54,6 +55,9 @@ const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
 const RESERVE_BYTES: u64 = 64 << 20;
 /// Lines of a node's log that are shown when it ends unasked.
 const LOG_LINES_SHOWN: usize = 3;
+
+/// Credits of the faucet: more than anybody tries out, and far from the most that there can be.
+pub const FAUCET_CREDITS: u64 = 1_000_000_000_000;
 
 /// What a testnet is made with.
 #[derive(Clone, Debug)]
@@ -108,7 +112,10 @@ impl Cluster {
         for (node, shards) in manifest.nodes.iter().zip(spread(config.n_shards, config.n_nodes)) {
             members.push(init_node(&dir.join(&node.name), &node_config(node))?.with_shards(shards));
         }
+        let faucet = AccountKey::create(&faucet_file(&dir))?;
+        let accounts = vec![GenesisAccount { account: faucet.account(), balance: FAUCET_CREDITS }];
         let genesis = Genesis::new("testnet".to_owned(), config.n_shards, members)
+            .and_then(|genesis| genesis.with_endowment(Endowment { accounts, ..Endowment::default() }))
             .map_err(|error| Failure::because(Exit::Usage, "cannot make a genesis", &error))?;
         create_new(&genesis_file(&dir), &genesis.to_toml())?;
         create_new(&client_file(&dir), ClientFile::EXAMPLE)?;

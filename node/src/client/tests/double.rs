@@ -19,6 +19,8 @@ use protocol::{
 };
 use swarm::{Frame, Inbound, InboundReceiver};
 
+use super::fake_ledger::{FakeLedger, Tampering};
+
 /// How a node behaves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Manner {
@@ -40,6 +42,8 @@ pub(super) enum Manner {
     Drops(u32),
     /// Does not record certificates.
     RecordsNothing,
+    /// Is honest but about the ledger.
+    Ledger(Tampering),
 }
 
 #[derive(Default)]
@@ -58,13 +62,19 @@ pub(super) struct Double {
     genesis: Arc<Genesis>,
     manner: Mutex<Manner>,
     store: Mutex<Store>,
+    /// The ledger that all nodes share, if there is one.
+    ledger: Option<Arc<Mutex<FakeLedger>>>,
 }
 
 type Answer = Result<(Response, Bytes), Refusal>;
 
 impl Double {
     pub(super) fn new(node: NodeIndex, key: SecretKey, genesis: Arc<Genesis>) -> Self {
-        Self { node, key, genesis, manner: Mutex::new(Manner::Honest), store: Mutex::default() }
+        Self { node, key, genesis, manner: Mutex::new(Manner::Honest), store: Mutex::default(), ledger: None }
+    }
+
+    pub(super) fn with_ledger(self, ledger: Arc<Mutex<FakeLedger>>) -> Self {
+        Self { ledger: Some(ledger), ..self }
     }
 
     pub(super) fn become_(&self, manner: Manner) {
@@ -110,6 +120,11 @@ impl Double {
                 _ => None,
             };
             let request = Request::from_bytes(&frame.header).unwrap();
+            if matches!(request, Request::Submit) && self.is(&Manner::Ledger(Tampering::GoneOnceExecuted)) {
+                let _ = self.ledger_answer(&request, &frame.payload);
+                unanswered.push(reply);
+                continue;
+            }
             let answer = refusal.map_or_else(|| self.answer(request, frame.payload), Err);
             let (response, payload) =
                 answer.unwrap_or_else(|refusal| (Response::Refused(refusal), Bytes::new()));
@@ -123,7 +138,27 @@ impl Double {
         *self.manner.lock().unwrap() == *manner
     }
 
+    /// What the ledger, or what is told of it, has to say.
+    fn ledger_answer(&self, request: &Request, payload: &[u8]) -> Answer {
+        let mut ledger = self.ledger.as_ref().ok_or(Refusal::NotFound)?.lock().unwrap();
+        let tampering = match *self.manner.lock().unwrap() {
+            Manner::Ledger(tampering) => tampering,
+            _ => Tampering::None,
+        };
+        match request {
+            Request::Entries { keys } => {
+                Ok((Response::Entries, ledger.answer(self.node, keys, tampering).into()))
+            }
+            _ => {
+                ledger.submit(payload, tampering).map(|height| (Response::Submitted { height }, Bytes::new()))
+            }
+        }
+    }
+
     fn answer(&self, request: Request, payload: Bytes) -> Answer {
+        if let Request::Entries { .. } | Request::Submit = request {
+            return self.ledger_answer(&request, &payload);
+        }
         let mut store = self.store.lock().unwrap();
         let done = Ok((Response::Done, Bytes::new()));
         match request {

@@ -1,6 +1,8 @@
 //! The client against doubles of storage nodes on a simulated network, under a paused clock.
 
 mod double;
+mod fake_ledger;
+mod ledger;
 mod reading;
 mod storing;
 
@@ -21,7 +23,10 @@ use protocol::{
 use swarm::simulated::{Plan, SimulatedNetwork, Simulation};
 use tokio::task::JoinSet;
 
-use self::double::{Double, Manner};
+use self::{
+    double::{Double, Manner},
+    fake_ledger::FakeLedger,
+};
 use super::{
     Client, ClientConfig, OnProgress, Progress, ReadError, ReadSummary, StoreError, StoreOptions, Stored,
 };
@@ -58,22 +63,39 @@ impl Cluster {
     }
 
     fn with(plan: Plan, n_shards: u16, n_members: u16, config: ClientConfig) -> Self {
-        let simulation = Simulation::new(plan);
-        let members = (0..).zip(spread(n_shards, n_members)).map(|(i, shards)| Member {
+        let peers: Vec<PeerId> = (0..n_members).map(peer).collect();
+        Self::build((Simulation::new(plan), config), n_shards, &peers, |genesis| (genesis, None))
+    }
+
+    /// A network of members with these identities, in ascending order, and a genesis to which something was added.
+    fn build(
+        (simulation, config): (Simulation, ClientConfig),
+        n_shards: u16,
+        peers: &[PeerId],
+        complete: impl FnOnce(Genesis) -> (Genesis, Option<Arc<Mutex<FakeLedger>>>),
+    ) -> Self {
+        let shards = spread(n_shards, u16::try_from(peers.len()).unwrap());
+        let members = (0..).zip(peers).zip(shards).map(|((i, peer), shards)| Member {
             name: format!("node-{i}"),
-            peer: peer(i),
+            peer: *peer,
             public_key: key(i).public_key(),
-            proof_of_possession: key(i).prove_possession(&peer(i)),
-            addresses: vec![simulation.address(peer(i)).to_string()],
+            proof_of_possession: key(i).prove_possession(peer),
+            addresses: vec![simulation.address(*peer).to_string()],
             shards,
         });
-        let genesis = Arc::new(Genesis::new("test".into(), n_shards, members.collect()).unwrap());
+        let genesis = Genesis::new("test".into(), n_shards, members.collect()).unwrap();
+        let (genesis, ledger) = complete(genesis);
+        let genesis = Arc::new(genesis);
         let mut servers = JoinSet::new();
         let mut doubles = Vec::new();
-        for i in 0..n_members {
+        for (i, peer) in (0..).zip(peers) {
             // Members are sorted by peer ID, which ascends with `i`.
-            let double = Arc::new(Double::new(NodeIndex(i), key(i), Arc::clone(&genesis)));
-            let (_network, inbound) = simulation.join(peer(i), genesis.network_id());
+            let double = Double::new(NodeIndex(i), key(i), Arc::clone(&genesis));
+            let double = Arc::new(match &ledger {
+                Some(ledger) => double.with_ledger(Arc::clone(ledger)),
+                None => double,
+            });
+            let (_network, inbound) = simulation.join(*peer, genesis.network_id());
             servers.spawn(Arc::clone(&double).serve(inbound));
             doubles.push(double);
         }
@@ -90,7 +112,7 @@ impl Cluster {
 
     fn crash(&self, nodes: impl IntoIterator<Item = u16>) {
         for node in nodes {
-            self.simulation.crash(peer(node));
+            self.simulation.crash(self.genesis.committee().member(NodeIndex(node)).unwrap().peer);
         }
     }
 

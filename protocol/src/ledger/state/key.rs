@@ -1,14 +1,35 @@
-//! Keys of the entries that a client asks proofs of: its own account, a node, a blob.
+//! Keys of the entries that a client asks proofs of: its own account, a node, a blob, the committee, prices.
 //!
 //! The value that such a proof shows is the canonical form of the type in [`entry`](super::entry).
 
-use super::slot::{AccountSlot, BlobSlot, HeadSlot, NodeSlot, RegistrationSlot, Slot as _};
-use crate::ids::{AccountId, BlobId, PeerId};
+use super::slot::{
+    AccountSlot, BlobSlot, BucketSlot, HeadSlot, MemberSlot, NodeSlot, ParametersSlot, RegistrationSlot,
+    Slot as _,
+};
+use crate::ids::{AccountId, BlobId, Epoch, NodeIndex, PeerId};
 
 /// Key of the [`Head`](super::entry::Head).
 #[must_use]
 pub fn head() -> Vec<u8> {
     HeadSlot {}.key()
+}
+
+/// Key of the [`Parameters`](crate::ledger::parameters::Parameters).
+#[must_use]
+pub fn parameters() -> Vec<u8> {
+    ParametersSlot {}.key()
+}
+
+/// Key of a [`Member`](crate::committee::Member) of the committee of an epoch, by its index in it.
+#[must_use]
+pub fn member(epoch: Epoch, member: NodeIndex) -> Vec<u8> {
+    MemberSlot { epoch, member }.key()
+}
+
+/// Key of the [`Bucket`](super::entry::Bucket) of an epoch.
+#[must_use]
+pub fn bucket(epoch: Epoch) -> Vec<u8> {
+    BucketSlot { epoch }.key()
 }
 
 /// Key of an [`Account`](super::entry::Account).

@@ -1,0 +1,270 @@
+//! `floe wallet`, `floe stake`, `floe unstake`: an account, and what its key signs.
+
+use std::{
+    fs::DirBuilder,
+    io,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+};
+
+use clap::{Args as ClapArgs, Subcommand, value_parser};
+use protocol::{
+    AccountId, PeerId,
+    ledger::{parameters::CREDITS_MAX, transaction::Action},
+};
+use serde::Serialize;
+
+use super::{Connection, Exit, Failure, Output, network_file, shown};
+use crate::{
+    client::Submitted,
+    keys::{AccountKey, KeyError},
+};
+
+/// Names the wallet where `--wallet` does not.
+pub const WALLET_VARIABLE: &str = "FLOE_WALLET";
+/// The wallet in the user's directory that is used where nothing names one.
+const DEFAULT: [&str; 2] = [".floe", "wallet.key"];
+
+/// Which wallet.
+#[derive(Debug, ClapArgs)]
+pub(super) struct Wallet {
+    /// The wallet: a file that `floe wallet new` made [default: $FLOE_WALLET, or ~/.floe/wallet.key]
+    #[arg(long, value_name = "FILE")]
+    wallet: Option<PathBuf>,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Make the key of a new account, and print the account
+    New {
+        /// The file to write, which must not exist yet [default: $FLOE_WALLET, or ~/.floe/wallet.key]
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Print the account of a wallet
+    Address {
+        #[command(flatten)]
+        wallet: Wallet,
+    },
+    /// Print the credits of an account
+    Balance {
+        #[command(flatten)]
+        wallet: Wallet,
+        /// The account [default: that of the wallet]
+        #[arg(long, value_name = "ACCOUNT", conflicts_with = "wallet")]
+        account: Option<AccountId>,
+    },
+    /// Give credits to another account
+    Send {
+        #[command(flatten)]
+        wallet: Wallet,
+        /// Who gets them
+        #[arg(long, value_name = "ACCOUNT")]
+        to: AccountId,
+        /// How many
+        #[arg(long, value_name = "CREDITS", value_parser = value_parser!(u64).range(1..=CREDITS_MAX))]
+        amount: u64,
+    },
+}
+
+/// Arguments of `floe stake`.
+#[derive(Debug, ClapArgs)]
+pub(super) struct Stake {
+    #[command(flatten)]
+    wallet: Wallet,
+    /// The node, by its identity
+    #[arg(long, value_name = "PEER")]
+    node: PeerId,
+    /// How many credits
+    #[arg(long, value_name = "CREDITS", value_parser = value_parser!(u64).range(1..=CREDITS_MAX))]
+    amount: u64,
+}
+
+/// Arguments of `floe unstake`.
+#[derive(Debug, ClapArgs)]
+pub(super) struct Unstake {
+    #[command(flatten)]
+    wallet: Wallet,
+    /// The node, by its identity
+    #[arg(long, value_name = "PEER")]
+    node: PeerId,
+    /// How many credits [default: all]
+    #[arg(long, value_name = "CREDITS", value_parser = value_parser!(u64).range(1..=CREDITS_MAX))]
+    amount: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct Address {
+    account: AccountId,
+    file: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Balance {
+    account: AccountId,
+    balance: u64,
+    /// Number of the account's transactions so far.
+    nonce: u64,
+    /// The block behind which it is so.
+    height: u64,
+}
+
+/// What is printed of a transaction that was executed.
+#[derive(Debug, Serialize)]
+struct Document {
+    transaction: String,
+    account: AccountId,
+    nonce: u64,
+    /// A block behind which it is proven to be executed.
+    height: u64,
+}
+
+impl Wallet {
+    fn file(&self) -> Result<PathBuf, Failure> {
+        match named(self.wallet.as_deref()) {
+            Some(path) => Ok(path),
+            None => default_file(),
+        }
+    }
+
+    fn load(&self) -> Result<(AccountKey, PathBuf), Failure> {
+        let path = self.file()?;
+        let key = load_key(&path)?;
+        Ok((key, path))
+    }
+}
+
+/// Reads the key of an account.
+///
+/// # Errors
+///
+/// If the file holds none, or others may read it.
+pub fn load_key(path: &Path) -> Result<AccountKey, Failure> {
+    AccountKey::load(path).map_err(|error| {
+        let is_missing =
+            matches!(&error, KeyError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound);
+        let failure = Failure::from(error);
+        if is_missing {
+            failure.hint("make a wallet with: floe wallet new, or name one with --wallet")
+        } else {
+            failure
+        }
+    })
+}
+
+fn named(option: Option<&Path>) -> Option<PathBuf> {
+    let variable = || std::env::var_os(WALLET_VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from);
+    option.map(Path::to_owned).or_else(variable)
+}
+
+fn default_file() -> Result<PathBuf, Failure> {
+    let home = std::env::var_os("HOME").filter(|home| !home.is_empty()).ok_or_else(|| {
+        Failure::new(Exit::Usage, "no wallet is named, and there is no home directory")
+            .hint(format!("give --wallet FILE or set {WALLET_VARIABLE}"))
+    })?;
+    Ok(PathBuf::from(home).join(DEFAULT[0]).join(DEFAULT[1]))
+}
+
+/// Runs a command that needs no network.
+pub(super) fn execute_offline(command: &Command, output: Output) -> Option<Result<(), Failure>> {
+    match command {
+        Command::New { out } => Some(new(out.as_deref(), output)),
+        Command::Address { wallet } => Some(address(wallet, output)),
+        Command::Balance { .. } | Command::Send { .. } => None,
+    }
+}
+
+pub(super) async fn execute(network: Option<&Path>, command: Command, output: Output) -> Result<(), Failure> {
+    match command {
+        Command::Balance { account: Some(account), .. } => balance(network, account, output).await,
+        Command::Balance { wallet, account: None } => {
+            balance(network, wallet.load()?.0.account(), output).await
+        }
+        Command::Send { wallet, to, amount } => {
+            let what = format!("cannot send {amount} credits to {to}");
+            act(network, &wallet, (&what, Action::Transfer { to, amount }), output).await
+        }
+        Command::New { .. } | Command::Address { .. } => Ok(()),
+    }
+}
+
+pub(super) async fn stake(network: Option<&Path>, args: Stake, output: Output) -> Result<(), Failure> {
+    let Stake { wallet, node, amount } = args;
+    let what = format!("cannot stake {amount} credits on node {node}");
+    act(network, &wallet, (&what, Action::Stake { node, amount }), output).await
+}
+
+pub(super) async fn unstake(network: Option<&Path>, args: Unstake, output: Output) -> Result<(), Failure> {
+    let Unstake { wallet, node, amount } = args;
+    let credits = amount.map_or_else(|| "the stake".to_owned(), |amount| format!("{amount} credits"));
+    let what = format!("cannot take {credits} from node {node}");
+    act(network, &wallet, (&what, Action::Unstake { node, amount }), output).await
+}
+
+fn new(out: Option<&Path>, output: Output) -> Result<(), Failure> {
+    let path = match named(out) {
+        Some(path) => path,
+        None => {
+            let path = default_file()?;
+            // Nobody named it, so nobody made its directory.
+            let dir = path.parent().unwrap_or_else(|| Path::new("."));
+            let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+            made.map_err(|error| Failure::io(format!("cannot create {}", shown(dir)), &error))?;
+            path
+        }
+    };
+    let key = AccountKey::create(&path).map_err(|error| match error {
+        KeyError::Exists { .. } => Failure::from(error).hint("choose another file with --out"),
+        error => error.into(),
+    })?;
+    let account = key.account();
+    output.data(&Address { account, file: shown(&path) }, account)
+}
+
+fn address(wallet: &Wallet, output: Output) -> Result<(), Failure> {
+    let (key, path) = wallet.load()?;
+    let account = key.account();
+    output.data(&Address { account, file: shown(&path) }, account)
+}
+
+async fn balance(network: Option<&Path>, account: AccountId, output: Output) -> Result<(), Failure> {
+    let connection = Connection::open(&network_file(network)?).await?;
+    let proven = connection.client().ledger_account(&account).await;
+    connection.close().await;
+    let what = format!("the balance of {account} is not known");
+    let proven = proven.map_err(|error| Failure::ledger(what, &error))?;
+    let (balance, nonce) = (proven.value.balance, proven.value.nonce);
+    output.data(&Balance { account, balance, nonce, height: proven.height }, balance)
+}
+
+/// Has an action executed for the account of a wallet.
+async fn act(
+    network: Option<&Path>,
+    wallet: &Wallet,
+    (what, action): (&str, Action),
+    output: Output,
+) -> Result<(), Failure> {
+    let (key, _) = wallet.load()?;
+    let connection = Connection::open(&network_file(network)?).await?;
+    let result = submit(&connection, &key, (what, action), output).await;
+    connection.close().await;
+    result
+}
+
+/// Has an action executed, and prints what became of it; `what` begins the failure's text.
+///
+/// # Errors
+///
+/// If it was not executed, or is not known to be.
+pub async fn submit(
+    connection: &Connection,
+    key: &AccountKey,
+    (what, action): (&str, Action),
+    output: Output,
+) -> Result<(), Failure> {
+    let result = connection.client().submit(action, key.signing()).await;
+    let Submitted { id, nonce, height } = result.map_err(|error| Failure::submit(what, &error))?;
+    let document = Document { transaction: hex::encode(id.0.0), account: key.account(), nonce, height };
+    output.data(&document, format!("done at height {height}"))
+}

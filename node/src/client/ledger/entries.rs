@@ -1,0 +1,241 @@
+//! Asking members for entries, and choosing among what they prove.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{StreamExt as _, stream::FuturesUnordered};
+use protocol::{
+    NodeIndex,
+    certificate::Threshold,
+    ledger::{
+        answer::{Answer, AnswerError, KEYS_MAX},
+        chain::{AdvanceError, TrustedChain},
+    },
+    message::{Request, Response},
+};
+use swarm::Network;
+
+use super::{Failures, LedgerError, Proven, plan::Plan};
+use crate::client::{
+    Client,
+    exchange::{AskError, Pulse},
+    retry::Patience,
+};
+
+/// After this long without an answer, further members are asked: far more than an honest one needs, and short enough
+/// that a silent one costs nobody patience.
+const HEDGE_AFTER: Duration = Duration::from_millis(500);
+
+/// Values in the order of their keys.
+type Values = Vec<Option<Vec<u8>>>;
+
+impl<N: Network> Client<N> {
+    /// Entries of the ledger by their [keys](protocol::ledger::state::key), all of one height; `None` for those that are
+    /// proven to be absent.
+    ///
+    /// Every answer is checked from the genesis on, and one that does not verify is held against the member. Proofs say
+    /// what was so, not that nothing came after; so members worth a validity set are heard, of which one is honest, and
+    /// the highest answer counts. Members that are slow are not waited for if others can be asked.
+    ///
+    /// Cancel safe: yes.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError::TooFewProofs`], [`LedgerError::TooManyKeys`].
+    pub async fn ledger_entries(&self, keys: &[Vec<u8>]) -> Result<Proven<Values>, LedgerError> {
+        if keys.len() > KEYS_MAX {
+            return Err(LedgerError::TooManyKeys { got: keys.len(), max: KEYS_MAX });
+        }
+        self.exchange.use_now();
+        let committee = self.exchange.committee();
+        let mut newest = Newest::new(Threshold::Validity.weight(committee), self.ledger.seen());
+        let mut plan = self.plan();
+        let mut asked = FuturesUnordered::new();
+        let mut wanted = plan.next(newest.missing());
+        while newest.missing() > 0 {
+            for node in std::mem::take(&mut wanted) {
+                asked.push(async move { (node, self.answer_of(node, keys).await) });
+            }
+            let hedge = tokio::time::sleep(HEDGE_AFTER);
+            tokio::select! {
+                biased;
+                answer = asked.next() => match answer {
+                    Some((node, answer)) => {
+                        if !self.heard(&mut newest, (node, answer), keys) {
+                            wanted = plan.next(committee.weight(node));
+                        }
+                        if asked.is_empty() && wanted.is_empty() {
+                            wanted = plan.next(newest.missing());
+                        }
+                    }
+                    None => break,
+                },
+                () = hedge, if !plan.is_empty() => wanted = plan.next(newest.missing()),
+            }
+        }
+        let proven = newest.result()?;
+        self.ledger.saw(proven.height);
+        Ok(proven)
+    }
+
+    /// The members, in the order in which this client asks them: each client begins with another.
+    pub(super) fn plan(&self) -> Plan {
+        let committee = self.exchange.committee();
+        let members = committee.nodes().map(|node| (node, committee.weight(node)));
+        Plan::new(members, self.exchange.turn(), |node| self.exchange.is_connected(node))
+    }
+
+    /// Takes what one member said; false if it proves nothing.
+    fn heard(
+        &self,
+        newest: &mut Newest,
+        (node, answer): (NodeIndex, Result<Answer, AskError>),
+        keys: &[Vec<u8>],
+    ) -> bool {
+        let name = self.exchange.name(node);
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error @ (AskError::Malformed | AskError::Unexpected | AskError::Unverifiable)) => {
+                newest.failures.lied(name, error);
+                return false;
+            }
+            Err(error) => {
+                newest.failures.failed(name, error);
+                return false;
+            }
+        };
+        let (genesis, root) = self.ledger.get(self.exchange.genesis());
+        // What proves itself against a head that is certified needs no second certificate.
+        let mut chain = newest.chain_at(answer.height()).unwrap_or(genesis).clone();
+        match answer.verify(&mut chain, root, keys) {
+            Ok(values) => {
+                let weight = self.exchange.committee().weight(node);
+                newest.proven(name, weight, (chain, values))
+            }
+            Err(error) if is_nobodys_fault(&error) => {
+                newest.failures.failed(name, Causes(&error));
+                false
+            }
+            Err(error) => {
+                tracing::info!(member = name, error = %Causes(&error), "refused an answer that proves nothing");
+                newest.failures.lied(name, format_args!("its answer proves nothing: {}", Causes(&error)));
+                self.exchange.report_unverifiable(node);
+                false
+            }
+        }
+    }
+
+    /// Asks one member; what it says is not verified yet.
+    async fn answer_of(&self, node: NodeIndex, keys: &[Vec<u8>]) -> Result<Answer, AskError> {
+        let request = Request::Entries { keys: keys.to_vec() };
+        let (patience, pulse) = (Patience::control(self.exchange.request_timeout()), Pulse::new());
+        let answer = self.exchange.ask_patiently(node, (&request, Bytes::new()), patience, &pulse).await?;
+        let (Response::Entries, payload) = answer else {
+            return Err(self.exchange.report_unexpected(node));
+        };
+        Answer::from_bytes(&payload).map_err(|_| self.exchange.report_malformed(node))
+    }
+}
+
+/// True if an honest member can give such an answer: when this program is older than the network, or does not know the
+/// committee that certified the head.
+const fn is_nobodys_fault(error: &AnswerError) -> bool {
+    matches!(error, AnswerError::Head(AdvanceError::Version { .. } | AdvanceError::CommitteeMissing { .. }))
+        || matches!(error, AnswerError::Head(AdvanceError::Gap { got, known, .. }) if got.0 > known.0)
+}
+
+/// An error and what it was caused by, in one line.
+struct Causes<'a>(&'a AnswerError);
+
+impl std::fmt::Display for Causes<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = std::error::Error::source(self.0);
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+/// Verified answers, of which the highest counts. Pure.
+#[derive(Debug)]
+struct Newest {
+    required: u16,
+    /// What was proven before; what is below is old.
+    floor: u64,
+    /// Weight of the members that proved something that is not old.
+    proved: u16,
+    best: Option<(TrustedChain, Values)>,
+    failures: Failures,
+}
+
+impl Newest {
+    fn new(required: u16, floor: u64) -> Self {
+        Self { required, floor, proved: 0, best: None, failures: Failures::default() }
+    }
+
+    /// Weight of the members that are still to be heard.
+    const fn missing(&self) -> u16 {
+        self.required.saturating_sub(self.proved)
+    }
+
+    /// The best chain, if it ends at this height.
+    fn chain_at(&self, height: u64) -> Option<&TrustedChain> {
+        self.best.as_ref().map(|(chain, _)| chain).filter(|chain| chain.height() == height)
+    }
+
+    /// A member proved values at the head of a chain; false if that is old.
+    fn proven(&mut self, name: &str, weight: u16, (chain, values): (TrustedChain, Values)) -> bool {
+        let height = chain.height();
+        if height < self.floor {
+            let floor = self.floor;
+            let why = format_args!("it is behind: height {height}, and {floor} was seen before");
+            self.failures.failed(name, why);
+            return false;
+        }
+        self.proved = self.proved.saturating_add(weight);
+        if self.best.as_ref().is_none_or(|(best, _)| best.height() < height) {
+            self.best = Some((chain, values));
+        }
+        true
+    }
+
+    fn result(self) -> Result<Proven<Values>, LedgerError> {
+        let Self { required, proved, best, failures, .. } = self;
+        match best {
+            Some((chain, value)) if proved >= required => Ok(Proven { height: chain.height(), value }),
+            _ => Err(LedgerError::TooFewProofs { proved, required, failures }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::{Epoch, NetworkId, ids::BlockId};
+
+    use super::*;
+
+    #[test]
+    fn only_what_is_proven_to_be_anothers_fault_is_held_against_a_member() {
+        let gap = |got, known| {
+            AnswerError::Head(AdvanceError::Gap { height: 9, got: Epoch(got), known: Epoch(known) })
+        };
+        let network = NetworkId([1; 32]);
+        let id = BlockId([0; 32]);
+        let table = [
+            (AnswerError::Head(AdvanceError::Version { got: 2 }), true),
+            (AnswerError::Head(AdvanceError::CommitteeMissing { height: 9 }), true),
+            (gap(1, 0), true),
+            // The committee of the genesis is known: a header of its epoch that names another is a lie.
+            (gap(0, 0), false),
+            (AnswerError::Head(AdvanceError::Network { got: network, required: network }), false),
+            (AnswerError::Head(AdvanceError::Parent { height: 1, got: id, required: id }), false),
+            (AnswerError::Count { got: 1, required: 2 }, false),
+        ];
+        for (error, expected) in table {
+            assert_eq!(is_nobodys_fault(&error), expected, "{error}");
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! What the ledger says, proven, and what is asked of it.
+//!
+//! ```text
+//!   ledger_entries: ask members --> Answer::verify from the genesis --> highest of a validity set --> Proven
+//!   submit:         proven nonce --> sign once --> members, one after the other --> proven nonce has moved
+//! ```
+//!
+//! # Invariants
+//!
+//! - No value is returned that is not proven by a certified root, or by the genesis while there is no block.
+//! - What a client has seen does not go back: an answer of a height below the highest seen counts for nothing.
+//! - A transaction is signed once. It may be sent many times, to many members: its nonce makes it good once.
+
+mod entries;
+mod overview;
+mod plan;
+mod submission;
+mod submit;
+
+use std::{
+    fmt,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use protocol::{
+    AccountId, BlobId, PeerId,
+    codec::{self, DecodeError},
+    genesis::Genesis,
+    hash::Hash,
+    ledger::{
+        chain::TrustedChain,
+        parameters::Parameters,
+        state::{
+            State,
+            entry::{Account, Blob, Head, Node, Registration},
+            key,
+        },
+    },
+    message::REASON_BYTES_MAX,
+};
+use swarm::Network;
+
+pub use self::{
+    overview::{LedgerMember, LedgerOverview},
+    submit::{SubmitError, Submitted},
+};
+use super::Client;
+
+/// Limit for decoding an entry: a node with every text at its longest takes a few times its 5 KB in memory.
+const ENTRY_LIMIT: usize = 64 << 10;
+/// Members that are named when an answer could not be had; the rest is counted.
+const NAMED_MAX: usize = 3;
+
+/// What the ledger says at a height: proven, and as new as what any of a validity set of members could show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Proven<T> {
+    /// Height of the block behind which it is so; 0 is the genesis.
+    pub height: u64,
+    /// What it says.
+    pub value: T,
+}
+
+impl<T> Proven<T> {
+    fn map<U>(self, of: impl FnOnce(T) -> U) -> Proven<U> {
+        Proven { height: self.height, value: of(self.value) }
+    }
+}
+
+/// Members that gave nothing that can be used, and why; those that lied first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Failures {
+    /// Name and reason of each.
+    liars: Vec<(String, String)>,
+    others: Vec<(String, String)>,
+}
+
+impl Failures {
+    fn lied(&mut self, name: &str, why: impl fmt::Display) {
+        put(&mut self.liars, name, why);
+    }
+
+    fn failed(&mut self, name: &str, why: impl fmt::Display) {
+        put(&mut self.others, name, why);
+    }
+
+    /// Names of the members whose word was refused: what they said does not verify.
+    pub fn liars(&self) -> impl Iterator<Item = &str> {
+        self.liars.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// True if no member failed.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.liars.is_empty() && self.others.is_empty()
+    }
+}
+
+/// The last that a member did counts.
+fn put(list: &mut Vec<(String, String)>, name: &str, why: impl fmt::Display) {
+    let why = printable(&why.to_string());
+    match list.iter_mut().find(|(other, _)| other == name) {
+        Some((_, old)) => *old = why,
+        None => list.push((name.to_owned(), why)),
+    }
+}
+
+/// A text that a member wrote, of which a terminal takes nothing for a command, and which fits into a line or two.
+fn printable(text: &str) -> String {
+    let mut printable = String::new();
+    for char in text.chars().map(|char| if char.is_control() { ' ' } else { char }) {
+        if printable.len() + char.len_utf8() > REASON_BYTES_MAX {
+            break;
+        }
+        printable.push(char);
+    }
+    printable
+}
+
+/// `; a: why; b: why; and 3 more`, or nothing.
+impl fmt::Display for Failures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let n_all = self.liars.len() + self.others.len();
+        for (name, why) in self.liars.iter().chain(&self.others).take(NAMED_MAX) {
+            write!(f, "; {name}: {why}")?;
+        }
+        match n_all.saturating_sub(NAMED_MAX) {
+            0 => Ok(()),
+            more => write!(f, "; and {more} more"),
+        }
+    }
+}
+
+/// Why it is not known what the ledger says.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LedgerError {
+    /// Too few members proved what they said.
+    #[error(
+        "members with {proved} of the {required} shards needed proved what the ledger says{failures}{}",
+        hint(*.proved, failures)
+    )]
+    TooFewProofs {
+        /// Shards of the members that did.
+        proved: u16,
+        /// Shards needed, so that an honest member is among them.
+        required: u16,
+        /// The members that did not.
+        failures: Failures,
+    },
+    /// More was asked for than fits into one answer; whoever asked is at fault.
+    #[error("{got} entries asked for at once, at most {max} are answered")]
+    TooManyKeys {
+        /// Entries asked for.
+        got: usize,
+        /// Most entries.
+        max: usize,
+    },
+    /// An entry is proven, and of a form that this program does not know. Nobody is at fault: update.
+    #[error("the ledger's entry of {what} cannot be read by this version of the program")]
+    Form {
+        /// Of what.
+        what: &'static str,
+        /// What is wrong with it.
+        #[source]
+        source: DecodeError,
+    },
+    /// An entry that every ledger has is proven to be missing: not a ledger that this program knows.
+    #[error("the ledger has no entry of {what}: it is not one that this version of the program knows")]
+    Missing {
+        /// Of what.
+        what: &'static str,
+    },
+    /// The epoch ended again and again while its committee was read.
+    #[error("the committee changed while it was read; try again")]
+    Changing,
+}
+
+fn hint(proved: u16, failures: &Failures) -> &'static str {
+    match proved {
+        0 if failures.liars.is_empty() => "; is the network up, and client.toml the right one?",
+        _ => "",
+    }
+}
+
+/// What every proof is checked against, made on first use.
+#[derive(Debug, Default)]
+pub(super) struct Anchor {
+    genesis: OnceLock<(TrustedChain, Hash)>,
+    /// The highest height proven so far.
+    seen: AtomicU64,
+}
+
+impl Anchor {
+    /// The chain that begins with the genesis, and the root of the state that it describes.
+    fn get(&self, genesis: &Genesis) -> &(TrustedChain, Hash) {
+        self.genesis.get_or_init(|| {
+            let chain = TrustedChain::from_genesis(genesis.network_id(), genesis.committee().clone());
+            let state = State::genesis(genesis).expect("a genesis is verified when it is made");
+            (chain, state.root())
+        })
+    }
+
+    fn seen(&self) -> u64 {
+        self.seen.load(Ordering::Relaxed)
+    }
+
+    fn saw(&self, height: u64) {
+        self.seen.fetch_max(height, Ordering::Relaxed);
+    }
+}
+
+/// Reads an entry's value.
+fn decode<T: bincode::Decode<()>>(what: &'static str, value: &[u8]) -> Result<T, LedgerError> {
+    codec::decode_exact::<T, ENTRY_LIMIT>(value).map_err(|source| LedgerError::Form { what, source })
+}
+
+/// Reads an entry that every ledger has.
+fn require<T: bincode::Decode<()>>(what: &'static str, value: Option<&[u8]>) -> Result<T, LedgerError> {
+    decode(what, value.ok_or(LedgerError::Missing { what })?)
+}
+
+impl<N: Network> Client<N> {
+    /// One entry of the ledger; `None` if it is proven that there is none.
+    async fn entry<T: bincode::Decode<()>>(
+        &self,
+        what: &'static str,
+        key: Vec<u8>,
+    ) -> Result<Proven<Option<T>>, LedgerError> {
+        let Proven { height, value } = self.ledger_entries(&[key]).await?;
+        let value = value.into_iter().next().flatten().map(|value| decode(what, &value)).transpose()?;
+        Ok(Proven { height, value })
+    }
+
+    /// Where the ledger is: its height, time, epoch and stage.
+    ///
+    /// Cancel safe: yes.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`].
+    pub async fn ledger_head(&self) -> Result<Proven<Head>, LedgerError> {
+        const WHAT: &str = "the head";
+        let Proven { height, value } = self.entry(WHAT, key::head()).await?;
+        Ok(Proven { height, value: value.ok_or(LedgerError::Missing { what: WHAT })? })
+    }
+
+    /// Rules and current prices.
+    ///
+    /// Cancel safe: yes.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`].
+    pub async fn ledger_parameters(&self) -> Result<Proven<Parameters>, LedgerError> {
+        const WHAT: &str = "the parameters";
+        let Proven { height, value } = self.entry(WHAT, key::parameters()).await?;
+        Ok(Proven { height, value: value.ok_or(LedgerError::Missing { what: WHAT })? })
+    }
+
+    /// An account's credits, and the nonce of its next transaction. One that the ledger does not know has none, and 0.
+    ///
+    /// Cancel safe: yes.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`].
+    pub async fn ledger_account(&self, account: &AccountId) -> Result<Proven<Account>, LedgerError> {
+        let entry = self.entry("an account", key::account(account)).await?;
+        Ok(entry.map(Option::unwrap_or_default))
+    }
+
+    /// A storage node, if the ledger knows it.
+    ///
+    /// Cancel safe: yes.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`].
+    pub async fn ledger_node(&self, node: &PeerId) -> Result<Proven<Option<Node>>, LedgerError> {
+        self.entry("a node", key::node(node)).await
+    }
+
+    /// What the ledger says of a blob, if it knows it.
+    ///
+    /// Cancel safe: yes.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`].
+    pub async fn ledger_blob(&self, blob_id: &BlobId) -> Result<Proven<Option<Blob>>, LedgerError> {
+        self.entry("a blob", key::blob(blob_id)).await
+    }
+
+    /// An owner's registration of a blob, if there is one.
+    ///
+    /// Cancel safe: yes.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`].
+    pub async fn ledger_registration(
+        &self,
+        blob_id: &BlobId,
+        owner: &AccountId,
+    ) -> Result<Proven<Option<Registration>>, LedgerError> {
+        self.entry("a registration", key::registration(blob_id, owner)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_that_lied_are_named_first_and_what_they_write_is_harmless() {
+        let mut failures = Failures::default();
+        assert!(failures.is_empty());
+        assert_eq!(failures.to_string(), "");
+        failures.failed("a", "gone");
+        failures.failed("b", "busy");
+        failures.lied("c", "\u{1b}[2J\n\u{9b}1m".to_owned() + &"é".repeat(600));
+        failures.failed("b", "gone too");
+        failures.failed("d", "x");
+        let text = failures.to_string();
+        assert!(text.starts_with("; c:  [2J  1mé"), "{text}");
+        assert!(text.ends_with("; a: gone; b: gone too; and 1 more"), "{text}");
+        assert!(text.len() < 600, "{}", text.len());
+        assert_eq!(failures.liars().collect::<Vec<_>>(), ["c"]);
+    }
+}

@@ -1,0 +1,181 @@
+//! Having a transaction executed.
+
+use bytes::Bytes;
+use futures::{StreamExt as _, stream::FuturesUnordered};
+use protocol::{
+    NodeIndex,
+    certificate::Threshold,
+    ledger::{
+        signature::SigningKey,
+        transaction::{Action, Transaction, TransactionError, TransactionId},
+    },
+    message::{Refusal, Request, Response},
+};
+use swarm::{Network, RequestError};
+use tokio::time::Instant;
+
+use super::{
+    Failures, LedgerError, printable,
+    submission::{Outcome, Said, Submission},
+};
+use crate::client::{Client, exchange::AskError};
+
+/// How many times the timeout of a request a transaction may take: it is tried with several members, and ordered.
+const SUBMIT_TIMEOUTS: u32 = 3;
+
+/// A transaction that was executed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Submitted {
+    /// Its name.
+    pub id: TransactionId,
+    /// Its nonce.
+    pub nonce: u64,
+    /// Height at which it is proven to be executed.
+    pub height: u64,
+}
+
+/// Why a transaction was not executed, or is not known to be.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum SubmitError {
+    /// The account's nonce is not known. Nothing was sent.
+    #[error("nothing was sent, since the account's nonce is not known")]
+    Nonce(#[source] LedgerError),
+    /// The transaction cannot be sent; whoever made it is at fault.
+    #[error("nothing was sent: the transaction cannot be used")]
+    Transaction(#[source] TransactionError),
+    /// The ledger's rules do not allow it: a validity set of members says so. Nothing changed; what was signed could
+    /// still be executed if it became allowed before the account's next transaction.
+    #[error("the ledger does not allow it: {reason}")]
+    Rejected {
+        /// Why, in the words of a member.
+        reason: String,
+    },
+    /// Another transaction of the account was executed in its place, so this one never will be.
+    #[error(
+        "another transaction of the account, made at the same time, was executed at height {height} in its place"
+    )]
+    Superseded {
+        /// Height at which that is proven.
+        height: u64,
+    },
+    /// No member took it.
+    #[error("no member took the transaction{failures}")]
+    NotTaken {
+        /// The members, and why.
+        failures: Failures,
+    },
+    /// It was sent, and is not known to be executed. It may have been, or may yet be, at most once.
+    #[error("the transaction was sent, and it is not known whether it was executed{failures}")]
+    Unknown {
+        /// Its name.
+        id: TransactionId,
+        /// Its nonce: once the account's is higher, it was executed.
+        nonce: u64,
+        /// What members said.
+        failures: Failures,
+    },
+}
+
+impl<N: Network> Client<N> {
+    /// Signs an action and has it executed by the ledger.
+    ///
+    /// The account's nonce is read with proof, and the transaction is signed once: however often it is sent, to however
+    /// many members, it is executed at most once. That it was is believed when the nonce is proven to have moved. Two
+    /// programs that use one account at the same moment may take each other's transaction for their own.
+    ///
+    /// Cancel safe: what was sent may be executed.
+    ///
+    /// # Errors
+    ///
+    /// [`SubmitError`]. Only [`SubmitError::Unknown`] leaves open what happened.
+    pub async fn submit(&self, action: Action, key: &SigningKey) -> Result<Submitted, SubmitError> {
+        let sender = key.account();
+        let nonce = self.ledger_account(&sender).await.map_err(SubmitError::Nonce)?.value.nonce;
+        let network = self.exchange.network_id();
+        let signed = Transaction { sender, nonce, action }.sign(network, key);
+        let payload = Bytes::from(signed.to_bytes());
+        let id = signed.verify(network).map_err(SubmitError::Transaction)?.id();
+
+        let committee = self.exchange.committee();
+        let now = Instant::now();
+        let deadline = now + self.exchange.request_timeout().saturating_mul(SUBMIT_TIMEOUTS);
+        let validity = Threshold::Validity.weight(committee);
+        let mut submission = Submission::new(nonce, validity, self.plan().members(), (now, deadline));
+        let (mut sends, mut reads) = (FuturesUnordered::new(), FuturesUnordered::new());
+        let outcome = loop {
+            let now = Instant::now();
+            if let Some(outcome) = submission.outcome(now) {
+                break outcome;
+            }
+            for node in submission.due_sends(now) {
+                let payload = payload.clone();
+                sends.push(async move { (node, self.submit_to(node, payload).await) });
+            }
+            if submission.due_read(now) {
+                reads.push(self.ledger_account(&sender));
+            }
+            tokio::select! {
+                biased;
+                Some((node, said)) = sends.next() => {
+                    let (name, weight) = (self.exchange.name(node), committee.weight(node));
+                    submission.answered((node, name, weight), said, Instant::now());
+                }
+                Some(account) = reads.next() => match account {
+                    Ok(account) => {
+                        let liars = submission.proven(account.height, account.value.nonce, Instant::now());
+                        self.report_liars(&mut submission, &liars);
+                    }
+                    Err(error) => {
+                        tracing::debug!(%error, "the nonce could not be read");
+                        submission.read_failed(Instant::now());
+                    }
+                },
+                () = tokio::time::sleep_until(submission.wake()) => {}
+            }
+        };
+        let failures = submission.failures;
+        match outcome {
+            Outcome::Executed(height) => Ok(Submitted { id, nonce, height }),
+            Outcome::Rejected(reason) => Err(SubmitError::Rejected { reason }),
+            Outcome::Superseded(height) => Err(SubmitError::Superseded { height }),
+            Outcome::NotTaken => Err(SubmitError::NotTaken { failures }),
+            Outcome::Unknown => Err(SubmitError::Unknown { id, nonce, failures }),
+        }
+    }
+
+    fn report_liars(&self, submission: &mut Submission, liars: &[NodeIndex]) {
+        for liar in liars {
+            let name = self.exchange.name(*liar);
+            tracing::info!(member = name, "a member says that it executed what was not executed");
+            submission
+                .failures
+                .lied(name, "it says that the transaction was executed, which is proven wrong");
+            self.exchange.report_unverifiable(*liar);
+        }
+    }
+
+    async fn submit_to(&self, node: NodeIndex, payload: Bytes) -> Said {
+        match self.exchange.ask(node, &Request::Submit, payload).await {
+            Ok((Response::Submitted { height }, _)) => Said::Executed(height),
+            Ok(_) => Said::Unclear(self.exchange.report_unexpected(node).to_string()),
+            Err(AskError::Refused(Refusal::Rejected(reason))) => Said::Rejected(printable(&reason)),
+            Err(error) if is_not_taken(&error) => Said::NotTaken(error.to_string()),
+            Err(error) => Said::Unclear(error.to_string()),
+        }
+    }
+}
+
+/// True if a member that is honest has not got the transaction.
+const fn is_not_taken(error: &AskError) -> bool {
+    match error {
+        AskError::Network(error) => matches!(
+            error,
+            RequestError::Unreachable
+                | RequestError::Busy
+                | RequestError::TooLarge(_)
+                | RequestError::Unsupported
+        ),
+        AskError::Refused(refusal) => !matches!(refusal, Refusal::NotOrdered | Refusal::Internal),
+        _ => false,
+    }
+}
