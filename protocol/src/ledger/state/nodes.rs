@@ -112,10 +112,12 @@ impl State {
             return Err(Rejected::NotOperator { node, operator, sender }.into());
         }
         self.describe(node, known.as_ref().map(|known| &known.description), description)?;
-        let (stake, ballot) =
-            known.map_or_else(|| (Pool::default(), None), |known| (known.stake, known.ballot));
+        let (stake, ballot, commission_bp) = known.map_or_else(
+            || (Pool::default(), None, 0),
+            |known| (known.stake, known.ballot, known.commission_bp),
+        );
         let description = description.clone();
-        let entry = Node { description, status: NodeStatus::Active, stake, ballot };
+        let entry = Node { description, status: NodeStatus::Active, stake, ballot, commission_bp };
         self.store.set(&NodeSlot { node }, &entry);
         Ok(Event::NodeRegistered { node })
     }
