@@ -43,11 +43,7 @@ fn check_letters(
 }
 
 /// Checks what a description says by itself, the pairing last.
-fn check(
-    node: PeerId,
-    old: Option<&NodeDescription>,
-    description: &NodeDescription,
-) -> Result<(), Rejected> {
+fn check(node: PeerId, old: Option<&NodeDescription>, description: &NodeDescription) -> Result<(), Rejected> {
     let NodeDescription { commission_bp, capacity_bytes, .. } = *description;
     if commission_bp > BASIS_POINTS {
         let (got, max) = (commission_bp.into(), BASIS_POINTS.into());
