@@ -11,8 +11,11 @@ use ledger_support::{Chain, NETWORK, certificate, committee, key, precommit};
 use proptest::prelude::*;
 use protocol::{
     BlockId, Epoch, NetworkId, NodeIndex, PeerId, codec,
+    codec::DecodeError,
+    committee::Committee,
     hash::Hash,
     ledger::{
+        answer::{ANSWER_BYTES_MAX, Answer, AnswerError},
         block::{
             BLOCK_BYTES_MAX, Block, BlockError, Decided, Draft, Header, InvalidBlock, TRANSACTION_BYTES_MAX,
             TRANSACTIONS_MAX, Tip, committee_hash, transactions_hash,
@@ -21,6 +24,7 @@ use protocol::{
         commit::{COMMIT_BYTES_MAX, CommitCertificate, CommitError, SIGNATURES_MAX},
         proposer::Rotation,
         signature::Signature,
+        tree::{EMPTY_ROOT, Tree},
         vote::{Proposal, SignedProposal, SignedVote, Vote, VoteKind, vote_bytes},
         wire::{
             BATCH_BYTES_MAX, BATCH_TRANSACTIONS_MAX, Message, PolkaCertificate, Request, Response,
@@ -310,6 +314,33 @@ fn a_checkpoint_starts_only_with_the_committee_that_it_puts_in_place() {
     let mut chain = TrustedChain::from_checkpoint(second, blocks[1].2.clone().unwrap()).unwrap();
     chain.advance(third.0.header(), &third.1, None).unwrap();
     assert_eq!(chain.height(), 3);
+}
+
+#[test]
+fn an_answer_holds_at_a_block_that_changes_the_committee() {
+    let chain = Chain::new(10, &SEEDS);
+    let mut tree = Tree::default();
+    tree.insert(b"key", b"value");
+    let next = committee(1, 10, &SEEDS);
+    let block = Block::build(Draft { state_root: tree.root(), ..chain.draft(&[], Some(&next)) }).unwrap();
+    let answer = |seeds: &[u8]| Answer {
+        head: Some((block.header().clone(), certificate(chain.tip.committee(), seeds, &block))),
+        proofs: vec![tree.prove(b"key")],
+    };
+    let mut trusted = TrustedChain::from_genesis(NETWORK, Committee::clone(chain.tip.committee()));
+    let keys = [b"key".to_vec()];
+    let values = answer(&SEEDS).verify(&mut trusted, &EMPTY_ROOT, &keys);
+    assert_eq!(values, Ok(vec![Some(b"value".to_vec())]));
+    assert_eq!(trusted.height(), 0, "who signs the next block is not known");
+    let unproven = answer(&SEEDS[..1]).verify(&mut trusted, &EMPTY_ROOT, &keys);
+    assert!(matches!(unproven, Err(AnswerError::Head(AdvanceError::Certificate { .. }))), "{unproven:?}");
+}
+
+#[test]
+fn an_answer_keeps_its_bound() {
+    let error = Answer::from_bytes(&vec![0; ANSWER_BYTES_MAX + 1]);
+    let too_long = DecodeError::TooLong { got: ANSWER_BYTES_MAX + 1, limit: ANSWER_BYTES_MAX };
+    assert_eq!(error, Err(AnswerError::Decode(too_long)));
 }
 
 #[test]

@@ -11,16 +11,21 @@ mod stores;
 mod toy;
 mod world;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use byzantine::Lie;
 use node::ledger::consensus::Replica;
-use protocol::ledger::{
-    vote::{Vote, VoteKind},
-    wire::Message,
+use protocol::{
+    hash::Hash,
+    ledger::{
+        block::{Block, Draft, Tip},
+        proposer::Rotation,
+        vote::{Proposal, Vote, VoteKind},
+        wire::Message,
+    },
 };
 use rand::{Rng as _, seq::SliceRandom as _};
-use toy::{BAD, NEXT_EPOCH, Toy, key};
+use toy::{BAD, NEXT_EPOCH, Toy, committees_of, key, node_of};
 use world::{NETWORK, World};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -319,6 +324,32 @@ fn one_member_alone_cannot_fill_disks_with_empty_blocks() {
         world.run_for(SECOND / 10);
     }
     assert!((1..=60).contains(&world.height()), "{} blocks for nothing in a minute", world.height());
+}
+
+#[test]
+fn an_invalid_block_is_executed_once_however_often_it_comes() {
+    let mut world = World::new(9, 4);
+    let committee = &committees_of(4)[0];
+    let turn = committee.member(Rotation::new(committee).proposer(1, 0)).unwrap().peer;
+    let (proposer, victim) = (node_of(&turn), (node_of(&turn) + 1) % 4);
+    world.liars = vec![(proposer, Lie::Withholds)];
+    let draft = Draft {
+        tip: Tip::genesis(NETWORK, Arc::clone(committee)),
+        time_ms: 1,
+        last_commit: None,
+        transactions: vec![b"x".to_vec()],
+        state_root: Hash::default(),
+        next_committee: None,
+    };
+    let block = Arc::new(Block::build(draft).unwrap());
+    let proposal = Proposal { height: 1, round: 0, lock_round: None, block: block.id(), proposer: turn };
+    let proposal = proposal.sign(&NETWORK, &key(proposer));
+    for _ in 0..20 {
+        world.inject(victim, proposer, Message::Proposal { proposal, block: Arc::clone(&block) });
+    }
+    world.run_for(SECOND / 5);
+    assert_eq!(world.replica(victim).app().n_checks, 1);
+    assert!(world.blamed.contains(&turn));
 }
 
 #[test]

@@ -87,7 +87,7 @@ fn whatever_dies_when_flushed_records_are_there_and_nothing_else() {
 }
 
 #[test]
-fn a_flipped_bit_is_damage_unless_it_may_be_a_torn_write() {
+fn a_flipped_bit_in_what_was_synced_is_damage() {
     let disk = SimulatedDisk::new(1);
     let mut wal = FileWal::new(&disk).unwrap();
     wal.open(7).unwrap();
@@ -95,19 +95,27 @@ fn a_flipped_bit_is_damage_unless_it_may_be_a_torn_write() {
         wal.append(record).unwrap();
         wal.flush().unwrap();
     }
-    let record_bytes = 43;
-    for offset in 0..2 * record_bytes {
+    let (record_bytes, mark_bytes) = (43, 40);
+    for offset in 0..2 * record_bytes + mark_bytes {
         let disk = disk.fork();
         assert!(disk.flip("votes.wal", offset, 4));
         let found = FileWal::new(&disk).unwrap().open(7);
-        if offset < record_bytes {
-            // The second record proves that the first was there.
-            assert!(matches!(found, Err(WalError::Damaged { height: 7, offset: 0 })), "{offset}: {found:?}");
+        if offset < 2 * record_bytes {
+            // The second record proves that the first was there, and the mark that the second was.
+            let start = offset / record_bytes * record_bytes;
+            let is_damaged = matches!(found, Err(WalError::Damaged { height: 7, offset }) if offset == start);
+            assert!(is_damaged, "{offset}: {found:?}");
         } else {
-            assert_eq!(found.unwrap(), [b"one"], "{offset}");
+            assert_eq!(found.unwrap(), [b"one", b"two"], "{offset}");
         }
     }
-    assert!(!disk.flip("votes.wal", 2 * record_bytes, 1), "the file is longer than it seems");
+    assert!(!disk.flip("votes.wal", 2 * record_bytes + mark_bytes, 1), "the file is longer than it seems");
+    // A start renews the mark.
+    let disk = disk.kill();
+    assert_eq!(FileWal::new(&disk).unwrap().open(7).unwrap(), [b"one", b"two"]);
+    assert!(disk.flip("votes.wal", 2 * record_bytes - 1, 4));
+    let found = FileWal::new(&disk).unwrap().open(7);
+    assert!(matches!(found, Err(WalError::Damaged { height: 7, .. })), "{found:?}");
 }
 
 #[test]

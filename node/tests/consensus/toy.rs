@@ -89,6 +89,8 @@ pub struct State {
 #[derive(Debug)]
 pub struct Toy {
     pub state: State,
+    /// Blocks looked at so far.
+    pub n_checks: u64,
     durable: Arc<Mutex<State>>,
     committees: &'static [Arc<Committee>],
 }
@@ -97,7 +99,7 @@ impl Toy {
     /// What a node starts from.
     pub fn open(durable: &Arc<Mutex<State>>, n: usize) -> Self {
         let state = durable.lock().unwrap().clone();
-        Self { state, durable: Arc::clone(durable), committees: committees_of(n) }
+        Self { state, n_checks: 0, durable: Arc::clone(durable), committees: committees_of(n) }
     }
 
     /// The committees that signed the last height and that signs the next.
@@ -149,6 +151,7 @@ impl Application for Toy {
     }
 
     fn check(&mut self, block: &Block) -> Result<(), InvalidPayload> {
+        self.n_checks += 1;
         let refuse = |reason: &str| Err(InvalidPayload { reason: reason.to_owned() });
         let ids: BTreeSet<Hash> = block.transactions().iter().map(|it| transaction_id(it)).collect();
         if ids.len() != block.transactions().len() {

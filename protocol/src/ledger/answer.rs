@@ -80,6 +80,10 @@ impl Answer {
     ///
     /// If the bytes are none.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, AnswerError> {
+        let (got, limit) = (bytes.len(), ANSWER_BYTES_MAX);
+        if got > limit {
+            return Err(DecodeError::TooLong { got, limit }.into());
+        }
         Ok(codec::decode_exact::<Self, ANSWER_LIMIT>(bytes)?)
     }
 
@@ -90,7 +94,8 @@ impl Answer {
     }
 
     /// Checks the answer against a chain that is trusted, and returns the values of `keys`, `None` for those that have
-    /// none. The chain's head moves to that of the answer; its committee must be the one that signs it.
+    /// none. The chain's committee must be the one that signs the answer's head. The chain moves there, unless that head
+    /// changes the committee: the new one is not part of an answer, and it may be long until there is another block.
     ///
     /// `genesis_root` is the root of the state that the genesis describes.
     ///
@@ -110,12 +115,16 @@ impl Answer {
         if self.proofs.len() != keys.len() {
             return Err(AnswerError::Count { got: self.proofs.len(), required: keys.len() });
         }
+        let mut root = chain.state_root().unwrap_or(*genesis_root);
         if let Some((header, certificate)) = &self.head
             && got > known
         {
-            chain.advance(header, certificate, None)?;
+            match header.next_committee {
+                None => chain.advance(header, certificate, None)?,
+                Some(_) => chain.verify(header, certificate)?,
+            }
+            root = header.state_root;
         }
-        let root = chain.state_root().unwrap_or(*genesis_root);
         let values = self.proofs.iter().zip(keys).map(|(proof, key)| {
             let value = proof.verify(&root, key)?;
             Ok(value.map(<[u8]>::to_vec))

@@ -170,11 +170,7 @@ impl TrustedChain {
         certificate: &CommitCertificate,
         next_committee: Option<&Committee>,
     ) -> Result<(), AdvanceError> {
-        let id = self.check_header(header)?;
-        let (got, got_height, height) = (certificate.block_id(), certificate.height(), header.height);
-        if got != id || got_height != height {
-            return Err(AdvanceError::OtherBlock { got, got_height, required: id, height });
-        }
+        let (id, height) = (self.check_pair(header, certificate)?, header.height);
         let next = match (header.next_committee, next_committee) {
             (None, None) => None,
             (Some(_), None) => return Err(AdvanceError::CommitteeMissing { height }),
@@ -186,10 +182,7 @@ impl TrustedChain {
                 Some((next, hash))
             }
         };
-        let epoch = self.committee.epoch();
-        certificate
-            .verify(&self.network, &self.committee)
-            .map_err(|source| AdvanceError::Certificate { epoch, source })?;
+        self.check_certificate(certificate)?;
         self.height = height;
         self.id = id;
         self.time_ms = header.time_ms;
@@ -201,7 +194,33 @@ impl TrustedChain {
         Ok(())
     }
 
-    /// Checks everything but the proof.
+    /// Checks that a later header is decided, and stays where it is: enough to believe its state root, also if it changes
+    /// the committee and the new one is not known.
+    ///
+    /// # Errors
+    ///
+    /// If the header is not proven to be decided.
+    pub fn verify(&self, header: &Header, certificate: &CommitCertificate) -> Result<(), AdvanceError> {
+        self.check_pair(header, certificate)?;
+        self.check_certificate(certificate)
+    }
+
+    fn check_certificate(&self, certificate: &CommitCertificate) -> Result<(), AdvanceError> {
+        let epoch = self.committee.epoch();
+        let verified = certificate.verify(&self.network, &self.committee);
+        verified.map(drop).map_err(|source| AdvanceError::Certificate { epoch, source })
+    }
+
+    /// Checks everything but the proof and the next committee.
+    fn check_pair(&self, header: &Header, certificate: &CommitCertificate) -> Result<BlockId, AdvanceError> {
+        let id = self.check_header(header)?;
+        let (got, got_height, height) = (certificate.block_id(), certificate.height(), header.height);
+        if got != id || got_height != height {
+            return Err(AdvanceError::OtherBlock { got, got_height, required: id, height });
+        }
+        Ok(id)
+    }
+
     fn check_header(&self, header: &Header) -> Result<BlockId, AdvanceError> {
         let height = header.height;
         if header.version != BLOCK_VERSION {

@@ -1,6 +1,7 @@
 //! What is agreed on: the state machine behind the blocks.
 
 use protocol::{
+    AccountId,
     committee::Committee,
     hash::Hash,
     ledger::block::{Block, Decided},
@@ -35,6 +36,12 @@ pub trait Application {
 
     /// Whether a transaction could be executed on the state as it is. Asked before it is kept, and again after each block.
     fn admits(&self, transaction: &[u8]) -> bool;
+
+    /// Whose transaction this is, which is admitted: of one sender only so many wait at a time. None, if that is not limited.
+    fn sender(&self, transaction: &[u8]) -> Option<AccountId> {
+        let _ = transaction;
+        None
+    }
 
     /// The block time at which a block is due even if there is no transaction.
     fn due_ms(&self) -> Option<u64>;

@@ -1,7 +1,8 @@
 //! Whom to ask for blocks that others have decided, and when; no I/O.
 //!
 //! Peers say how far their ledger reaches. Whoever says more than we have is asked, one peer at a time, members
-//! first, and of them the one that claims most. Claims cost nothing, so one that leads to nothing is forgotten and its author not listened to for a while.
+//! first, and of them in turn, the one that claims most before others. Claims cost nothing, so one that leads to nothing is
+//! forgotten and its author not listened to for a while; and whoever claims most and answers slowly is one of many.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -34,6 +35,8 @@ struct Claim {
     act_at: Duration,
     /// Times that it did not answer.
     failures: u32,
+    /// The request before which it was last asked; 0 if it never was.
+    asked: u64,
     is_member: bool,
 }
 
@@ -66,13 +69,22 @@ pub(super) struct CatchUp {
     ignored: BTreeMap<PeerId, Duration>,
     in_flight: Option<InFlight>,
     answer_max: Duration,
+    /// Requests so far.
+    n_asked: u64,
     /// Our height.
     height: u64,
 }
 
 impl CatchUp {
     pub(super) const fn new(answer_max: Duration, height: u64) -> Self {
-        Self { claims: BTreeMap::new(), ignored: BTreeMap::new(), in_flight: None, answer_max, height }
+        Self {
+            claims: BTreeMap::new(),
+            ignored: BTreeMap::new(),
+            in_flight: None,
+            answer_max,
+            n_asked: 0,
+            height,
+        }
     }
 
     /// A peer says how far its ledger reaches.
@@ -92,9 +104,19 @@ impl CatchUp {
                 claim.is_member = is_member;
             }
             None if is_member || n_strangers < STRANGERS_MAX => {
-                self.claims.insert(peer, Claim { height, act_at, failures: 0, is_member });
+                self.claims.insert(peer, Claim { height, act_at, failures: 0, asked: 0, is_member });
             }
-            None => {}
+            None => self.replace_silent(peer, Claim { height, act_at, failures: 0, asked: 0, is_member }),
+        }
+    }
+
+    /// Gives a stranger the place of one that did not answer: those who only claim must not keep out those who would
+    /// answer. After a long absence, all who are members by now are strangers.
+    fn replace_silent(&mut self, peer: PeerId, claim: Claim) {
+        let strangers = self.claims.iter().filter(|(_, other)| !other.is_member && other.failures > 0);
+        if let Some(silent) = strangers.max_by_key(|(_, other)| other.failures).map(|(peer, _)| *peer) {
+            self.claims.remove(&silent);
+            self.claims.insert(peer, claim);
         }
     }
 
@@ -109,11 +131,14 @@ impl CatchUp {
         if self.in_flight.is_some() {
             return None;
         }
-        let due = self.claims.iter().filter(|(_, claim)| claim.act_at <= now);
+        let due = self.claims.iter_mut().filter(|(_, claim)| claim.act_at <= now);
         // Members first: there are only so many of them. Then the fewest failures: a peer that does not answer must not be
-        // asked again while others would.
-        let rank = |claim: &Claim| (!claim.is_member, claim.failures, u64::MAX - claim.height);
+        // asked again while others would. Then who was asked longest ago: one that claims everything and answers each time
+        // with a block, as late as it may, must not be the only one.
+        let rank = |claim: &Claim| (!claim.is_member, claim.failures, claim.asked, u64::MAX - claim.height);
         let (peer, claim) = due.min_by_key(|(_, claim)| rank(claim))?;
+        self.n_asked += 1;
+        claim.asked = self.n_asked;
         let request =
             InFlight { id, peer: *peer, is_member: claim.is_member, deadline: now + self.answer_max };
         self.in_flight = Some(request);
@@ -255,6 +280,38 @@ mod tests {
         assert_eq!(it.next_deadline(), None);
         it.claim(at(62), claimed(1, u64::MAX));
         assert!(it.next(at(62), 1).is_some());
+    }
+
+    #[test]
+    fn who_claims_everything_and_answers_slowly_is_asked_in_turn() {
+        let mut it = catch_up(&[claimed(1, u64::MAX), claimed(2, 900), claimed(3, 900)]);
+        let asked = (0..6).map(|n| {
+            let request = it.next(at(n), n).unwrap();
+            it.take(n, request.peer);
+            it.reached(6 + n);
+            it.ended(at(n), request, Outcome::Blocks);
+            request.peer
+        });
+        let asked: Vec<PeerId> = asked.collect();
+        assert_eq!(asked, [1, 2, 3, 1, 2, 3].map(peer));
+    }
+
+    #[test]
+    fn strangers_that_do_not_answer_make_room_for_others() {
+        let mut it = catch_up(&[]);
+        let stranger = |n| Claimed { is_member: false, ..claimed(n, 100) };
+        for n in 0..64 {
+            it.claim(at(0), stranger(n));
+        }
+        it.claim(at(0), stranger(200));
+        assert!(!it.claims.contains_key(&peer(200)), "nobody has been silent yet");
+        let silent = it.next(at(0), 0).unwrap();
+        let overdue = it.take_overdue(at(2)).unwrap();
+        it.ended(at(2), overdue, Outcome::Silence);
+        it.claim(at(2), stranger(200));
+        assert!(it.claims.contains_key(&peer(200)));
+        assert!(!it.claims.contains_key(&silent.peer));
+        assert_eq!(it.claims.len(), STRANGERS_MAX);
     }
 
     #[test]

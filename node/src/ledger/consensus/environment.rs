@@ -59,20 +59,35 @@ pub(super) enum Phase {
     Replaying,
 }
 
+/// What is to be said of a block. It stays that, at this height, but for one that comes too early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Valid,
+    Invalid,
+    /// Too far in the future, or not looked at since a restart.
+    Open,
+}
+
+impl Verdict {
+    fn is_valid(self) -> bool {
+        self == Self::Valid
+    }
+}
+
 /// What is known of a block of the height being decided.
 #[derive(Debug)]
 struct Body {
     block: Arc<Block>,
     round: u32,
-    is_valid: bool,
+    verdict: Verdict,
     is_logged: bool,
     /// Rounds for which the engine was told of it, and what it was told. Telling it again would only grow the log.
     told: BTreeSet<(u32, bool)>,
 }
 
 impl Body {
-    const fn new(block: Arc<Block>, round: u32, is_valid: bool) -> Self {
-        Self { block, round, is_valid, is_logged: false, told: BTreeSet::new() }
+    const fn new(block: Arc<Block>, round: u32, verdict: Verdict) -> Self {
+        Self { block, round, verdict, is_logged: false, told: BTreeSet::new() }
     }
 }
 
@@ -218,7 +233,8 @@ impl<A: Application> Environment<A> {
         match record {
             Record::Value { round, proposer, block, is_valid, body, .. } => {
                 if let Some(body) = body {
-                    let mut body = Body::new(Arc::clone(body), *round, *is_valid);
+                    let verdict = if *is_valid { Verdict::Valid } else { Verdict::Open };
+                    let mut body = Body::new(Arc::clone(body), *round, verdict);
                     body.is_logged = true;
                     self.bodies.insert(body.block.id(), body);
                 }
@@ -241,36 +257,39 @@ impl<A: Application> Environment<A> {
     pub(super) fn judge(&mut self, block: &Arc<Block>, round: u32) -> Option<bool> {
         let id = block.id();
         if let Some(body) = self.bodies.get_mut(&id)
-            && body.is_valid
+            && body.verdict != Verdict::Open
         {
-            return body.told.insert((round, true)).then_some(true);
+            // Executing it again would cost as much as the first time, and whoever sends it again would have us do it.
+            let is_valid = body.verdict.is_valid();
+            return body.told.insert((round, is_valid)).then_some(is_valid);
         }
         let n_alike = self.bodies.values().filter(|body| body.round == round).count();
         if !self.bodies.contains_key(&id) && n_alike >= BODIES_PER_ROUND_MAX {
             return None;
         }
-        // A block may become valid that was too far in the future; so it is looked at again each time.
-        let is_valid = self.may_vote_for(block);
-        let body = self.bodies.entry(id).or_insert_with(|| Body::new(Arc::clone(block), round, is_valid));
-        body.is_valid = is_valid;
+        let verdict = self.look_at(block);
+        let is_valid = verdict.is_valid();
+        let body = self.bodies.entry(id).or_insert_with(|| Body::new(Arc::clone(block), round, verdict));
+        body.verdict = verdict;
         body.told.insert((round, is_valid)).then_some(is_valid)
     }
 
-    fn may_vote_for(&mut self, block: &Block) -> bool {
-        if let Err(invalid) = self.tip.check(block) {
-            self.offence = Some(Offence::Block(invalid));
-            return false;
-        }
+    fn look_at(&mut self, block: &Block) -> Verdict {
         let drift_ms = u64::try_from(self.config.clock_drift_max.as_millis()).unwrap_or(u64::MAX);
         if block.header().time_ms > self.now.unix_ms.saturating_add(drift_ms) {
-            // Nobody's fault that can be told: it may be our clock.
-            return false;
+            // Nobody's fault that can be told: it may be our clock. Before all that costs something, since it is done again
+            // each time that the block comes.
+            return Verdict::Open;
+        }
+        if let Err(invalid) = self.tip.check(block) {
+            self.offence = Some(Offence::Block(invalid));
+            return Verdict::Invalid;
         }
         match self.app.check(block) {
-            Ok(()) => true,
+            Ok(()) => Verdict::Valid,
             Err(invalid) => {
                 self.offence = Some(Offence::Payload(invalid));
-                false
+                Verdict::Invalid
             }
         }
     }
@@ -282,7 +301,9 @@ impl<A: Application> Environment<A> {
             None => match self.build() {
                 Ok(block) => {
                     let id = block.id();
-                    self.bodies.entry(id).or_insert_with(|| Body::new(Arc::new(block), round, true));
+                    self.bodies
+                        .entry(id)
+                        .or_insert_with(|| Body::new(Arc::new(block), round, Verdict::Valid));
                     self.own_values.insert(round, id);
                     id
                 }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use protocol::{
+    AccountId,
     hash::Hash,
     ledger::{
         block::{TRANSACTION_BYTES_MAX, transaction_id},
@@ -35,9 +36,15 @@ pub enum Refused {
     Stopped,
 }
 
+/// Transactions of one sender that wait at a time. The ledger takes one with each nonce, so of those that it would take now
+/// one is executed, and the others are in vain: signed anew, one transaction fills the mempool and is paid for once. A few
+/// are for those who change their mind.
+const SENDER_TRANSACTIONS_MAX: usize = 4;
+
 #[derive(Debug)]
 struct Entry {
     turn: u64,
+    sender: Option<AccountId>,
     bytes: Vec<u8>,
     /// Height from which it is no longer kept.
     expires: u64,
@@ -58,6 +65,8 @@ pub(super) struct Mempool {
     order: BTreeMap<u64, Hash>,
     next_turn: u64,
     bytes: usize,
+    /// How many of `entries` each sender has. INV: none with zero.
+    by_sender: BTreeMap<AccountId, usize>,
     /// Those submitted here, which this node passes on until they are in a block. INV: in `entries`.
     own: BTreeSet<Hash>,
     /// Own ones that were never passed on. INV: in `own`.
@@ -79,6 +88,7 @@ impl Mempool {
             order: BTreeMap::new(),
             next_turn: 0,
             bytes: 0,
+            by_sender: BTreeMap::new(),
             own: BTreeSet::new(),
             fresh: Vec::new(),
             repeat_at: None,
@@ -86,7 +96,12 @@ impl Mempool {
     }
 
     /// Keeps a transaction; `height` is that of the last block. One that is there already stays where it is.
-    pub(super) fn insert(&mut self, bytes: Vec<u8>, height: u64) -> Result<Hash, Refused> {
+    pub(super) fn insert(
+        &mut self,
+        bytes: Vec<u8>,
+        sender: Option<AccountId>,
+        height: u64,
+    ) -> Result<Hash, Refused> {
         let (id, got) = (transaction_id(&bytes), bytes.len());
         if got > TRANSACTION_BYTES_MAX {
             return Err(Refused::TooLong { got });
@@ -97,17 +112,30 @@ impl Mempool {
         if self.entries.len() >= self.transactions_max || self.bytes + got > self.bytes_max {
             return Err(Refused::Full);
         }
+        if let Some(sender) = sender {
+            let n = self.by_sender.get(&sender).copied().unwrap_or_default();
+            if n >= SENDER_TRANSACTIONS_MAX {
+                return Err(Refused::Full);
+            }
+            self.by_sender.insert(sender, n + 1);
+        }
         let (turn, expires) = (self.next_turn, height.saturating_add(self.blocks_max));
         self.next_turn += 1;
         self.bytes += got;
         self.order.insert(turn, id);
-        self.entries.insert(id, Entry { turn, bytes, expires });
+        self.entries.insert(id, Entry { turn, sender, bytes, expires });
         Ok(id)
     }
 
     /// Keeps a transaction that was submitted here, and passes it on.
-    pub(super) fn submit(&mut self, bytes: Vec<u8>, height: u64, now: Duration) -> Result<Hash, Refused> {
-        let id = self.insert(bytes, height)?;
+    pub(super) fn submit(
+        &mut self,
+        bytes: Vec<u8>,
+        sender: Option<AccountId>,
+        height: u64,
+        now: Duration,
+    ) -> Result<Hash, Refused> {
+        let id = self.insert(bytes, sender, height)?;
         if self.own.insert(id) {
             self.fresh.push(id);
             self.repeat_at.get_or_insert(now + self.repeat);
@@ -120,6 +148,12 @@ impl Mempool {
             self.order.remove(&entry.turn);
             self.bytes -= entry.bytes.len();
             self.own.remove(id);
+            if let Some(sender) = entry.sender
+                && let Some(n) = self.by_sender.remove(&sender)
+                && n > 1
+            {
+                self.by_sender.insert(sender, n - 1);
+            }
         }
     }
 
@@ -219,25 +253,40 @@ mod tests {
     fn bounds_hold_and_room_comes_back() {
         let mut it = mempool(100, 3);
         assert_eq!(
-            it.insert(transaction(0, TRANSACTION_BYTES_MAX + 1), 0),
+            it.insert(transaction(0, TRANSACTION_BYTES_MAX + 1), None, 0),
             Err(Refused::TooLong { got: 16_385 })
         );
-        it.insert(transaction(1, 60), 0).unwrap();
-        assert_eq!(it.insert(transaction(2, 41), 0), Err(Refused::Full));
-        it.insert(transaction(2, 40), 0).unwrap();
-        assert_eq!(it.insert(transaction(1, 60), 0), Ok(transaction_id(&transaction(1, 60))));
+        it.insert(transaction(1, 60), None, 0).unwrap();
+        assert_eq!(it.insert(transaction(2, 41), None, 0), Err(Refused::Full));
+        it.insert(transaction(2, 40), None, 0).unwrap();
+        assert_eq!(it.insert(transaction(1, 60), None, 0), Ok(transaction_id(&transaction(1, 60))));
         it.committed(&[transaction(1, 60)], 1, |_| true);
         for n in [3, 4] {
-            it.insert(transaction(n, 1), 1).unwrap();
+            it.insert(transaction(n, 1), None, 1).unwrap();
         }
-        assert_eq!(it.insert(transaction(5, 1), 1), Err(Refused::Full));
+        assert_eq!(it.insert(transaction(5, 1), None, 1), Err(Refused::Full));
+    }
+
+    #[test]
+    fn one_sender_does_not_fill_it() {
+        let mut it = mempool(10_000, 100);
+        let [one, other] = [1, 2].map(|byte| Some(AccountId([byte; 32])));
+        for n in 0..4 {
+            it.insert(transaction(n, 10), one, 0).unwrap();
+        }
+        assert_eq!(it.insert(transaction(9, 10), one, 0), Err(Refused::Full));
+        assert!(it.insert(transaction(0, 10), one, 0).is_ok(), "it is there already");
+        it.insert(transaction(9, 10), other, 0).unwrap();
+        // One of them is executed, and the others are no longer valid.
+        it.committed(&[transaction(0, 10)], 1, |bytes| bytes[0] == 9);
+        assert_eq!(it.by_sender.into_values().collect::<Vec<_>>(), [1]);
     }
 
     #[test]
     fn what_waits_too_long_or_is_not_valid_any_more_is_dropped() {
         let mut it = mempool(100, 10);
         for n in 1..=3 {
-            it.insert(transaction(n, 1), u64::from(n)).unwrap();
+            it.insert(transaction(n, 1), None, u64::from(n)).unwrap();
         }
         it.committed(&[], 3, |bytes| bytes[0] != 2);
         assert_eq!(it.candidates(10, 100, 0), [[1], [3]]);
@@ -252,7 +301,7 @@ mod tests {
     fn candidates_come_in_order_as_far_as_they_fit() {
         let mut it = mempool(1_000, 10);
         for (n, len) in [(1, 10), (2, 50), (3, 20)] {
-            it.insert(transaction(n, len), 0).unwrap();
+            it.insert(transaction(n, len), None, 0).unwrap();
         }
         let first = |it: &Mempool, n_max, bytes_max| {
             it.candidates(n_max, bytes_max, 8).iter().map(|it| it[0]).collect::<Vec<_>>()
@@ -266,11 +315,11 @@ mod tests {
     #[test]
     fn own_ones_are_passed_on_until_they_are_in_a_block_and_others_are_not() {
         let mut it = mempool(1_000, 10);
-        it.insert(transaction(1, 1), 0).unwrap();
+        it.insert(transaction(1, 1), None, 0).unwrap();
         assert_eq!(it.next_deadline(), None);
-        it.submit(transaction(2, 1), 0, Duration::ZERO).unwrap();
+        it.submit(transaction(2, 1), None, 0, Duration::ZERO).unwrap();
         // It came from somebody else first; now it is ours to care for.
-        it.submit(transaction(1, 1), 0, Duration::ZERO).unwrap();
+        it.submit(transaction(1, 1), None, 0, Duration::ZERO).unwrap();
         assert_eq!(it.take_batches(), [[[2], [1]]]);
         assert!(it.take_batches().is_empty());
         let mut waits = Vec::new();
@@ -291,10 +340,10 @@ mod tests {
     fn batches_keep_the_bounds_of_a_message() {
         let mut it = mempool(16 << 20, 10_000);
         for n in 0..5_u8 {
-            it.submit(transaction(n, 15 << 10), 0, Duration::ZERO).unwrap();
+            it.submit(transaction(n, 15 << 10), None, 0, Duration::ZERO).unwrap();
         }
         for n in 0..2_000_u32 {
-            it.submit(n.to_le_bytes().to_vec(), 0, Duration::ZERO).unwrap();
+            it.submit(n.to_le_bytes().to_vec(), None, 0, Duration::ZERO).unwrap();
         }
         let batches = it.take_batches();
         assert_eq!(batches.iter().map(Vec::len).sum::<usize>(), 2_005);

@@ -9,8 +9,9 @@
 //! `check` is a hash of the place in the file and everything in the record, so bytes of an older height, of a torn write
 //! or from elsewhere are never taken for a record. `durable` is where the synced part of the file ended when the record was
 //! written: it proves that all before was synced, so if something there cannot be read, the disk lost it. Then the log is
-//! refused, since a node that forgets its votes may contradict them. Only the records of the last sync cannot be told from
-//! a torn write.
+//! refused, since a node that forgets its votes may contradict them. Behind what was synced last lies a mark, a record of
+//! its own magic that says nothing else; the next record takes its place. It is not synced itself: if the power fails at
+//! once, it may be gone, and a disk that loses what was synced just then cannot be told from a torn write.
 
 use std::{
     io::{self, IoSlice},
@@ -24,6 +25,8 @@ use storage::disk::{Disk, DiskFile};
 const FILE: &str = "votes.wal";
 /// Begins each record.
 const MAGIC: u32 = 0x4c41_5746;
+/// Begins the mark behind what was synced last.
+const MARK: u32 = 0x4b52_414d;
 /// Bytes before the payload.
 const HEADER_BYTES: usize = 40;
 /// Bytes before the check.
@@ -173,7 +176,13 @@ impl FileWal {
         let mut payload = vec![0; payload_len];
         self.file.read_at(offset + to_u64(HEADER_BYTES), &mut payload)?;
         let is_whole = header[FIELDS_BYTES..] == check(offset, &header[..FIELDS_BYTES], &payload);
-        Ok(is_whole.then_some(Record { durable: fields.durable, payload, end }))
+        Ok(is_whole.then_some(Record { is_mark: fields.is_mark, durable: fields.durable, payload, end }))
+    }
+
+    /// Says that all so far was synced.
+    fn mark(&self) -> Result<(), WalError> {
+        let mark = encode(MARK, self.height, self.durable, self.durable, &[]);
+        self.file.write_at(self.durable, &[IoSlice::new(&mark)]).map_err(io("write"))
     }
 
     /// The height of the first record.
@@ -191,8 +200,9 @@ impl FileWal {
     fn proves_damage(&self, height: u64, offset: u64, len: u64) -> io::Result<bool> {
         let mut rest = vec![0; usize::try_from(len - offset).map_err(|_| io::ErrorKind::OutOfMemory)?];
         self.file.read_at(offset, &mut rest)?;
-        let magic = MAGIC.to_le_bytes();
-        for (place, _) in rest.windows(magic.len()).enumerate().filter(|(_, bytes)| **bytes == magic) {
+        let (magic, mark) = (MAGIC.to_le_bytes(), MARK.to_le_bytes());
+        let begins = |bytes: &[u8]| *bytes == magic || *bytes == mark;
+        for (place, _) in rest.windows(magic.len()).enumerate().filter(|(_, bytes)| begins(bytes)) {
             let record = self.record_at(height, offset + to_u64(place), len)?;
             if record.is_some_and(|record| record.durable > offset) {
                 return Ok(true);
@@ -204,6 +214,7 @@ impl FileWal {
 
 /// What is read of a record.
 struct Record {
+    is_mark: bool,
     durable: u64,
     payload: Vec<u8>,
     end: u64,
@@ -211,6 +222,7 @@ struct Record {
 
 /// The numbers at the beginning of a record.
 struct Fields {
+    is_mark: bool,
     length: u32,
     height: u64,
     durable: u64,
@@ -222,7 +234,9 @@ impl Fields {
         let (length, rest) = rest.split_first_chunk()?;
         let (height, rest) = rest.split_first_chunk()?;
         let (durable, _) = rest.split_first_chunk()?;
-        (u32::from_le_bytes(*magic) == MAGIC).then(|| Self {
+        let magic = u32::from_le_bytes(*magic);
+        matches!(magic, MAGIC | MARK).then(|| Self {
+            is_mark: magic == MARK,
             length: u32::from_le_bytes(*length),
             height: u64::from_le_bytes(*height),
             durable: u64::from_le_bytes(*durable),
@@ -235,6 +249,23 @@ fn check(offset: u64, fields: &[u8], payload: &[u8]) -> [u8; HEADER_BYTES - FIEL
     std::array::from_fn(|i| hash.0[i])
 }
 
+/// The form of a record that lies at `offset`.
+///
+/// # Panics
+///
+/// If the payload is longer than any record's: that is checked before.
+fn encode(magic: u32, height: u64, durable: u64, offset: u64, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("a record is at most 2 MiB");
+    let mut bytes = Vec::with_capacity(HEADER_BYTES + payload.len());
+    bytes.extend(magic.to_le_bytes());
+    bytes.extend(length.to_le_bytes());
+    bytes.extend(height.to_le_bytes());
+    bytes.extend(durable.to_le_bytes());
+    bytes.extend(check(offset, &bytes, payload));
+    bytes.extend(payload);
+    bytes
+}
+
 impl Wal for FileWal {
     fn open(&mut self, height: u64) -> Result<Vec<Vec<u8>>, WalError> {
         let len = self.file.len().map_err(io("read"))?;
@@ -245,7 +276,9 @@ impl Wal for FileWal {
         }
         let mut records = Vec::new();
         let mut end = 0;
-        while let Some(record) = self.record_at(height, end, len).map_err(io("read"))? {
+        while let Some(record) = self.record_at(height, end, len).map_err(io("read"))?
+            && !record.is_mark
+        {
             end = record.end;
             records.push(record.payload);
         }
@@ -263,6 +296,9 @@ impl Wal for FileWal {
         }
         (self.height, self.durable) = (height, end);
         self.pending.clear();
+        if end > 0 {
+            self.mark()?;
+        }
         Ok(records)
     }
 
@@ -280,16 +316,7 @@ impl Wal for FileWal {
         if got > LOG_BYTES_MAX || record.len() > RECORD_BYTES_MAX {
             return Err(WalError::Full { got });
         }
-        let length = u32::try_from(record.len()).expect("a record is at most 2 MiB");
-        let mut fields = Vec::with_capacity(FIELDS_BYTES);
-        fields.extend(MAGIC.to_le_bytes());
-        fields.extend(length.to_le_bytes());
-        fields.extend(self.height.to_le_bytes());
-        fields.extend(self.durable.to_le_bytes());
-        let check = check(offset, &fields, record);
-        self.pending.extend(fields);
-        self.pending.extend(check);
-        self.pending.extend(record);
+        self.pending.extend(encode(MAGIC, self.height, self.durable, offset, record));
         Ok(())
     }
 
@@ -301,6 +328,6 @@ impl Wal for FileWal {
         self.file.sync().map_err(io("write"))?;
         self.durable += to_u64(self.pending.len());
         self.pending.clear();
-        Ok(())
+        self.mark()
     }
 }

@@ -69,6 +69,9 @@ pub struct Node {
     pub stake: Pool,
     /// Its last vote.
     pub ballot: Option<Ballot>,
+    /// Basis points of its rewards that go to the operator: what the description said when the last committee that it is
+    /// a member of took over. Otherwise an operator could raise it when an epoch is served, and take what stakes earned.
+    pub commission_bp: u16,
 }
 
 /// Where a blob came into the care of the committee.

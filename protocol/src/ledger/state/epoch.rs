@@ -99,6 +99,7 @@ impl State {
         events.extend(self.release(epoch)?);
         self.store.set(&HeadSlot {}, &Head { epoch, stage, ..head });
         self.write_members(&committee);
+        self.fix_commissions(&committee)?;
         self.count_votes(&committee)?;
         self.previous = Some(old);
         events.push(Event::EpochChanged { epoch });
@@ -109,6 +110,17 @@ impl State {
         for (member, index) in committee.members().iter().zip(committee.nodes()) {
             self.store.set(&MemberSlot { epoch: committee.epoch(), member: index }, member);
         }
+    }
+
+    /// Keeps what members ask of their stakes' rewards to the end of the epoch.
+    fn fix_commissions(&mut self, committee: &Committee) -> Result<(), Corrupt> {
+        for member in committee.members() {
+            let slot = NodeSlot { node: member.peer };
+            let node: Node = self.store.require(&slot)?;
+            let commission_bp = node.description.commission_bp;
+            self.store.set(&slot, &Node { commission_bp, ..node });
+        }
+        Ok(())
     }
 
     fn forget_ready(&mut self, epoch: Epoch) -> Result<(), Corrupt> {

@@ -132,8 +132,7 @@ impl State {
         if part == 0 || node.status == NodeStatus::Ejected {
             return Ok(None);
         }
-        let commission =
-            u128::from(part) * u128::from(node.description.commission_bp) / u128::from(BASIS_POINTS);
+        let commission = u128::from(part) * u128::from(node.commission_bp) / u128::from(BASIS_POINTS);
         let mut operator = u64::try_from(commission).map_err(|_| Corrupt::Sum { what: FUND })?;
         let mut stakers = sub(FUND, part, operator)?;
         if node.stake.reward(stakers)? {

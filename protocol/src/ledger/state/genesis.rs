@@ -65,7 +65,8 @@ impl State {
         };
         self.store.set(&NameSlot { name: NODE_NAME.hash(member.name.as_bytes()) }, &node);
         self.store.set(&KeySlot { key: BlsKey(member.public_key.to_bytes()) }, &node);
-        let entry = Node { description, status: NodeStatus::Active, stake: Pool::default(), ballot: None };
+        let (status, stake) = (NodeStatus::Active, Pool::default());
+        let entry = Node { description, status, stake, ballot: None, commission_bp: 0 };
         self.store.set(&NodeSlot { node }, &entry);
     }
 

@@ -7,7 +7,7 @@ use super::{
     slot::{BlsKey, KeySlot, NameSlot, NodeSlot},
 };
 use crate::{
-    committee::{self, CommitteeError},
+    committee::{self, CommitteeError, NameError},
     hash::NODE_NAME,
     ids::{AccountId, PeerId},
     ledger::{
@@ -24,8 +24,26 @@ fn key_slot(description: &NodeDescription) -> KeySlot {
     KeySlot { key: BlsKey(description.public_key.to_bytes()) }
 }
 
+/// Checks that all nodes agree on whether a name is one, whatever they were built with: which letters other scripts have
+/// changes from one release of the standard library to the next. Names of the genesis were read by everyone, and stay.
+fn check_letters(
+    node: PeerId,
+    old: Option<&NodeDescription>,
+    new: &NodeDescription,
+) -> Result<(), CommitteeError> {
+    if old.is_some_and(|old| old.name == new.name) {
+        return Ok(());
+    }
+    match new.name.chars().find(|character| !character.is_ascii()) {
+        None => Ok(()),
+        Some(character) => {
+            Err(CommitteeError::Name { peer: node, source: NameError::Character { character } })
+        }
+    }
+}
+
 /// Checks what a description says by itself, the pairing last.
-fn check(node: PeerId, description: &NodeDescription) -> Result<(), Rejected> {
+fn check(node: PeerId, old: Option<&NodeDescription>, description: &NodeDescription) -> Result<(), Rejected> {
     let NodeDescription { commission_bp, capacity_bytes, .. } = *description;
     if commission_bp > BASIS_POINTS {
         let (got, max) = (commission_bp.into(), BASIS_POINTS.into());
@@ -36,6 +54,7 @@ fn check(node: PeerId, description: &NodeDescription) -> Result<(), Rejected> {
         return Err(ParameterError { name: "capacity_bytes", got, min: 0, max }.into());
     }
     let refused = |error: CommitteeError| Rejected::Description(Box::new(error));
+    check_letters(node, old, description).map_err(refused)?;
     let member = description.to_member(node, Vec::new());
     committee::check_texts(&member).map_err(refused)?;
     committee::check_possession(&member).map_err(refused)
@@ -82,7 +101,7 @@ impl State {
         if let Some(other) = self.store.get(&key)?.filter(|other| *other != node) {
             return Err(Rejected::KeyTaken { key: Box::new(new.public_key), other }.into());
         }
-        check(node, new)?;
+        check(node, old, new)?;
         if let Some(old) = old {
             self.store.remove(&name_slot(old))?;
             self.store.remove(&key_slot(old))?;
@@ -112,10 +131,12 @@ impl State {
             return Err(Rejected::NotOperator { node, operator, sender }.into());
         }
         self.describe(node, known.as_ref().map(|known| &known.description), description)?;
-        let (stake, ballot) =
-            known.map_or_else(|| (Pool::default(), None), |known| (known.stake, known.ballot));
+        let (stake, ballot, commission_bp) = known.map_or_else(
+            || (Pool::default(), None, 0),
+            |known| (known.stake, known.ballot, known.commission_bp),
+        );
         let description = description.clone();
-        let entry = Node { description, status: NodeStatus::Active, stake, ballot };
+        let entry = Node { description, status: NodeStatus::Active, stake, ballot, commission_bp };
         self.store.set(&NodeSlot { node }, &entry);
         Ok(Event::NodeRegistered { node })
     }

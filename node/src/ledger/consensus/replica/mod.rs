@@ -253,8 +253,8 @@ impl<A: Application> Replica<A> {
         if !self.env.app.admits(&transaction) {
             return Err(Refused::Invalid);
         }
-        let height = self.height();
-        let id = self.env.mempool.submit(transaction, height, now.uptime)?;
+        let (sender, height) = (self.env.app.sender(&transaction), self.height());
+        let id = self.env.mempool.submit(transaction, sender, height, now.uptime)?;
         self.go_on().map_err(|_| Refused::Stopped)?;
         Ok(id)
     }
@@ -275,7 +275,8 @@ impl<A: Application> Replica<A> {
                 for transaction in transactions {
                     if self.env.app.admits(&transaction) {
                         // A full mempool is no reason to stop listening: whoever submitted it says it again.
-                        let _ = self.env.mempool.insert(transaction, height);
+                        let sender = self.env.app.sender(&transaction);
+                        let _ = self.env.mempool.insert(transaction, sender, height);
                     }
                 }
             }

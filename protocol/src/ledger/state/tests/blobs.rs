@@ -172,7 +172,7 @@ fn blobs_of_absurd_lengths_leave_room_where_capacity_has_no_limit() {
     let mut world = World::new(4, 4);
     let mut longest = header(&world, 1);
     longest.length = 1 << 54;
-    for byte in 0..200 {
+    for byte in 0..=255 {
         longest.root = crate::hash::Hash([byte; 32]);
         let action = Action::RegisterBlob { header: longest, persistence: Permanent, end_epoch: Epoch(1) };
         world.does(0, action);

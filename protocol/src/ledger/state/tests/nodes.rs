@@ -2,10 +2,11 @@ use super::world::*;
 use crate::{
     certificate::Persistence,
     committee::CommitteeError,
+    genesis::Genesis,
     ids::Epoch,
     ledger::{
         parameters::{Ballot, CREDITS_MAX, Parameters},
-        state::{Event, Rejected, entry::NodeStatus},
+        state::{Event, Rejected, State, entry::NodeStatus},
         transaction::{Action, NodeDescription},
         vote::Equivocation,
     },
@@ -64,12 +65,30 @@ fn names_and_keys_are_unique() {
 }
 
 #[test]
+fn a_name_of_the_genesis_stays_whatever_its_letters() {
+    let mut world = World::new(4, 4);
+    let mut members = world.state.committee().members().to_vec();
+    let member = members.iter_mut().find(|member| member.peer == node(0)).unwrap();
+    member.name = "k\u{f6}ln".into();
+    let genesis = Genesis::new("test network".into(), 4, members).unwrap();
+    world.network = genesis.network_id();
+    world.state = State::genesis(&genesis).unwrap();
+    let named = |name: &str| NodeDescription { name: name.into(), commission_bp: 5, ..description(0) };
+    world.does(NODES, update(0, named("k\u{f6}ln")));
+    let rejected = world.is_refused(NODES, update(0, named("k\u{f6}ln 2")));
+    assert!(
+        matches!(&rejected, Rejected::Description(error) if matches!(**error, CommitteeError::Name { .. }))
+    );
+}
+
+#[test]
 fn a_description_that_cannot_be_used_is_refused() {
     let mut world = World::new(4, 4);
     let good = description(7);
     for bad in [
         NodeDescription { name: String::new(), ..good.clone() },
         NodeDescription { name: "a\nb".into(), ..good.clone() },
+        NodeDescription { name: "k\u{f6}ln".into(), ..good.clone() },
         NodeDescription { addresses: vec![String::new()], ..good.clone() },
         NodeDescription { addresses: vec!["a".into(); 13], ..good.clone() },
         NodeDescription { proof_of_possession: description(8).proof_of_possession, ..good.clone() },

@@ -75,11 +75,34 @@ fn rewards_go_to_operator_and_stakers() {
     let commission = NodeDescription { commission_bp: 2_000, operator: account(3), ..description(0) };
     world.does(NODES, Action::UpdateNode { node: node(0), description: Box::new(commission) });
     let events = world.next_epoch();
-    assert_eq!(world.balance(3), BALANCE + 400, "a fifth to the operator");
-    assert_eq!(world.state.staked(&node(0), &account(0)), Ok(300 + 1_200));
-    assert_eq!(world.state.staked(&node(0), &account(1)), Ok(100 + 400));
-    assert!(events.contains(&Event::Rewarded { node: node(0), operator: 400, stakers: 1_600 }));
+    assert!(events.contains(&Event::Rewarded { node: node(0), operator: 0, stakers: 2_000 }));
+    assert_eq!(world.balance(3), BALANCE, "the commission is for the next committee on");
+    assert_eq!(world.state.staked(&node(0), &account(0)), Ok(300 + 1_500));
     assert_eq!(world.balance(NODES + 1), 2_000, "nobody stakes on it: all to the operator");
+    for _ in 0..2 {
+        world.does(2, Action::Transfer { to: account(1), amount: 1 });
+    }
+    let events = world.next_epoch();
+    assert_eq!(world.balance(3), BALANCE + 400, "a fifth to the operator");
+    assert_eq!(world.state.staked(&node(0), &account(0)), Ok(300 + 1_500 + 1_200));
+    assert_eq!(world.state.staked(&node(0), &account(1)), Ok(100 + 500 + 400));
+    assert!(events.contains(&Event::Rewarded { node: node(0), operator: 400, stakers: 1_600 }));
+}
+
+#[test]
+fn an_operator_does_not_take_what_stakes_earned_already() {
+    let stakes = vec![GenesisStake { node: node(0), account: account(0), amount: 100 }];
+    let parameters = Parameters { transaction_fee: 4_000, ..Parameters::default() };
+    let mut world = World::with(4, 4, parameters, stakes);
+    world.does(0, Action::Transfer { to: account(NODES), amount: 12_000 });
+    let all = NodeDescription { commission_bp: 10_000, ..description(0) };
+    world.does(NODES, Action::UpdateNode { node: node(0), description: Box::new(all.clone()) });
+    // Nor by leaving and registering again.
+    world.does(NODES, Action::LeaveNode { node: node(0) });
+    world.does(NODES, Action::RegisterNode { description: Box::new(all) });
+    world.next_epoch();
+    assert_eq!(world.state.staked(&node(0), &account(0)), Ok(100 + 4_000));
+    assert_eq!(world.balance(NODES), 0);
 }
 
 #[test]
