@@ -26,5 +26,6 @@ pub mod planted;
 pub mod quorum;
 
 pub use ids::{
-    AccountId, BlobId, BlockId, Epoch, NetworkId, NodeIndex, PeerId, SegmentIndex, ShardIndex, SliverPairIndex,
+    AccountId, BlobId, BlockId, Epoch, NetworkId, NodeIndex, PeerId, SegmentIndex, ShardIndex,
+    SliverPairIndex,
 };

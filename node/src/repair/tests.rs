@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use protocol::{
-    PeerId, SegmentIndex,
+    PeerId, SegmentIndex, SliverPairIndex,
     bls::SecretKey,
     committee::{Member, spread},
     encoding::Axis,
@@ -89,7 +89,8 @@ impl Network {
         let stored = client.store(source, StoreOptions::default(), Arc::new(|_| {})).await.unwrap();
         let (blob_id, segment) = (stored.blob_id, SegmentIndex(0));
         let membership = &node.handles.membership;
-        let pair = membership.committee.pair_of(&blob_id, segment, membership.shards()[0]);
+        let is_owned = |pair: &SliverPairIndex| membership.owner(&blob_id, segment, *pair) == membership.node;
+        let pair = (0..N).map(SliverPairIndex).find(is_owned).unwrap();
         // Until the client no longer counts as sending it.
         tokio::time::sleep(Duration::from_secs(5)).await;
         [Axis::Primary, Axis::Secondary].map(|axis| SliverAt { blob_id, segment, pair, axis })
