@@ -143,8 +143,7 @@ mod tests {
         hash[..8].copy_from_slice(&number.to_le_bytes());
         let pair = PairRoots { primary: Hash(hash), secondary: Hash([1; 32]) };
         let commitment = SegmentCommitment::new(vec![pair; usize::from(N)]);
-        // Too long to be replicated, which has another commitment.
-        let header = BlobHeader::new(&BlobShape::new(N, 1000).unwrap(), &[commitment.root()]);
+        let header = BlobHeader::new(&BlobShape::new(N, 1_000).unwrap(), &[commitment.root()]);
         (header.verify().unwrap(), commitment)
     }
 
