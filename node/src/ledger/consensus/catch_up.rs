@@ -145,9 +145,11 @@ impl CatchUp {
         Some(request)
     }
 
-    /// True if blocks are being fetched from a member.
-    pub(super) fn is_fetching_from_member(&self) -> bool {
-        self.in_flight.is_some_and(|request| request.is_member)
+    /// Until when to wait for blocks that are being fetched from a member before a height is begun that they may hold: for
+    /// `patience` from the request. Longer waiting would let a member that never answers slow down every height.
+    pub(super) fn wait_until(&self, patience: Duration) -> Option<Duration> {
+        let request = self.in_flight.filter(|request| request.is_member)?;
+        Some((request.deadline + patience).saturating_sub(self.answer_max))
     }
 
     /// Takes the request with this ID to this peer, if it is still under way.
@@ -232,7 +234,7 @@ mod tests {
         let request = it.next(at(0), 7).unwrap();
         assert_eq!((request.peer, request.id), (peer(4), 7));
         assert_eq!(it.next(at(0), 8), None);
-        assert!(it.is_fetching_from_member());
+        assert_eq!(it.wait_until(at(1)), Some(at(1)));
         assert_eq!(it.take(8, peer(4)), None);
         assert_eq!(it.take(7, peer(3)), None);
         assert_eq!(it.take(7, peer(4)), Some(request));
