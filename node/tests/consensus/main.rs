@@ -353,6 +353,23 @@ fn an_invalid_block_is_executed_once_however_often_it_comes() {
 }
 
 #[test]
+fn a_member_that_claims_and_does_not_answer_does_not_slow_down_a_height() {
+    let mut world = World::new(10, 4);
+    let committee = &committees_of(4)[0];
+    let turn = committee.member(Rotation::new(committee).proposer(1, 0)).unwrap().peer;
+    let (proposer, liar) = (node_of(&turn), (node_of(&turn) + 1) % 4);
+    for to in (0..4).filter(|to| *to != liar) {
+        world.inject(to, liar, Message::Status { height: u64::MAX });
+    }
+    world.weather.side[liar] = 1;
+    world.run_for(SECOND / 100);
+    assert!(world.submit(proposer, b"one"));
+    // Sooner than the network gives up on the requests.
+    world.run_for(SECOND * 9 / 20);
+    assert_eq!(world.height(), 1);
+}
+
+#[test]
 fn a_replica_can_live_on_any_thread() {
     fn is_send<T: Send>() {}
     is_send::<Replica<Toy>>();

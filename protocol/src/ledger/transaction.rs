@@ -31,7 +31,7 @@ use crate::{
     ids::{AccountId, BlobId, Epoch, NetworkId, PeerId, ShardIndex},
 };
 
-/// Most bytes of a signed transaction. The largest, a node with every text at its longest, has 4.6 KB.
+/// Most bytes of a signed transaction. The largest, a node with every text at its longest, has 4.4 KB.
 pub const TRANSACTION_BYTES_MAX: usize = 8 << 10;
 
 /// Sets transactions apart from everything else that is signed.

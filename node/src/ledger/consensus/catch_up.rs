@@ -35,7 +35,7 @@ struct Claim {
     act_at: Duration,
     /// Times that it did not answer.
     failures: u32,
-    /// The request before which it was last asked; 0 if it never was.
+    /// Its place in the queue: how many requests there had been when it was last asked, or came.
     asked: u64,
     is_member: bool,
 }
@@ -96,6 +96,7 @@ impl CatchUp {
             return;
         }
         let n_strangers = self.claims.values().filter(|claim| !claim.is_member).count();
+        let new = Claim { height, act_at, failures: 0, asked: self.n_asked, is_member };
         match self.claims.get_mut(&peer) {
             Some(claim) => {
                 // A claim that is acted on already is not put off by being repeated.
@@ -104,9 +105,9 @@ impl CatchUp {
                 claim.is_member = is_member;
             }
             None if is_member || n_strangers < STRANGERS_MAX => {
-                self.claims.insert(peer, Claim { height, act_at, failures: 0, asked: 0, is_member });
+                self.claims.insert(peer, new);
             }
-            None => self.replace_silent(peer, Claim { height, act_at, failures: 0, asked: 0, is_member }),
+            None => self.replace_silent(peer, new),
         }
     }
 
@@ -133,8 +134,8 @@ impl CatchUp {
         }
         let due = self.claims.iter_mut().filter(|(_, claim)| claim.act_at <= now);
         // Members first: there are only so many of them. Then the fewest failures: a peer that does not answer must not be
-        // asked again while others would. Then who was asked longest ago: one that claims everything and answers each time
-        // with a block, as late as it may, must not be the only one.
+        // asked again while others would. Then who has waited longest: one that claims everything and answers each time
+        // with a block or with none, as late as it may, must not be the only one.
         let rank = |claim: &Claim| (!claim.is_member, claim.failures, claim.asked, u64::MAX - claim.height);
         let (peer, claim) = due.min_by_key(|(_, claim)| rank(claim))?;
         self.n_asked += 1;
@@ -145,9 +146,11 @@ impl CatchUp {
         Some(request)
     }
 
-    /// True if blocks are being fetched from a member.
-    pub(super) fn is_fetching_from_member(&self) -> bool {
-        self.in_flight.is_some_and(|request| request.is_member)
+    /// Until when to wait for blocks that are being fetched from a member before a height is begun that they may hold: for
+    /// `patience` from the request. Longer waiting would let a member that never answers slow down every height.
+    pub(super) fn wait_until(&self, patience: Duration) -> Option<Duration> {
+        let request = self.in_flight.filter(|request| request.is_member)?;
+        Some((request.deadline + patience).saturating_sub(self.answer_max))
     }
 
     /// Takes the request with this ID to this peer, if it is still under way.
@@ -232,7 +235,7 @@ mod tests {
         let request = it.next(at(0), 7).unwrap();
         assert_eq!((request.peer, request.id), (peer(4), 7));
         assert_eq!(it.next(at(0), 8), None);
-        assert!(it.is_fetching_from_member());
+        assert_eq!(it.wait_until(at(1)), Some(at(1)));
         assert_eq!(it.take(8, peer(4)), None);
         assert_eq!(it.take(7, peer(3)), None);
         assert_eq!(it.take(7, peer(4)), Some(request));
@@ -294,6 +297,24 @@ mod tests {
         });
         let asked: Vec<PeerId> = asked.collect();
         assert_eq!(asked, [1, 2, 3, 1, 2, 3].map(peer));
+    }
+
+    #[test]
+    fn who_has_nothing_and_claims_again_waits_behind_the_others() {
+        let mut it = catch_up(&[claimed(1, u64::MAX), claimed(2, u64::MAX), claimed(3, 900)]);
+        let mut n_good = 0;
+        for n in 0..30 {
+            let request = it.next(at(3 * n), n).unwrap();
+            it.take(n, request.peer);
+            if request.peer == peer(3) {
+                n_good += 1;
+                it.ended(at(3 * n), request, Outcome::Blocks);
+            } else {
+                it.ended(at(3 * n), request, Outcome::Nothing);
+                it.claim(at(3 * n + 3), Claimed { peer: request.peer, ..claimed(1, u64::MAX) });
+            }
+        }
+        assert_eq!(n_good, 10);
     }
 
     #[test]

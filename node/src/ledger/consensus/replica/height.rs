@@ -26,10 +26,11 @@ impl<A: Application> Replica<A> {
         if env.phase != Phase::Waiting {
             return None;
         }
-        if !env.may_vote() || self.catch_up.is_fetching_from_member() {
+        if !env.may_vote() {
             return self.follow_at;
         }
-        let not_before = self.committed_at + env.config.block_interval_min;
+        let blocks_at = self.catch_up.wait_until(env.config.settle).unwrap_or_default();
+        let not_before = blocks_at.max(self.committed_at + env.config.block_interval_min);
         if !env.mempool.is_empty() {
             return Some(not_before);
         }
