@@ -196,6 +196,8 @@ pub async fn start<N: Network>(parts: Parts<N>, supervisor: &mut Supervisor) -> 
     let (actor, registry) = registry::Actor::new(settings.registry, shared.0, shared.1, shared.2).await?;
     supervisor.start("registry", |stop| actor.run(stop));
 
+    // A vote must not wait behind the reads of slivers. One thread: the ledger makes one call at a time.
+    let blocking = blocking.apart(1);
     let starting = ledger::Actor::new(settings.ledger, ledger, genesis, network.clone(), blocking);
     let (actor, ledger) = starting.await.map_err(|error| StartError::Ledger(Box::new(error)))?;
     supervisor.start("ledger", |stop| actor.run(stop));
@@ -338,8 +340,9 @@ pub async fn run(dir: &Path) -> Result<(), RunError> {
     let keys = NodeKeys::load(dir)?;
     let genesis = Arc::new(config.load_genesis()?);
     Membership::of(keys.peer(), &genesis).map_err(StartError::from)?;
-    let store = open_store(&config, "log", "index")?;
-    let blocks = open_store(&config, "ledger/blocks", "ledger/index")?;
+    let store = open_store(&config, ("log", "index"), config.storage.reserve_bytes)?;
+    // What uploads must leave free is there for the ledger: without room for a block the node stops.
+    let blocks = open_store(&config, ("ledger/blocks", "ledger/index"), 0)?;
     let ledger = ledger::Parts {
         key: SigningKey::from_secret(keys.peer_key().secret_bytes()),
         disk: Arc::new(RealDisk::open(config.storage.dir.join("ledger"))?),
@@ -382,7 +385,11 @@ pub async fn run(dir: &Path) -> Result<(), RunError> {
     Ok(result?)
 }
 
-fn open_store(config: &NodeConfig, log: &str, index: &str) -> Result<Arc<Store>, RunError> {
+fn open_store(
+    config: &NodeConfig,
+    (log, index): (&str, &str),
+    reserve_bytes: u64,
+) -> Result<Arc<Store>, RunError> {
     let path = config.storage.dir.join(log);
     let disk = RealDisk::open(&path)?;
     let index_path = config.storage.dir.join(index);
@@ -390,7 +397,7 @@ fn open_store(config: &NodeConfig, log: &str, index: &str) -> Result<Arc<Store>,
         SledIndex::open(&index_path).map_err(|source| RunError::Index { path: index_path, source })?;
     let settings = storage::Config {
         log_bytes: config.storage.log_file_bytes,
-        reserve_bytes: config.storage.reserve_bytes,
+        reserve_bytes,
         ..storage::Config::default()
     };
     let opened = Store::open(Arc::new(disk), Box::new(index), settings);

@@ -44,7 +44,9 @@ fn promises_hold_under_faults() {
     }
     let n_long = operations.get("stored in segments").copied().unwrap_or(0);
     assert!(n_long >= 3, "blobs of several segments: {n_long}");
-    for operation in ["compacted", "read", "stored", "store refused", "stored wrongly", "proved wrong"] {
+    let all_operations =
+        ["compacted", "proved wrong", "read", "store refused", "stored", "stored wrongly", "transferred"];
+    for operation in all_operations {
         assert!(operations.get(operation).copied().unwrap_or(0) >= 10, "{operation}: {operations:?}");
     }
     eprintln!("{SEEDS} seeds; faults {faults:?}; operations {operations:?}");

@@ -25,6 +25,15 @@ impl Blocking {
         Self::Threads(Arc::new(Semaphore::new(threads)))
     }
 
+    /// A pool apart from this one, for calls that must not wait behind its; inline if this one is.
+    #[must_use]
+    pub fn apart(&self, threads: usize) -> Self {
+        match self {
+            Self::Threads(_) => Self::threads(threads),
+            Self::Inline => Self::Inline,
+        }
+    }
+
     /// Runs `call`.
     ///
     /// Cancel safe: a call that has begun runs to its end, its result is dropped.

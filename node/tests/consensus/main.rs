@@ -445,7 +445,7 @@ fn a_node_without_disks_follows_the_committees_from_genesis() {
     world.crash(0, true);
     let mut n_bytes = 0;
     for block in 0..150_u32 {
-        let len = if block % 10 == 0 { 100 << 10 } else { 100 };
+        let len = if block % 10 == 0 { 15 << 10 } else { 100 };
         let mut transaction = block.to_le_bytes().to_vec();
         transaction.resize(len, 0);
         for copy in 0..8 {

@@ -15,6 +15,7 @@
 
 mod byzantine;
 mod faults;
+mod ledger;
 mod model;
 mod oracle;
 mod plan;

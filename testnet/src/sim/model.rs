@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use protocol::{BlobId, NodeIndex};
+use protocol::{BlobId, NodeIndex, hash::Hash, ids::AccountId};
 
 /// A promise that was broken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +33,12 @@ pub struct Acknowledged {
 pub struct Model {
     /// Blobs whose store was acknowledged.
     pub acknowledged: BTreeMap<BlobId, Acknowledged>,
+    /// Transfers that the ledger proved to be executed, by the account that made them.
+    pub spent: BTreeMap<AccountId, u64>,
+    /// Roots of the ledger's state at each height that was seen on a node.
+    pub ledger_roots: BTreeMap<u64, Hash>,
+    /// Height of each node's ledger when it was last seen; a node that lost its disk begins again.
+    pub ledger_heights: BTreeMap<NodeIndex, u64>,
     /// Blobs that a writer encoded wrongly.
     pub wrong: Vec<BlobId>,
     /// Operations by kind and outcome.

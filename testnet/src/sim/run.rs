@@ -20,6 +20,7 @@ use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
 use super::{
     faults::Faults,
+    ledger::{self, Spender},
     model::Violation,
     oracle,
     plan::Plan,
@@ -119,8 +120,11 @@ pub(super) fn simulate<T>(simulation: impl Future<Output = T>) -> T {
 async fn drive(plan: Plan) -> Outcome {
     let start = Instant::now();
     let mut world = World::start(plan.clone()).await;
-    let (users, ever_faulty) = Box::pin(chaos(&mut world)).await;
+    let (users, spenders, ever_faulty) = Box::pin(chaos(&mut world)).await;
     let whole_after = Box::pin(finish(&mut world, users)).await;
+    if let Some(mut spender) = spenders.into_iter().next() {
+        Box::pin(ledger::comes_together(&world, &mut spender, WHOLE_MAX)).await;
+    }
     oracle::no_honest_node_was_blamed(&world, &ever_faulty);
     garbage_is_refused(&mut world).await;
     if plan.wrong_writer {
@@ -142,7 +146,7 @@ async fn drive(plan: Plan) -> Outcome {
 }
 
 /// Faults and work side by side; only safety counts.
-async fn chaos(world: &mut World) -> (Vec<User>, BTreeSet<protocol::PeerId>) {
+async fn chaos(world: &mut World) -> (Vec<User>, Vec<Spender>, BTreeSet<protocol::PeerId>) {
     let (acknowledgements, mut acknowledged) = mpsc::channel(ACKNOWLEDGEMENTS);
     let mut faults = Faults::new(world.rng(1));
     if world.plan.byzantine {
@@ -154,6 +158,11 @@ async fn chaos(world: &mut World) -> (Vec<User>, BTreeSet<protocol::PeerId>) {
         .map(|node| world.peer(node))
         .filter(|peer| world.peers.is_faulty(*peer))
         .collect();
+    let mut spenders = JoinSet::new();
+    for index in 0..world.plan.n_clients {
+        let spender = Spender::new(world, index);
+        spenders.spawn(spender.work(world.plan.clone()));
+    }
     let mut users = JoinSet::new();
     for index in 0..u64::from(world.plan.n_clients) {
         let user = User {
@@ -171,7 +180,9 @@ async fn chaos(world: &mut World) -> (Vec<User>, BTreeSet<protocol::PeerId>) {
         let pause = Duration::from_millis(rng.random_range(300..3_000));
         let next = (Instant::now() + pause).min(end);
         look_at_acknowledged(world, &mut acknowledged, next).await;
+        ledger::look(world);
         faults.step(world).await;
+        ledger::look(world);
         regained(world).await;
     }
     faults.heal(world).await;
@@ -195,7 +206,16 @@ async fn chaos(world: &mut World) -> (Vec<User>, BTreeSet<protocol::PeerId>) {
             }
         }
     }
-    (finished, ever_faulty)
+    let mut spent = Vec::new();
+    while let Ok(Some(ended)) = tokio::time::timeout_at(end, spenders.join_next()).await {
+        match ended {
+            Ok(spender) => spent.push(spender),
+            Err(error) => world.model().violation("L2", format!("a spender failed: {error}")),
+        }
+    }
+    let n_waiting = spenders.len();
+    world.model().check("L2", n_waiting == 0, || format!("{n_waiting} transfers are not executed"));
+    (finished, spent, ever_faulty)
 }
 
 async fn look_at_acknowledged(world: &World, acknowledged: &mut mpsc::Receiver<BlobId>, until: Instant) {
@@ -212,7 +232,7 @@ async fn look_at_acknowledged(world: &World, acknowledged: &mut mpsc::Receiver<B
 async fn regained(world: &mut World) {
     let healing: Vec<NodeIndex> = world.running().into_iter().filter(|node| world.is_faulty(*node)).collect();
     for node in healing {
-        if oracle::is_whole(world, node).await {
+        if oracle::is_whole(world, node).await && !world.may_contradict_itself(node) {
             world.set_whole(node);
         }
     }

@@ -9,6 +9,7 @@ use std::{
 use node::{
     client::{Client, ClientConfig},
     encoder::Encoder,
+    ledger::{self, Clock},
     node::{Handles, Parts, Settings},
     registry::SyncConfig,
     repair::ScrubConfig,
@@ -20,23 +21,28 @@ use protocol::{
     bls::SecretKey,
     committee::{Committee, Member, spread},
     genesis::Genesis,
+    ledger::signature::SigningKey,
     planted::{Bug, is_planted},
 };
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 use storage::{Store, disk::SimulatedDisk, index::MemoryIndex};
 use swarm::simulated::{Link, Simulation};
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     byzantine::{Peers, Watched},
+    ledger::endowment,
     model::Model,
     plan::Plan,
 };
 
 /// How long an actor of a simulated node may take to stop.
 const STOP_GRACE: Duration = Duration::from_secs(5);
+
+/// When simulations begin, in milliseconds since 1970.
+const BEGAN_MS: u64 = 1_700_000_000_000;
 
 /// How long simulated nodes keep part of a blob that is not certified.
 pub const PENDING_TTL: Duration = Duration::from_secs(60);
@@ -48,12 +54,17 @@ pub type SimClient = Client<Watched>;
 struct Node {
     peer: PeerId,
     key: SecretKey,
+    signing: SigningKey,
     disk: SimulatedDisk,
+    /// Log of votes, blocks and snapshots. Faults of single disks are the other one's; power and loss are both's.
+    ledger: SimulatedDisk,
     running: Option<Running>,
     /// Lost its disk and has not been seen whole since: counts as faulty.
     is_healing: bool,
     /// Lost its disk at some time: what it vouched for before then, it need not hold at every moment since.
     was_wiped: bool,
+    /// Height that the ledger has to pass before the node, which lost its log of votes, can no longer contradict itself.
+    forgot: Option<u64>,
 }
 
 struct Running {
@@ -76,6 +87,7 @@ pub struct World {
     model: Arc<Mutex<Model>>,
     n_clients: u16,
     settings: Settings,
+    began: Instant,
 }
 
 impl std::fmt::Debug for World {
@@ -85,12 +97,13 @@ impl std::fmt::Debug for World {
 }
 
 /// Keys and members are the same in every run; making them costs more than many a run.
-fn identity(index: u16) -> (PeerId, SecretKey, Member) {
-    static CACHE: OnceLock<Mutex<Vec<(PeerId, SecretKey, Member)>>> = OnceLock::new();
+fn identity(index: u16) -> (SigningKey, SecretKey, Member) {
+    static CACHE: OnceLock<Mutex<Vec<(SigningKey, SecretKey, Member)>>> = OnceLock::new();
     let mut cache = CACHE.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
     for next in cache.len()..=usize::from(index) {
         let byte = u8::try_from(next).expect("a simulation has at most 256 nodes");
-        let peer = PeerId([byte + 1; 32]);
+        let signing = SigningKey::from_secret(&[byte + 1; 32]);
+        let peer = signing.peer();
         let key = SecretKey::from_seed(&[byte; 32]);
         let member = Member {
             name: format!("node-{next}"),
@@ -100,23 +113,24 @@ fn identity(index: u16) -> (PeerId, SecretKey, Member) {
             addresses: vec![format!("/ip4/10.0.0.{byte}/tcp/4100")],
             shards: Vec::new(),
         };
-        cache.push((peer, key, member));
+        cache.push((signing, key, member));
     }
     cache[usize::from(index)].clone()
 }
 
 /// The genesis of a network of this size; verified once and kept.
-fn genesis(n_nodes: u16, n_shards: u16) -> Arc<Genesis> {
-    type Cache = Mutex<std::collections::BTreeMap<(u16, u16), Arc<Genesis>>>;
+fn genesis(n_nodes: u16, n_shards: u16, n_spenders: u16) -> Arc<Genesis> {
+    type Cache = Mutex<std::collections::BTreeMap<(u16, u16, u16), Arc<Genesis>>>;
     static CACHE: OnceLock<Cache> = OnceLock::new();
     let mut cache = CACHE.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
-    let genesis = cache.entry((n_nodes, n_shards)).or_insert_with(|| {
+    let genesis = cache.entry((n_nodes, n_shards, n_spenders)).or_insert_with(|| {
         let members = spread(n_shards, n_nodes).into_iter().zip(0..).map(|(shards, index)| {
             let (_, _, member) = identity(index);
             Member { shards, ..member }
         });
         let genesis = Genesis::new("simulation".to_owned(), n_shards, members.collect());
-        Arc::new(genesis.expect("the members are sound"))
+        let genesis = genesis.expect("the members are sound").with_endowment(endowment(n_spenders));
+        Arc::new(genesis.expect("spenders have credits"))
     });
     Arc::clone(genesis)
 }
@@ -128,7 +142,7 @@ impl World {
     ///
     /// Outside a tokio runtime.
     pub async fn start(plan: Plan) -> Self {
-        let genesis = genesis(plan.n_nodes, plan.n_shards);
+        let genesis = genesis(plan.n_nodes, plan.n_shards, plan.n_clients);
         let mut network = swarm::simulated::Plan::new(plan.seed);
         // A cut is noticed sooner than on a real network, so that a run of a minute sees both sides of it.
         network.detection = Duration::from_secs(5);
@@ -138,9 +152,22 @@ impl World {
         let committee = genesis.committee();
         // In the order of the committee, so that a node's place in the list is its index.
         let nodes = committee.members().iter().zip(0_u64..).map(|(member, index)| {
-            let (_, key, _) = identity(u16::from(member.peer.0[0]) - 1);
-            let disk = SimulatedDisk::new(plan.seed.wrapping_mul(1009).wrapping_add(index));
-            Node { peer: member.peer, key, disk, running: None, is_healing: false, was_wiped: false }
+            let mut identities = (0..plan.n_nodes).map(identity);
+            let found = identities.find(|(signing, ..)| signing.peer() == member.peer);
+            let (signing, key, _) = found.expect("a member's identity is known");
+            let seed = plan.seed.wrapping_mul(1009).wrapping_add(index);
+            let (disk, ledger) = (SimulatedDisk::new(seed), SimulatedDisk::new(!seed));
+            Node {
+                peer: member.peer,
+                key,
+                signing,
+                disk,
+                ledger,
+                running: None,
+                is_healing: false,
+                was_wiped: false,
+                forgot: None,
+            }
         });
         let mut world = Self {
             nodes: nodes.collect(),
@@ -151,6 +178,7 @@ impl World {
             genesis,
             model: Arc::default(),
             n_clients: 0,
+            began: Instant::now(),
         };
         for node in world.all() {
             world.restart(node).await;
@@ -242,6 +270,7 @@ impl World {
         self.end(node).await;
         let node = &mut self.nodes[node.as_usize()];
         node.disk = node.disk.crash();
+        node.ledger = node.ledger.crash();
     }
 
     /// Kills a node's process: the system keeps what it wrote.
@@ -249,6 +278,7 @@ impl World {
         self.end(node).await;
         let node = &mut self.nodes[node.as_usize()];
         node.disk = node.disk.kill();
+        node.ledger = node.ledger.kill();
     }
 
     async fn end(&mut self, node: NodeIndex) {
@@ -271,11 +301,26 @@ impl World {
     /// If the node runs.
     pub fn wipe(&mut self, node: NodeIndex) {
         let seed = self.plan.seed ^ 0x7769_7065 ^ u64::from(node.0);
+        let highest = {
+            let mut model = self.model();
+            model.ledger_heights.remove(&node);
+            model.ledger_roots.keys().next_back().copied().unwrap_or_default()
+        };
         let node = &mut self.nodes[node.as_usize()];
+        // What it voted for is of the height after the last at most, and others may be one further than was seen.
+        node.forgot = Some(highest + 2);
+        node.ledger = SimulatedDisk::new(!seed);
         assert!(node.running.is_none(), "a disk is replaced in a node that is down");
         node.disk = SimulatedDisk::new(seed);
         node.is_healing = true;
         node.was_wiped = true;
+    }
+
+    /// True if the node can still contradict votes that it lost.
+    #[must_use]
+    pub fn may_contradict_itself(&self, node: NodeIndex) -> bool {
+        let height = self.handles(node).map_or(0, |handles| handles.ledger.view().height());
+        self.node(node).forgot.is_some_and(|forgot| height <= forgot)
     }
 
     /// Says that a node that had lost its disk has regained what it owes.
@@ -292,13 +337,24 @@ impl World {
         if self.node(node).running.is_some() {
             return;
         }
-        let Node { peer, key, disk, .. } = self.node(node);
-        let (peer, key, disk) = (*peer, key.clone(), disk.clone());
+        let Node { peer, key, disk, signing, ledger, .. } = self.node(node);
+        let (peer, key, disk, ledger) = (*peer, key.clone(), disk.clone(), Arc::new(ledger.clone()));
         disk.set_lying_sync(is_planted(Bug::SkippedSync));
         let (store, _) = Store::open(Arc::new(disk), Box::new(MemoryIndex::default()), store_config())
             .unwrap_or_else(|error| {
                 panic!("seed {}: node {node} cannot open its store: {error}", self.plan.seed)
             });
+        let index = Box::new(MemoryIndex::default());
+        let (blocks, _) = Store::open(Arc::<SimulatedDisk>::clone(&ledger), index, ledger_store_config())
+            .unwrap_or_else(|error| {
+                panic!("seed {}: node {node} cannot open its blocks: {error}", self.plan.seed)
+            });
+        let ledger = ledger::Parts {
+            key: signing.clone(),
+            disk: ledger,
+            blocks: Arc::new(blocks),
+            clock: Clock::Simulated { start: self.began, unix_ms: BEGAN_MS },
+        };
         let (network, inbound) = self.simulation.join(peer, self.genesis.network_id());
         let n_shards = self.genesis.n_shards();
         let parts = Parts {
@@ -307,6 +363,7 @@ impl World {
             key,
             network: (Watched::new(network, self.peers.clone()), inbound),
             store: Arc::new(store),
+            ledger,
             blocking: Blocking::Inline,
             encoder: Encoder::inline(n_shards),
             settings: self.settings,
@@ -389,6 +446,11 @@ fn store_config() -> storage::Config {
     }
 }
 
+/// Blocks are never compacted away, and small log files make many of them.
+fn ledger_store_config() -> storage::Config {
+    storage::Config { log_bytes: 64 << 10, reserve_bytes: 0, ..storage::Config::default() }
+}
+
 /// Everything is quicker than on a real network, so that a simulated minute sees all of it.
 fn settings() -> Settings {
     let request_timeout = Duration::from_secs(3);
@@ -405,6 +467,8 @@ fn settings() -> Settings {
             ..Default::default()
         },
         upload: node::upload::Config { pending_ttl: PENDING_TTL, ..Default::default() },
+        // So that restarts begin at snapshots of all ages.
+        ledger: ledger::Config { snapshot_blocks: 3, ..ledger::Config::default() },
         scrub: Some(ScrubConfig { bytes_per_second: 1 << 20, interval: Duration::from_secs(10) }),
         ..Settings::default()
     }
