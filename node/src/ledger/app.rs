@@ -12,7 +12,7 @@ use std::{
 };
 
 use protocol::{
-    NetworkId,
+    AccountId, NetworkId,
     committee::Committee,
     genesis::Genesis,
     hash::Hash,
@@ -281,6 +281,10 @@ impl Application for App {
 
     fn admits(&self, transaction: &[u8]) -> bool {
         self.examine(transaction).is_ok()
+    }
+
+    fn sender(&self, transaction: &[u8]) -> Option<AccountId> {
+        self.verified(transaction).ok().map(|verified| verified.transaction().sender)
     }
 
     /// Epochs do not change yet, so nothing is ever due.
