@@ -106,7 +106,12 @@ impl Written {
     }
 }
 
-/// Any `n`, and lengths on both sides of the size at which symbols share a leaf.
+/// Any `n`, and a length at which the blob is coded: of copies, none can be wrong and verify.
+fn any_n_and_coded_len() -> impl Strategy<Value = (u16, usize)> {
+    (4_u16..=16, 1_usize..3_000).prop_map(|(n, len)| (n, 64 * usize::from(n) + len))
+}
+
+/// Any `n`, and lengths on both sides of the sizes at which blobs are replicated and symbols share a leaf.
 fn any_n_and_len() -> impl Strategy<Value = (u16, usize)> {
     (4_u16..=40, prop_oneof![0_usize..200, 200_usize..5_000, 5_000_usize..60_000])
 }
@@ -152,9 +157,11 @@ proptest! {
                     recovery_symbol(&coefficients, written.shape, sliver, index, range)
                 });
                 prop_assert_eq!(&parts.concat(), &symbol);
-                let proven = written.proven(&mut encoder, axis.crossing(), helper, index);
-                let verified = proven.verify(written.shape, &written.commitment, axis.crossing(), index);
-                prop_assert_eq!(verified, Ok(&symbol[..]));
+                if !written.shape.is_replicated() {
+                    let proven = written.proven(&mut encoder, axis.crossing(), helper, index);
+                    let verified = proven.verify(written.shape, &written.commitment, axis.crossing(), index);
+                    prop_assert_eq!(verified, Ok(&symbol[..]));
+                }
                 recovery.add(helper, symbol);
             }
             let root = written.commitment.sliver_root(axis, index);
@@ -181,7 +188,7 @@ proptest! {
             prop_assert!(verify(&sliver, index, parity).is_err());
             prop_assert!(verify(&sliver[1..], index, parity).is_err());
             prop_assert!(verify(&sliver, n, parity).is_err());
-            prop_assert!(verify(written.sliver(axis, index), index, &Hash::default()).is_err());
+            prop_assert!(verify(written.sliver(axis, index), index, &Hash([7; 32])).is_err());
         }
     }
 
@@ -189,7 +196,7 @@ proptest! {
     /// succeed agree.
     #[test]
     fn two_readers_never_get_two_answers(
-        (n, len) in (4_u16..=16, 1_usize..3_000),
+        (n, len) in any_n_and_coded_len(),
         seed: u64,
         forged in proptest::collection::vec((any::<bool>(), any::<u16>(), 0_u8..3), 1..6),
         readers in proptest::collection::vec((any::<bool>(), any::<u64>()), 2..8),
@@ -232,7 +239,7 @@ proptest! {
     }
 
     #[test]
-    fn a_wrong_encoding_ends_in_a_proof((n, len) in (4_u16..=16, 1_usize..3_000), seed: u64, index: u16) {
+    fn a_wrong_encoding_ends_in_a_proof((n, len) in any_n_and_coded_len(), seed: u64, index: u16) {
         let mut encoder = SegmentEncoder::new(n);
         let shape = shape(n, len);
         let index = index % n;
@@ -321,5 +328,21 @@ fn large_committees_decode_and_recover() {
             let (sliver, _) = recovery.recover(&mut encoder, &root).unwrap();
             assert_eq!(sliver, written.sliver(axis, n - 1));
         }
+    }
+}
+
+#[test]
+fn nobody_is_accused_over_copies() {
+    let (n, len) = (7, 100);
+    let mut encoder = SegmentEncoder::new(n);
+    let written = Written::honest(&mut encoder, shape(n, len), &bytes(len, 1));
+    let forged = bytes(len, 2);
+    for axis in AXES {
+        let leaf =
+            ProvenSymbol { crossing: 0, leaf: forged.clone(), path: Vec::new(), other_part: Hash::default() };
+        assert!(leaf.verify(written.shape, &written.commitment, axis, 0).is_err());
+        let proof = InconsistencyProof { segment: SegmentIndex(0), axis, index: 0, symbols: vec![leaf] };
+        let verdict = proof.verify(&mut encoder, written.shape, &written.commitment);
+        assert_eq!(verdict, Err(ProofError::Replicated));
     }
 }

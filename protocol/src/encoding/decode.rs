@@ -189,7 +189,7 @@ impl<'a, B: AsRef<[u8]>> SegmentDecoder<'a, B> {
     /// If the encoder is for another number of shards.
     pub fn decode_into(&self, encoder: &mut SegmentEncoder, grid: &mut Vec<u8>) -> Result<(), DecodeError> {
         if self.shape.is_replicated()
-            && let Some(copy) = self.primary.values().next()
+            && let Some(copy) = self.primary.values().chain(self.secondary.values()).next()
         {
             grid.clear();
             grid.extend_from_slice(copy.as_ref());
