@@ -254,7 +254,8 @@ impl Bench {
         self.print(OPS[0], (n, size, 2), engine, seconds);
         if self.json {
             println!(
-                "{{\"op\":\"speedup of two threads\",\"n\":{n},\"size\":{size},\"threads\":2,\"times\":{:.2},\"engine\":\"{engine}\"}}",
+                "{{\"op\":\"speedup of two threads\",\"n\":{n},\"size\":{size},\"threads\":2,\"mib_per_cpu_s\":{:.1},\"times\":{:.2},\"engine\":\"{engine}\"}}",
+                size as f64 / MIB / seconds,
                 one / two
             );
         } else {

@@ -15,7 +15,7 @@
 //! Leaves lie where both passes write them in order: those of source columns column by column, those of parity columns
 //! row by row.
 
-use super::{EncodedSegment, SegmentEncoder, SliverHashes, sliver_hashes};
+use super::{EncodedSegment, HASHED_SLIVERS, SegmentEncoder, SliverHashes, sliver_hashes};
 use crate::{
     encoding::{
         Axis,
@@ -26,9 +26,6 @@ use crate::{
     hash::{Digest, Hash, INPUT_BYTES_MAX, LANES},
     merkle,
 };
-
-/// Slivers whose trees are built side by side: enough to fill every lane, few enough that their leaves stay in cache.
-const TREES: usize = 32;
 
 /// Bytes to fetch ahead between two batches of hashing, of `next` bytes in all while `hashed` bytes are hashed.
 pub(super) fn ahead_bytes(next: usize, hashed: usize) -> usize {
@@ -84,7 +81,7 @@ impl SegmentEncoder {
                 (&source.shard(row)[column * part.len..][..part.len], symbol)
             }));
             let n_whole = part.first + if part.is_last(w) { part.count } else { 0 };
-            if n_whole - n_hashed >= TREES || n_whole == s {
+            if n_whole - n_hashed >= HASHED_SLIVERS || n_whole == s {
                 let columns = &leaves[n_hashed * n..n_whole * n];
                 sliver_hashes(columns, n, p, trees, &mut segment.secondary_hashes[n_hashed..n_whole]);
                 n_hashed = n_whole;
@@ -134,7 +131,7 @@ impl SegmentEncoder {
                 (&tile.shard(column)[..len], &mut sliver[place..][..len])
             }));
             let n_whole = part.first + if part.is_last(w) { part.count } else { 0 };
-            if n_whole - n_hashed >= TREES || n_whole == n {
+            if n_whole - n_hashed >= HASHED_SLIVERS || n_whole == n {
                 trees.clear();
                 trees.extend_from_slice(&leaves[n_hashed * n_parity..n_whole * n_parity]);
                 merkle::roots_in_place(trees, n_parity);
