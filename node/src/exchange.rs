@@ -28,23 +28,20 @@ pub enum ExchangeError {
 pub const fn channel_of(request: &Request) -> Channel {
     match request {
         Request::StoreSliver { .. }
+        | Request::StoreBlob { .. }
         | Request::FetchSliver { .. }
         | Request::FetchSymbols { .. }
         | Request::FetchSymbolProof { .. }
         | Request::FetchEvidence { .. } => Channel::Bulk,
         Request::StoreCommitment { .. }
         | Request::Confirm { .. }
-        | Request::Certify(_)
-        | Request::Invalidate(_)
-        | Request::Status(_)
         | Request::FetchCommitment { .. }
-        | Request::ListRecords { .. }
-        | Request::Digest
         | Request::Attest { .. }
         | Request::Health
         | Request::Ledger(_)
         | Request::Entries { .. }
-        | Request::Submit => Channel::Control,
+        | Request::Range { .. }
+        | Request::Submit { .. } => Channel::Control,
     }
 }
 

@@ -6,12 +6,15 @@
 //!               |        \                   v
 //!            repair       upload          [swarm]
 //!           /   |   \        |               ^
-//!  registry  encoder  sliver_store <---------+-- node (wires them, bottom up)
+//!  blobs  encoder  sliver_store <------------+-- node (wires them, bottom up)
+//!    |
+//!  ledger
 //! ```
 //!
 //! Each actor is a folder: a pure state that decides, a thin shell that carries out, a mailbox. Calls go down, news
 //! goes up. Read [`node`] first: it wires the actors, and says in which order they start and stop.
 
+pub mod blobs;
 pub mod cli;
 pub mod client;
 pub mod commitments;
@@ -22,7 +25,6 @@ pub mod keys;
 pub mod ledger;
 pub mod membership;
 pub mod node;
-pub mod registry;
 pub mod repair;
 pub mod server;
 pub mod sliver_store;

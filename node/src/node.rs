@@ -28,13 +28,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    blobs::Blobs,
     commitments::CommitmentCache,
     config::{ConfigError, NodeConfig},
     encoder::Encoder,
     keys::{KeyError, NodeKeys},
     ledger::{self, Clock, Ledger},
     membership::{Membership, NotMember},
-    registry::{self, Registry},
     repair::{self, Repair, ScrubConfig, Scrubber},
     server::{self, Attesting, Handler},
     sliver_store::{self, Blocking, SliverStore},
@@ -52,12 +52,8 @@ const STOP_GRACE: Duration = Duration::from_secs(5);
 pub struct Settings {
     /// The sliver store.
     pub sliver_store: sliver_store::Config,
-    /// The registry.
-    pub registry: registry::Config,
     /// The ledger.
     pub ledger: ledger::Config,
-    /// The search for missed records.
-    pub sync: registry::SyncConfig,
     /// Uploads.
     pub upload: upload::Config,
     /// Repair.
@@ -79,13 +75,7 @@ impl From<&NodeConfig> for Settings {
                 },
                 ..sliver_store::Config::default()
             },
-            registry: registry::Config::default(),
             ledger: ledger::Config::default(),
-            sync: registry::SyncConfig {
-                interval: config.repair.sync_interval,
-                request_timeout,
-                ..registry::SyncConfig::default()
-            },
             upload: upload::Config {
                 assembly_bytes: usize::try_from(config.server.upload_bytes).unwrap_or(usize::MAX),
                 pending_ttl: config.server.pending_ttl,
@@ -143,7 +133,7 @@ pub struct Handles {
     /// What is on disk.
     pub store: SliverStore,
     /// Which blobs exist.
-    pub registry: Registry,
+    pub blobs: Blobs,
     /// The ledger.
     pub ledger: Ledger,
     /// What is missing.
@@ -164,9 +154,9 @@ pub enum StartError {
     /// The store could not be read.
     #[error("cannot read the store")]
     Store(#[from] storage::ReadError),
-    /// The records in the store could not be read.
-    #[error("cannot read the records in the store")]
-    Records(#[from] sliver_store::StoreReadError),
+    /// The orders in the store could not be read.
+    #[error("cannot read the orders in the store")]
+    Orders(#[from] sliver_store::StoreReadError),
 }
 
 /// Tells the network who the members are and where to find them.
@@ -192,29 +182,28 @@ pub async fn start<N: Network>(parts: Parts<N>, supervisor: &mut Supervisor) -> 
         sliver_store::Actor::new(settings.sliver_store, store, blocking.clone(), membership.n_shards())?;
     supervisor.start("sliver store", |stop| actor.run(stop));
 
-    let shared = (Arc::clone(&membership), store.clone(), encoder.clone());
-    let (actor, registry) = registry::Actor::new(settings.registry, shared.0, shared.1, shared.2).await?;
-    supervisor.start("registry", |stop| actor.run(stop));
-
     // A vote must not wait behind the reads of slivers. One thread: the ledger makes one call at a time.
     let blocking = blocking.apart(1);
     let starting = ledger::Actor::new(settings.ledger, ledger, genesis, network.clone(), blocking);
     let (actor, ledger) = starting.await.map_err(|error| StartError::Ledger(Box::new(error)))?;
     supervisor.start("ledger", |stop| actor.run(stop));
 
+    let blobs = Blobs::new(ledger.clone());
     let commitments = CommitmentCache::new(store.clone());
     let uploads = Uploads::new(
         settings.upload,
         (Arc::clone(&membership), key.clone()),
-        (store.clone(), registry.clone()),
+        (store.clone(), blobs.clone()),
         commitments.clone(),
         encoder.clone(),
     );
+    // Before anything is dropped: what this node vouched for on an order is kept.
+    uploads.find_orders().await?;
     let (actor, repair, coefficients, evidence) = repair::Actor::new(
         settings.repair,
         (Arc::clone(&membership), key.clone()),
         network.clone(),
-        (store.clone(), registry.clone()),
+        (store.clone(), blobs.clone()),
         commitments.clone(),
         encoder.clone(),
         uploads.clone(),
@@ -227,19 +216,16 @@ pub async fn start<N: Network>(parts: Parts<N>, supervisor: &mut Supervisor) -> 
     if let Some(config) = settings.scrub {
         let scrubber = Scrubber::new(
             config,
-            (store.clone(), registry.clone()),
+            (store.clone(), blobs.clone()),
             commitments.clone(),
             encoder.clone(),
             repair.clone(),
         );
         supervisor.start("scrubber", |stop| scrubber.run(stop));
     }
-    let sync = registry::Sync::new(settings.sync, Arc::clone(&membership), network.clone(), registry.clone());
-    supervisor.start("record sync", |stop| sync.run(stop));
-
     let handles = Handles {
         store: store.clone(),
-        registry: registry.clone(),
+        blobs: blobs.clone(),
         ledger: ledger.clone(),
         repair: repair.clone(),
         membership: Arc::clone(&membership),
@@ -250,7 +236,7 @@ pub async fn start<N: Network>(parts: Parts<N>, supervisor: &mut Supervisor) -> 
         key,
         network,
         store,
-        registry,
+        blobs,
         ledger,
         commitments,
         encoder,

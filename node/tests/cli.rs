@@ -357,6 +357,40 @@ fn credits_need_a_wallet_and_a_network() {
 }
 
 #[test]
+fn storing_takes_the_wallet_that_is_named_and_makes_one_only_if_none_is() {
+    let dir = tempdir().unwrap();
+    let client = network(&dir, "4");
+    let (blob, missing) = (file(&dir, "blob", b"x"), path(&dir, "missing"));
+    let home = tempdir().unwrap();
+    let floe = |args: &[&str]| floe().env("HOME", home.path()).args(args).output().unwrap();
+    // What cannot be stored leaves no wallet behind.
+    refused(&floe(&["--network", &client, "store", &blob, &missing]), IO, &["missing"]);
+    refused(&floe(&["store", &blob]), USAGE, &["--network", "FLOE_NETWORK"]);
+    assert!(names(home.path()).is_empty());
+    let store = floe(&["--network", &client, "store", &blob]);
+    let text = stderr(&store);
+    let made = stdout(&floe(&["wallet", "address"])).trim_end().to_owned();
+    assert_eq!((store.status.code(), stdout(&store)), (Some(4), ""), "{text}");
+    assert!(text.contains("made a wallet") && text.contains(&made), "{text}");
+    assert!(text.contains("is the network up"), "{text}");
+    // The next time, it is there.
+    let store = ["--network", &client, "store", &blob];
+    refused(&floe(&store), 4, &["is the network up"]);
+    assert_eq!(stdout(&floe(&["wallet", "address"])).trim_end(), made);
+    // One that is named is not made.
+    let config = fs::read_to_string(&client).unwrap();
+    fs::write(&client, format!("wallet = \"mine.key\"\n{config}")).unwrap();
+    refused(&floe(&store), IO, &["mine.key", "floe wallet new"]);
+    let named = ["--network", &client, "store", "--wallet", &missing, &blob];
+    refused(&floe(&named), IO, &["missing", "floe wallet new"]);
+    let (_, mine) = wallet(&dir, "mine.key");
+    assert_eq!(stdout(&floe(&["--network", &client, "wallet", "address"])).trim_end(), mine);
+    refused(&floe(&store), 4, &["is the network up"]);
+    let epochs = floe(&["--network", &client, "store", "--epochs", "0", &blob]);
+    assert_eq!(epochs.status.code(), Some(USAGE), "{}", stderr(&epochs));
+}
+
+#[test]
 fn a_ledger_that_nobody_answers_for_is_unavailable() {
     let dir = tempdir().unwrap();
     let client = network(&dir, "4");

@@ -43,13 +43,13 @@ use crate::{
     bls::{self, AggregateError, PublicKey, SecretKey, Signature},
     codec,
     committee::Committee,
-    ids::{BlobId, Epoch, NetworkId, NodeIndex},
+    ids::{BlobId, Epoch, NetworkId, NodeIndex, RegistrationId},
     planted::{Bug, is_planted},
     quorum::N_SHARDS_MAX,
 };
 
-/// Limit for decoding a certificate: a statement of at most 40 bytes, a bitmap of 126 and a signature of 96, twice.
-pub const CERTIFICATE_BYTES_MAX: usize = 512;
+/// Limit for decoding a certificate: a statement of at most 76 bytes, a bitmap of 126 and a signature of 96, twice.
+pub const CERTIFICATE_BYTES_MAX: usize = 640;
 
 /// Begins every signed statement of this version of the protocol.
 const DOMAIN: &[u8] = b"floe/v1/";
@@ -133,8 +133,8 @@ pub struct StorageConfirmation {
     pub epoch: Epoch,
     /// The blob.
     pub blob_id: BlobId,
-    /// On which terms the blob was registered: a blob that can be deleted is not certified as one that cannot.
-    pub persistence: Persistence,
+    /// For which registration of it: what was confirmed for one that has ended proves nothing for one made later.
+    pub registration: RegistrationId,
 }
 
 impl Statement for StorageConfirmation {

@@ -78,6 +78,21 @@ pub fn encode<T: Encode + ?Sized>(value: &T) -> Vec<u8> {
     bincode::encode_to_vec(value, config::<{ usize::MAX }>()).expect("plain data has a canonical form")
 }
 
+/// Decodes as [`decode_exact`] does, what travels in at most `bytes_max` bytes: `LIMIT` is then for the memory alone.
+///
+/// # Errors
+///
+/// As [`decode_exact`].
+pub fn decode_within<T: Decode<()>, const LIMIT: usize>(
+    bytes: &[u8],
+    bytes_max: usize,
+) -> Result<T, DecodeError> {
+    if bytes.len() > bytes_max {
+        return Err(DecodeError::TooLong { got: bytes.len(), limit: bytes_max });
+    }
+    decode_exact::<T, LIMIT>(bytes)
+}
+
 /// Decodes the one value that `bytes` are the form of.
 ///
 /// `LIMIT` bounds the bytes, before any is decoded, and the memory that lengths inside them may claim, which counts

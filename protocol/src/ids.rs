@@ -138,6 +138,17 @@ identity!(
 );
 
 /// A peer's key is also an account's: what it signs is told apart by its text.
+/// Names a registration of a blob for good: a nonce is good once, so none that is made later has the same name.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, Serialize, Deserialize,
+)]
+pub struct RegistrationId {
+    /// Who registered the blob.
+    pub owner: AccountId,
+    /// Nonce of the owner's transaction that did.
+    pub nonce: u64,
+}
+
 impl From<PeerId> for AccountId {
     fn from(peer: PeerId) -> Self {
         Self(peer.0)

@@ -24,8 +24,9 @@ pub mod merkle;
 pub mod message;
 pub mod planted;
 pub mod quorum;
+pub mod selection;
 
 pub use ids::{
-    AccountId, BlobId, BlockId, Epoch, NetworkId, NodeIndex, PeerId, SegmentIndex, ShardIndex,
-    SliverPairIndex,
+    AccountId, BlobId, BlockId, Epoch, NetworkId, NodeIndex, PeerId, RegistrationId, SegmentIndex,
+    ShardIndex, SliverPairIndex,
 };

@@ -9,12 +9,12 @@
 use bincode::{Decode, Encode};
 
 use crate::{
-    certificate::{CertificateOfAvailability, InvalidityCertificate, MemberSignature, Persistence},
+    certificate::MemberSignature,
     codec::{self, DecodeError},
     commitment::BlobHeader,
     encoding::Axis,
     hash::Hash,
-    ids::{BlobId, SegmentIndex, SliverPairIndex},
+    ids::{BlobId, RegistrationId, SegmentIndex, SliverPairIndex},
     ledger::wire,
 };
 
@@ -29,8 +29,6 @@ pub const SYMBOLS_MAX: usize = 1024;
 pub const REASON_BYTES_MAX: usize = 512;
 /// Bytes claimed by a message, at most: a header of 16 KiB whose lists take a few times that in memory.
 const MESSAGE_LIMIT: usize = 64 << 10;
-/// Bytes claimed by a page of records, at most.
-const PAGE_LIMIT: usize = 1 << 20;
 
 /// Names a sliver of a blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
@@ -75,19 +73,26 @@ pub enum Request {
         /// Where in the sliver the payload begins.
         offset: u32,
     },
-    /// Vouch for the slivers of a blob. Answered by [`Response::Confirmed`] or [`Response::Missing`].
+    /// Vouch for the slivers of a blob, once the ledger has this registration of it. Answered by
+    /// [`Response::Confirmed`] or [`Response::Missing`].
     Confirm {
         /// Header of the blob.
         header: BlobHeader,
-        /// On which terms.
-        persistence: Persistence,
+        /// The registration.
+        registration: RegistrationId,
     },
-    /// Record that a blob is certified. Answered by [`Response::Done`] once durable.
-    Certify(BlobRecord),
-    /// Record that a blob is invalid. Answered by [`Response::Done`] once durable.
-    Invalidate(InvalidityCertificate),
-    /// What is known of a blob? Answered by [`Response::Status`].
-    Status(BlobId),
+    /// Keep and vouch for all slivers that the node is to hold of a blob of one segment, in one message. The payload is an
+    /// order, the commitment of the segment, and those slivers, in the order of
+    /// [`slivers_of`](crate::committee::Committee::slivers_of). Answered by [`Response::Confirmed`].
+    StoreBlob {
+        /// Header of the blob.
+        header: BlobHeader,
+        /// The registration.
+        registration: RegistrationId,
+        /// Bytes of the order: none, or the owner's signed transaction that makes the registration, on which the node may
+        /// act, and vouch, before the ledger has it.
+        order_bytes: u16,
+    },
     /// The commitment of a segment. Answered by [`Response::Commitment`], the commitment as payload.
     FetchCommitment {
         /// The blob.
@@ -127,13 +132,6 @@ pub enum Request {
         /// The symbol.
         symbol: SymbolAt,
     },
-    /// Certified and invalid blobs, in the order of their IDs. Answered by [`Response::Records`].
-    ListRecords {
-        /// Where to go on: the last ID of the page before.
-        after: Option<BlobId>,
-    },
-    /// A summary of all records, to see whether two nodes know the same. Answered by [`Response::Digest`].
-    Digest,
     /// Verify this inconsistency evidence, fetched from the asker, and vouch that the blob is invalid. Answered by
     /// [`Response::Attested`].
     Attest {
@@ -161,8 +159,16 @@ pub enum Request {
         /// [`KEY_BYTES_MAX`](crate::ledger::answer::KEY_BYTES_MAX) bytes.
         keys: Vec<Vec<u8>>,
     },
+    /// Which entries does the ledger have from this key on, with proofs? Answered by [`Response::Range`].
+    Range {
+        /// At most [`KEY_BYTES_MAX`](crate::ledger::answer::KEY_BYTES_MAX) bytes.
+        start: Vec<u8>,
+    },
     /// Order this transaction, the payload. Answered by [`Response::Submitted`] once it is in a block.
-    Submit,
+    Submit {
+        /// Entries to prove as of that block, within the bounds of [`Self::Entries`].
+        keys: Vec<Vec<u8>>,
+    },
 }
 
 /// What is answered.
@@ -177,8 +183,6 @@ pub enum Response {
         /// Slivers that the node should hold and does not.
         slivers: u32,
     },
-    /// What the node knows of the blob.
-    Status(BlobStatus),
     /// The commitment of a segment is the payload.
     Commitment {
         /// Header of the blob.
@@ -200,10 +204,6 @@ pub enum Response {
         /// Root of the other part.
         other_part: Hash,
     },
-    /// A page of records is the payload: [`encode_page`].
-    Records,
-    /// Summary of all records.
-    Digest(RecordDigest),
     /// The node verified the evidence and vouches that the blob is invalid.
     Attested(MemberSignature),
     /// The range of the evidence is the payload.
@@ -216,7 +216,10 @@ pub enum Response {
     Ledger,
     /// An [`Answer`](crate::ledger::answer::Answer) is the payload.
     Entries,
-    /// The transaction was executed in the block of this height.
+    /// A [`Range`](crate::ledger::answer::Range) is the payload.
+    Range,
+    /// The transaction was executed in the block of this height. An [`Answer`](crate::ledger::answer::Answer) of that height
+    /// or a later one is the payload.
     Submitted {
         /// Height of the block.
         height: u64,
@@ -253,6 +256,9 @@ pub enum Refusal {
     /// The blob was proved to be encoded wrongly.
     #[error("the blob was encoded wrongly by its writer")]
     Invalid,
+    /// The ledger has no such registration of the blob, or no longer.
+    #[error("the ledger has no such registration of the blob")]
+    NotRegistered,
     /// The node failed at it; its operator can tell why.
     #[error("the node failed internally")]
     Internal,
@@ -262,53 +268,6 @@ pub enum Refusal {
     /// The transaction was not ordered in time; it may still be.
     #[error("the transaction is not in a block yet; it may still get there")]
     NotOrdered,
-}
-
-/// The record that a blob exists: its header, and the certificate of availability that a quorum signed.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct BlobRecord {
-    /// What the blob ID is a hash of.
-    pub header: BlobHeader,
-    /// Who vouched for it.
-    pub certificate: CertificateOfAvailability,
-}
-
-/// What a node knows of a blob.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-// One of these is in flight at a time; boxing would only hide the shape.
-#[allow(clippy::large_enum_variant, reason = "a message, decoded and matched once")]
-pub enum BlobStatus {
-    /// Nothing.
-    Unknown,
-    /// The blob is certified: the committee answers for it.
-    Certified(BlobRecord),
-    /// The blob was proved to be encoded wrongly; nobody can read it.
-    Invalid(InvalidityCertificate),
-}
-
-/// A summary of all records of a node: equal summaries mean equal records.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
-pub struct RecordDigest {
-    /// Number of records.
-    pub count: u64,
-    /// Exclusive or over a hash of each record, so that it is kept up to date record by record.
-    pub xor: Hash,
-}
-
-impl RecordDigest {
-    /// Adds the record of a blob, or takes it out again: the operation is its own inverse.
-    pub fn toggle(&mut self, blob_id: &BlobId, is_invalid: bool, present: bool) {
-        let hash = crate::hash::BLOB.hash_parts(&[b"record", blob_id.as_bytes(), &[u8::from(is_invalid)]]);
-        for (a, b) in self.xor.0.iter_mut().zip(hash.0) {
-            *a ^= b;
-        }
-        if present {
-            self.count += 1;
-        } else {
-            // What was never counted cannot be taken out; the summary is then wrong, which peers notice.
-            self.count = self.count.saturating_sub(1);
-        }
-    }
 }
 
 /// How a node is.
@@ -374,48 +333,6 @@ impl Response {
     }
 }
 
-/// What nodes tell each other by gossip.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-#[allow(clippy::large_enum_variant, reason = "a message, decoded and matched once")]
-pub enum Announcement {
-    /// A blob was certified.
-    Certified(BlobRecord),
-    /// A blob was proved to be encoded wrongly.
-    Invalid(InvalidityCertificate),
-}
-
-impl Announcement {
-    /// The announcement as a gossip message.
-    #[must_use]
-    pub fn to_bytes(&self) -> Vec<u8> {
-        codec::encode(self)
-    }
-
-    /// Reads an announcement.
-    ///
-    /// # Errors
-    ///
-    /// [`DecodeError`]; whoever signed the message is at fault.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
-        codec::decode_exact::<_, MESSAGE_LIMIT>(bytes)
-    }
-}
-
-/// One page of records, in the order of their blob IDs. An empty page is the last.
-#[must_use]
-pub fn encode_page(records: &[Announcement]) -> Vec<u8> {
-    codec::encode(records)
-}
-
-/// Reads a page of records.
-///
-/// # Errors
-///
-/// [`DecodeError`]; whoever sent the bytes is at fault.
-pub fn decode_page(bytes: &[u8]) -> Result<Vec<Announcement>, DecodeError> {
-    codec::decode_exact::<_, PAGE_LIMIT>(bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -437,21 +354,6 @@ mod tests {
         assert_eq!(Request::from_bytes(&bytes), Ok(request));
     }
 
-    #[test]
-    fn a_digest_forgets_what_is_taken_out() {
-        let (a, b) = (BlobId([1; 32]), BlobId([2; 32]));
-        let mut digest = RecordDigest::default();
-        digest.toggle(&a, false, true);
-        let only_a = digest;
-        digest.toggle(&b, false, true);
-        assert_ne!(digest, only_a);
-        digest.toggle(&b, false, false);
-        assert_eq!(digest, only_a);
-        digest.toggle(&a, false, false);
-        digest.toggle(&a, true, true);
-        assert_ne!(digest, only_a, "a certified blob is not an invalid one");
-    }
-
     proptest! {
         #[test]
         fn any_bytes_decode_or_are_refused(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
@@ -459,13 +361,7 @@ mod tests {
                 prop_assert_eq!(request.to_bytes(), bytes.clone());
             }
             if let Ok(response) = Response::from_bytes(&bytes) {
-                prop_assert_eq!(response.to_bytes(), bytes.clone());
-            }
-            if let Ok(announcement) = Announcement::from_bytes(&bytes) {
-                prop_assert_eq!(announcement.to_bytes(), bytes.clone());
-            }
-            if let Ok(page) = decode_page(&bytes) {
-                prop_assert_eq!(encode_page(&page), bytes);
+                prop_assert_eq!(response.to_bytes(), bytes);
             }
         }
     }

@@ -23,10 +23,10 @@ pub enum Bug {
     RepairUnchecked,
     /// Bytes that the disk damaged are served.
     ServedCorrupt,
-    /// One node's word is enough to say that a blob does not exist.
-    AbsenceFromOne,
-    /// A node never asks its peers what it missed.
-    NoRecordSync,
+    /// A node's word that an entry does not exist is taken without a proof.
+    AbsenceUnproven,
+    /// A node looks at what blocks say while it runs, and never at what was left to do before.
+    NoPass,
     /// The proof that a blob is invalid is not acted on.
     InvalidIgnored,
 }
@@ -42,8 +42,8 @@ impl Bug {
         Self::ReadUnchecked,
         Self::RepairUnchecked,
         Self::ServedCorrupt,
-        Self::AbsenceFromOne,
-        Self::NoRecordSync,
+        Self::AbsenceUnproven,
+        Self::NoPass,
         Self::InvalidIgnored,
     ];
 }

@@ -9,12 +9,12 @@ use std::{collections::BTreeSet, sync::Arc};
 use committee_support::{committee, key, peer};
 use proptest::prelude::*;
 use protocol::{
-    BlobId, Epoch, NetworkId, NodeIndex,
+    AccountId, BlobId, Epoch, NetworkId, NodeIndex, RegistrationId,
     bls::VerifyError,
     certificate::{
         CERTIFICATE_BYTES_MAX, CertificateBuilder, CertificateError, CertificateOfAvailability,
-        ConfirmationError, InvalidityAttestation, InvalidityCertificate, MemberSignature, Persistence,
-        QuorumCertificate, Statement, StorageConfirmation,
+        ConfirmationError, InvalidityAttestation, InvalidityCertificate, MemberSignature, QuorumCertificate,
+        Statement, StorageConfirmation,
     },
     codec,
     committee::Committee,
@@ -23,8 +23,12 @@ use protocol::{
 const NETWORK: NetworkId = NetworkId([1; 32]);
 const EPOCH: Epoch = Epoch(3);
 
+fn registration(nonce: u64) -> RegistrationId {
+    RegistrationId { owner: AccountId([4; 32]), nonce }
+}
+
 fn confirmation() -> StorageConfirmation {
-    StorageConfirmation { epoch: EPOCH, blob_id: BlobId([2; 32]), persistence: Persistence::Permanent }
+    StorageConfirmation { epoch: EPOCH, blob_id: BlobId([2; 32]), registration: registration(5) }
 }
 
 fn attestation() -> InvalidityAttestation {
@@ -146,8 +150,8 @@ fn altered(
     codec::decode_exact::<_, CERTIFICATE_BYTES_MAX>(&bytes).ok()
 }
 
-/// Position of the signers' only byte: after epoch, blob ID, persistence and the bitmap's length.
-const SIGNERS: usize = 4 + 32 + 4 + 1;
+/// Position of the signers' only byte: after epoch, blob ID, registration and the bitmap's length.
+const SIGNERS: usize = 4 + 32 + 40 + 1;
 
 #[test]
 fn claimed_signers_are_held_against_the_signature() {
@@ -204,10 +208,8 @@ fn a_set_of_signers_has_one_form() {
 #[test]
 fn signed_text_is_frozen() {
     let text = |tag: &[u8], fields: &[u8]| [tag, &[1; 32], &[3, 0, 0, 0], &[2; 32], fields].concat();
-    let expected = text(b"floe/v1/storage-confirmation\0", &[0, 0, 0, 0]);
-    assert_eq!(confirmation().message(&NETWORK), expected);
-    let deletable = StorageConfirmation { persistence: Persistence::Deletable, ..confirmation() };
-    assert_eq!(deletable.message(&NETWORK), text(b"floe/v1/storage-confirmation\0", &[1, 0, 0, 0]));
+    let fields = [&[4; 32][..], &[5, 0, 0, 0, 0, 0, 0, 0]].concat();
+    assert_eq!(confirmation().message(&NETWORK), text(b"floe/v1/storage-confirmation\0", &fields));
     assert_eq!(attestation().message(&NETWORK), text(b"floe/v1/invalidity-attestation\0", &[]));
 }
 
@@ -220,8 +222,8 @@ fn no_signature_verifies_as_that_of_another_statement() {
     for network in &networks {
         for epoch in epochs {
             for blob_id in blobs {
-                for persistence in [Persistence::Permanent, Persistence::Deletable] {
-                    texts.push(StorageConfirmation { epoch, blob_id, persistence }.message(network));
+                for registration in [5, 6].map(registration) {
+                    texts.push(StorageConfirmation { epoch, blob_id, registration }.message(network));
                 }
                 texts.push(InvalidityAttestation { epoch, blob_id }.message(network));
             }
@@ -242,9 +244,9 @@ fn no_signature_verifies_as_that_of_another_statement() {
 fn a_certificate_of_one_kind_is_none_of_another() {
     let committee = Arc::new(committee(EPOCH.0, 10, 4));
     let bytes = codec::encode(&certificate(confirmation(), &committee, &[0, 1, 2, 3]));
-    // Without its persistence the bytes are those of a certificate of the other kind.
+    // Without its registration the bytes are those of a certificate of the other kind.
     let mut recast = bytes.clone();
-    recast.drain(36..40);
+    recast.drain(36..76);
     let recast = codec::decode_exact::<InvalidityCertificate, CERTIFICATE_BYTES_MAX>(&recast).unwrap();
     let mismatch = Err(CertificateError::BadSignature(VerifyError::Mismatch));
     assert_eq!(recast.verify(&NETWORK, &committee), mismatch);

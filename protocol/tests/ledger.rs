@@ -24,11 +24,12 @@ use protocol::{
         commit::{COMMIT_BYTES_MAX, CommitCertificate, CommitError, SIGNATURES_MAX},
         proposer::Rotation,
         signature::Signature,
-        tree::{EMPTY_ROOT, Tree},
+        tree::{EMPTY_ROOT, KEY_BYTES_MAX, Restore, Tree, VALUE_BYTES_MAX},
         vote::{Proposal, SignedProposal, SignedVote, Vote, VoteKind, vote_bytes},
         wire::{
-            BATCH_BYTES_MAX, BATCH_TRANSACTIONS_MAX, Message, PolkaCertificate, Request, Response,
-            RoundCertificate, RoundReason,
+            BATCH_BYTES_MAX, BATCH_TRANSACTIONS_MAX, COMMITTEE_PART_BYTES, Link, Message, PolkaCertificate,
+            REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX, Request, Response, RoundCertificate, RoundReason,
+            STATE_PAGE_BYTES_AIM,
         },
     },
 };
@@ -436,7 +437,80 @@ fn any_response() -> impl Strategy<Value = Response> {
     prop_oneof![
         any::<u64>().prop_map(|height| Response::Status { height }),
         proptest::collection::vec(decided, 0..4).prop_map(Response::Blocks),
+        proptest::option::of(any_link()).prop_map(|link| Response::Link(link.map(Box::new))),
+        proptest::collection::vec(any::<u8>(), 0..100).prop_map(Response::Committee),
+        (any_tree(), any::<prop::sample::Index>(), 0..2_000_usize).prop_map(|(tree, after, bytes_aim)| {
+            let keys: Vec<&[u8]> = tree.entries().map(|(key, _)| key).collect();
+            let after = keys.get(after.index(keys.len() + 1));
+            Response::Page(tree.page(after.copied(), bytes_aim))
+        }),
     ]
+}
+
+fn any_link() -> impl Strategy<Value = Link> {
+    (any_block(), any_commit(), any::<bool>()).prop_map(|(block, certificate, has_state)| Link {
+        header: block.header().clone(),
+        certificate,
+        has_state,
+    })
+}
+
+fn any_tree() -> impl Strategy<Value = Tree> {
+    let bytes = |max| proptest::collection::vec(any::<u8>(), 0..max);
+    proptest::collection::btree_map(bytes(8), bytes(300), 0..12).prop_map(|entries| {
+        let mut tree = Tree::default();
+        for (key, value) in entries {
+            tree.insert(&key, &value);
+        }
+        tree
+    })
+}
+
+#[test]
+fn bounds_of_what_snapshots_travel_in_are_kept() {
+    let request = |len| Request::Page { height: u64::MAX, after: Some(vec![1; len]) };
+    let longest = request(KEY_BYTES_MAX).encode();
+    assert!(longest.len() <= REQUEST_BYTES_MAX);
+    assert_eq!(Request::decode(&longest), Ok(request(KEY_BYTES_MAX)));
+    assert!(Request::decode(&request(KEY_BYTES_MAX + 1).encode()).is_err());
+    for request in [Request::Link { after: 7 }, Request::Committee { height: 7, offset: u32::MAX }] {
+        assert_eq!(Request::decode(&request.encode()), Ok(request));
+    }
+    let part = |len| Response::Committee(vec![1; len]);
+    assert_eq!(Response::decode(&part(COMMITTEE_PART_BYTES).encode()), Ok(part(COMMITTEE_PART_BYTES)));
+    assert!(Response::decode(&part(COMMITTEE_PART_BYTES + 1).encode()).is_err());
+}
+
+#[test]
+fn the_worst_pages_fit_into_a_frame() {
+    // The longest path there can be, with keys that share all their bits but one: a branch and a hash for each at both borders.
+    let mut tree = Tree::default();
+    for bit in 0..8 * KEY_BYTES_MAX {
+        for (first, fill) in [(0_u8, 0_u8), (0xff, 0xff)] {
+            let mut key = vec![fill; KEY_BYTES_MAX];
+            key[bit / 8] ^= 0x80 >> (bit % 8);
+            key[0] = if bit < 8 { key[0] } else { first };
+            tree.insert(&key, &[7; 3]);
+        }
+    }
+    // And entries of the largest kind in the middle, and of the smallest.
+    for i in 0..3_000_u16 {
+        let len = if i < 40 { VALUE_BYTES_MAX } else { 0 };
+        tree.insert(&[&[0x7f][..], &i.to_be_bytes()].concat(), &vec![1; len]);
+    }
+    let mut restore = Restore::new(tree.root());
+    let mut n_pages = 0;
+    while !restore.is_complete() {
+        let after = restore.last_key().map(<[u8]>::to_vec);
+        let page = Response::Page(tree.page(after.as_deref(), STATE_PAGE_BYTES_AIM));
+        let bytes = page.encode();
+        assert!(bytes.len() <= RESPONSE_BYTES_MAX, "a page of {} bytes", bytes.len());
+        let Ok(Response::Page(Some(page))) = Response::decode(&bytes) else { panic!("a page is read") };
+        restore.accept(page).unwrap();
+        n_pages += 1;
+    }
+    assert!(n_pages > 5);
+    assert_eq!(restore.finish().unwrap().root(), tree.root());
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use harness::{CONFIG, Contents, Machine, apply, check, key, open};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use storage::{Config, Store, Write, WriteError, disk::SimulatedDisk, index::MemoryIndex};
+use storage::{Config, Key, Store, Write, WriteError, disk::SimulatedDisk, index::MemoryIndex};
 
 fn put(i: usize, len: usize) -> Write {
     Write::Put { key: key(i), payload: vec![u8::try_from(i % 251).unwrap(); len].into() }
@@ -125,4 +125,28 @@ fn deleting_large_payloads_makes_room_without_compaction() {
     }
     assert_eq!(store.n_records(), 1);
     store.verify(&key(49)).unwrap();
+}
+
+#[test]
+fn compaction_comes_to_an_end() {
+    // Two files, each of more than half of what a file may have, do not fit into one.
+    let config =
+        Config { log_bytes: 16 << 10, reserve_bytes: 0, compact_below_percent: 95, ..Config::default() };
+    let (store, _) =
+        Store::open(Arc::new(SimulatedDisk::new(1)), Box::new(MemoryIndex::default()), config).unwrap();
+    for i in 0..4_u8 {
+        let put = |byte: u8, len: usize| Write::Put {
+            key: Key::new(vec![byte, i]).unwrap(),
+            payload: vec![byte; len].into(),
+        };
+        store.write(vec![put(1, 8_000)]).unwrap();
+        store.write(vec![put(2, 6_000)]).unwrap();
+        store.write(vec![Write::Delete { key: Key::new(vec![2, i]).unwrap() }]).unwrap();
+    }
+    let mut rounds = 0;
+    while store.compact(u64::MAX).unwrap().copied_bytes > 0 {
+        rounds += 1;
+        assert!(rounds < 20, "it goes on for ever");
+    }
+    assert!(rounds > 0);
 }

@@ -94,8 +94,6 @@ impl Channel {
 /// What gossip is about. A topic is one flood of its own, with a limit of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Topic {
-    /// Certificates of availability.
-    Certificates,
     /// Announcements of the epoch change.
     Epoch,
     /// Proposals and votes of the control ledger.
@@ -106,13 +104,12 @@ pub enum Topic {
 
 impl Topic {
     /// Every topic.
-    pub const ALL: [Self; 4] = [Self::Certificates, Self::Epoch, Self::Ledger, Self::Transactions];
+    pub const ALL: [Self; 3] = [Self::Epoch, Self::Ledger, Self::Transactions];
 
     /// The name that the wire protocol carries.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Certificates => "certificates",
             Self::Epoch => "epoch",
             Self::Ledger => "ledger",
             Self::Transactions => "transactions",
@@ -126,7 +123,7 @@ impl Topic {
     pub const fn bytes_max(self) -> usize {
         match self {
             Self::Ledger => 2 * 1024 * 1024,
-            Self::Certificates | Self::Epoch | Self::Transactions => 64 * 1024,
+            Self::Epoch | Self::Transactions => 64 * 1024,
         }
     }
 }

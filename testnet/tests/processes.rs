@@ -10,7 +10,7 @@ use std::{
 };
 
 use serde_json::Value;
-use testnet::cluster::{Cluster, ClusterConfig, Fate, ProcessState, client_file};
+use testnet::cluster::{Cluster, ClusterConfig, Fate, ProcessState, client_file, until};
 
 const USAGE: i32 = 2;
 const NOT_FOUND: i32 = 3;
@@ -297,7 +297,7 @@ async fn a_flipped_byte_never_reaches_a_reader_and_is_healed() {
 async fn with_too_many_nodes_down_every_command_says_so_and_leaves_nothing() {
     let mut net = Net::up().await;
     let client = net.client();
-    let config = "genesis = \"genesis.toml\"\nrequest_timeout = \"1s\"\nconnect_timeout = \"1s\"\n";
+    let config = "genesis = \"genesis.toml\"\nwallet = \"wallet.key\"\nrequest_timeout = \"1s\"\nconnect_timeout = \"1s\"\n";
     fs::write(&client, config).unwrap();
     let (blob, out) = (net.file("blob", &[5; 300_000]), net.dir.path().join("out"));
     let id = succeed(&["floe", "--network", &client, "store", text(&blob)]);
@@ -315,6 +315,54 @@ async fn with_too_many_nodes_down_every_command_says_so_and_leaves_nothing() {
         fs::read_dir(net.dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
     assert_eq!(names, ["b", "blob", "net"]);
+}
+
+#[tokio::test]
+async fn what_is_stored_is_listed_extended_and_deleted() {
+    const REJECTED: i32 = 1;
+    let net = Net::up().await;
+    let client = net.client();
+    let floe = |args: &[&str]| json(&[&["floe", "--network", &client, "--json"], args].concat());
+    // One message a node, and many.
+    let (small, large) = (net.file("small", &[7; 1_000]), net.file("large", &[8; 2_000_000]));
+    let mut ids = [net.store(&small), net.store(&large)];
+    ids.sort();
+    let listed = floe(&["list"]);
+    let blobs = listed["blobs"].as_array().unwrap();
+    let listed: Vec<&str> = blobs.iter().map(|blob| blob["blob_id"].as_str().unwrap()).collect();
+    // In the order of the IDs' bytes, which is not that of their letters.
+    assert!(listed.len() == 2 && ids.iter().all(|id| listed.contains(&id.as_str())), "{listed:?}");
+    assert!(blobs.iter().all(|blob| blob["end_epoch"] == 10 && blob["certified_at"].is_u64()), "{blobs:?}");
+
+    let [id, other] = ids;
+    floe(&["extend", &id, "--epochs", "20"]);
+    assert_eq!(floe(&["status", &id])["end_epoch"], 20);
+    floe(&["delete", &id]);
+    refuse(&["floe", "--network", &client, "read", &id], NOT_FOUND, &["no blob"]);
+    for command in [&["delete", &id][..], &["extend", &id, "--epochs", "30"]] {
+        let args = [&["floe", "--network", &client], command].concat();
+        refuse(&args, REJECTED, &["has no registration"]);
+    }
+    floe(&["delete", &other]);
+    assert_eq!(floe(&["list"])["blobs"].as_array().unwrap().len(), 0);
+    // Nobody keeps what nobody pays for.
+    let observer = net.cluster.observe().await.unwrap();
+    let is_let_go = async || {
+        let health = net.cluster.health(&observer).await;
+        let none = |member: &node::client::MemberHealth| {
+            member.report.as_ref().is_ok_and(|report| report.slivers_held == 0)
+        };
+        Ok(health.iter().all(none).then_some(()))
+    };
+    until("slivers are still held", LIMIT, is_let_go).await.unwrap();
+    observer.close().await;
+
+    let kept = net.file("kept", b"kept");
+    let stored = floe(&["store", "--permanent", "--epochs", "2", text(&kept)]);
+    let id = stored["blob_id"].as_str().unwrap();
+    refuse(&["floe", "--network", &client, "delete", id], REJECTED, &["permanent", "epoch 2"]);
+    let long = ["floe", "--network", &client, "store", "--epochs", "1000", text(&small)];
+    refuse(&long, REJECTED, &["end epoch 1000 is not within"]);
 }
 
 #[tokio::test]
@@ -462,8 +510,12 @@ async fn a_client_with_another_genesis_reaches_nobody() {
     let genesis = net.cluster.dir().join("genesis.toml");
     let other = fs::read_to_string(&genesis).unwrap().replace("name = \"testnet\"", "name = \"other\"");
     let other = net.file("other.toml", other.as_bytes());
-    let config =
-        format!("genesis = {:?}\nrequest_timeout = \"1s\"\nconnect_timeout = \"1s\"\n", text(&other));
+    let wallet = testnet::cluster::wallet_file(net.cluster.dir());
+    let config = format!(
+        "genesis = {:?}\nwallet = {:?}\nrequest_timeout = \"1s\"\nconnect_timeout = \"1s\"\n",
+        text(&other),
+        text(&wallet)
+    );
     let client = net.file("client.toml", config.as_bytes());
     refuse(&["floe", "--network", text(&client), "health"], UNAVAILABLE, &["client.toml the right one"]);
     refuse(&["floe", "--network", text(&client), "store", text(&genesis)], UNAVAILABLE, &["cannot store"]);

@@ -11,9 +11,10 @@ use std::{
     time::Duration,
 };
 
-use protocol::{NodeIndex, message::BlobStatus};
+use node::blobs::BlobStatus;
+use protocol::NodeIndex;
 use swarm::{Offence, simulated::Link};
-use testnet::sim::{Behaviour, LISTING_PAUSE, PartialUpload, Plan, Story, WrongWriter, run_many, tell};
+use testnet::sim::{Behaviour, PartialUpload, Plan, Story, WrongWriter, run_many, tell};
 use tokio::time::{Instant, sleep};
 
 /// Seeds of each story.
@@ -38,9 +39,9 @@ fn two(story: &Story) -> (NodeIndex, NodeIndex) {
     (at(story.world.plan.seed), at(story.world.plan.seed + 1))
 }
 
-async fn is_invalid_at(story: &Story, node: NodeIndex, writer: &WrongWriter) -> bool {
+fn is_invalid_at(story: &Story, node: NodeIndex, writer: &WrongWriter) -> bool {
     let handles = story.world.handles(node).unwrap();
-    matches!(handles.registry.status(writer.blob_id()).await, Ok(BlobStatus::Invalid(_)))
+    handles.blobs.status(writer.blob_id()) == Ok(BlobStatus::Invalid)
 }
 
 #[test]
@@ -72,7 +73,7 @@ fn a_node_that_was_down_learns_that_a_blob_is_invalid() {
         writer.store(&network).await.unwrap();
         story.becomes_invalid(writer.blob_id()).await;
         story.world.restart(down).await;
-        assert!(!is_invalid_at(story, down, &writer).await);
+        assert!(!is_invalid_at(story, down, &writer));
         story.becomes_invalid(writer.blob_id()).await;
     });
 }
@@ -98,7 +99,7 @@ fn a_node_that_vouched_for_a_wrong_blob_and_was_down_lets_go_of_it() {
         let held =
             story.world.handles(down).unwrap().store.commitments_of(writer.blob_id(), 1).await.unwrap();
         assert!(!held.is_empty(), "it comes back with what it had");
-        assert!(!is_invalid_at(story, down, &writer).await);
+        assert!(!is_invalid_at(story, down, &writer));
         story.becomes_invalid(writer.blob_id()).await;
     });
 }
@@ -140,44 +141,13 @@ fn a_disk_that_runs_full_during_repair_is_repaired_when_there_is_room() {
         story.world.disk(victim).set_capacity(Some(30_000));
         sleep(seconds(20)).await;
         assert!(story.world.running().contains(&victim), "a full disk is no reason to stop");
-        assert!(!story.is_whole(victim).await);
+        assert!(!story.is_whole(victim));
         assert!(story.world.handles(victim).unwrap().store.counts().slivers > 0);
         // The others go on without it.
         story.store(20_000).await.unwrap();
         story.world.disk(victim).set_capacity(None);
         story.becomes_whole(seconds(60)).await;
     });
-}
-
-#[test]
-fn a_peer_that_lists_one_by_one_keeps_nobody_from_full_redundancy() {
-    /// To list them one by one takes longer than a node may take to be whole again.
-    const BLOBS: u32 = 70;
-    assert!(LISTING_PAUSE * BLOBS > seconds(60));
-    let violations = tell(Plan::calm(1, 7, 7), async |story: &mut Story| {
-        let (victim, lister) = two(story);
-        for _ in 0..BLOBS {
-            story.store(100).await.unwrap();
-        }
-        story.becomes_whole(seconds(30)).await;
-        story.corrupt(lister, Behaviour::Lister);
-        // The first that the node hears of when it is back.
-        let (from, to) = (story.world.peer(victim), story.world.peer(lister));
-        let (nearest, farthest) = (Duration::from_millis(200), Duration::from_millis(300));
-        let far = Link { latency: nearest..=farthest, ..Link::default() };
-        for node in story.world.all() {
-            let other = story.world.peer(node);
-            if other != from && other != to {
-                story.world.simulation.set_link(from, other, far.clone());
-                story.world.simulation.set_link(other, from, far.clone());
-            }
-        }
-        story.replace_disk(victim).await;
-        let took = story.becomes_whole(seconds(60)).await;
-        assert!(took > LISTING_PAUSE, "the lister was asked first");
-        assert!(story.world.peers.tampered() > 0);
-    });
-    assert!(violations.is_empty(), "{violations:?}");
 }
 
 #[test]

@@ -31,6 +31,13 @@ fn promises_hold_under_faults() {
         "bit flip",
         "black-out",
         "denier",
+        "double proposal",
+        "double vote",
+        "double voter",
+        "equivocator",
+        "forged answer",
+        "forged message",
+        "forger",
         "full disk",
         "kill",
         "liar",
@@ -38,14 +45,24 @@ fn promises_hold_under_faults() {
         "partition",
         "power cut",
         "wipe",
+        "withheld",
+        "withholder",
     ];
     for fault in all_faults {
         assert!(faults.get(fault).copied().unwrap_or(0) >= 10, "{fault}: {faults:?}");
     }
     let n_long = operations.get("stored in segments").copied().unwrap_or(0);
     assert!(n_long >= 3, "blobs of several segments: {n_long}");
-    let all_operations =
-        ["compacted", "proved wrong", "read", "store refused", "stored", "stored wrongly", "transferred"];
+    let all_operations = [
+        "compacted",
+        "ejected",
+        "proved wrong",
+        "read",
+        "store refused",
+        "stored",
+        "stored wrongly",
+        "transferred",
+    ];
     for operation in all_operations {
         assert!(operations.get(operation).copied().unwrap_or(0) >= 10, "{operation}: {operations:?}");
     }

@@ -3,7 +3,7 @@
 use std::{error::Error, fmt, io, process::ExitCode};
 
 use crate::{
-    client::{LedgerError, ReadError, StatusError, StoreError, SubmitError},
+    client::{LedgerError, ReadError, StoreError, SubmitError},
     config::ConfigError,
     keys::KeyError,
     telemetry::TelemetryError,
@@ -193,7 +193,12 @@ impl Failure {
     /// A file was not stored.
     #[must_use]
     pub fn store(file: &str, error: &StoreError) -> Self {
+        let what = format!("cannot store {file}");
         let (exit, hint) = match error {
+            StoreError::Ledger(error) => return Self::ledger(what, error),
+            StoreError::Submit(error) => return Self::submit(what, error),
+            StoreError::Superseded => (Exit::Other, Some("try again, or use another wallet")),
+            StoreError::Deletable { .. } => (Exit::Usage, None),
             StoreError::Shape(_) => (Exit::Usage, None),
             StoreError::Source(_) => (Exit::Io, None),
             StoreError::Changed => (Exit::Io, Some("store it again once nothing writes to it")),
@@ -201,10 +206,9 @@ impl Failure {
             StoreError::TooFewConfirmations { .. } => {
                 (Exit::Unavailable, Some("see which nodes are down with `health`"))
             }
-            StoreError::TooFewRecords { .. } => (Exit::Unavailable, None),
             StoreError::Stopped => (Exit::Other, None),
         };
-        let failure = Self::because(exit, format!("cannot store {file}"), error);
+        let failure = Self::because(exit, what, error);
         hint.into_iter().fold(failure, Self::hint)
     }
 
@@ -220,7 +224,8 @@ impl Failure {
                 (Exit::NotFound, Some("check the ID, and that it was stored on this network"))
             }
             ReadError::Invalid | ReadError::Inconsistent => (Exit::InvalidBlob, None),
-            ReadError::Status(_) | ReadError::TooFewSlivers { .. } => (Exit::Unavailable, None),
+            ReadError::Status(error) => return Self::status(blob_id, &error),
+            ReadError::TooFewSlivers { .. } => (Exit::Unavailable, None),
             ReadError::Stopped => (Exit::Other, None),
         };
         let failure = Self::because(exit, format!("cannot read {blob_id}"), &error);
@@ -260,14 +265,15 @@ impl Failure {
 
     /// The status of a blob is not known.
     #[must_use]
-    pub fn status(blob_id: &protocol::BlobId, error: &StatusError) -> Self {
-        Self::because(Exit::Unavailable, format!("the status of {blob_id} is not known"), error)
+    pub fn status(blob_id: &protocol::BlobId, error: &LedgerError) -> Self {
+        Self::ledger(format!("the status of {blob_id} is not known"), error)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::Failures;
 
     #[test]
     fn a_failure_is_one_line_with_every_cause_once() {
@@ -310,7 +316,7 @@ mod tests {
         let blob_id = protocol::BlobId([0; 32]);
         assert_eq!(Failure::read(&blob_id, ReadError::NotFound).exit(), Exit::NotFound);
         assert_eq!(Failure::read(&blob_id, ReadError::Inconsistent).exit(), Exit::InvalidBlob);
-        let few = StatusError::TooFewAnswers { answered: 0, required: 3 };
+        let few = LedgerError::TooFewProofs { proved: 0, required: 3, failures: Failures::default() };
         assert_eq!(Failure::read(&blob_id, few.into()).exit(), Exit::Unavailable);
         assert_eq!(Failure::store("f", &StoreError::Changed).exit(), Exit::Io);
     }

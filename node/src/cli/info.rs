@@ -201,7 +201,7 @@ mod tests {
         let stage = Stage::Handover { ready_shards: 3 };
         let (network, epoch) = (NetworkId([0; 32]), Epoch(2));
         LedgerOverview {
-            head: Head { network, n_shards: 7, height: 9, time_ms: 1000, epoch, stage },
+            head: Head { network, n_shards: 7, height: 9, time_ms: 1000, epoch, stage, n_available: 5 },
             parameters: Parameters { storage_price: 5, ..Parameters::default() },
             bucket: Bucket { credits: 4, reserved_bytes: 6 },
             committee: None,

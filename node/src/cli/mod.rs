@@ -4,6 +4,7 @@
 //! fails with a [`Failure`], which is one line and an exit code.
 
 mod blob_id;
+mod blobs;
 mod connection;
 pub mod failure;
 mod genesis;
@@ -58,11 +59,13 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Store files and print their blob IDs
-    Store {
-        /// The files
-        #[arg(required = true, value_name = "FILE")]
-        files: Vec<PathBuf>,
-    },
+    Store(store::Args),
+    /// List the blobs that you stored
+    List(blobs::List),
+    /// Have a blob that you stored be stored longer
+    Extend(blobs::Extend),
+    /// Delete a blob that you stored: nobody can read it any more, unless others stored it too
+    Delete(blobs::Delete),
     /// Read a blob, to standard output or to a file
     #[command(allow_negative_numbers = true)]
     Read {
@@ -150,7 +153,7 @@ fn execute(cli: Cli) -> Result<(), Failure> {
         Command::Genesis(args) => return genesis::execute(&args, output),
         Command::Completion { shell } => return completion(shell),
         Command::Wallet { command } => {
-            if let Some(done) = wallet::execute_offline(&command, output) {
+            if let Some(done) = wallet::execute_offline(network, &command, output) {
                 return done;
             }
             telemetry::init(Role::Client, telemetry::Format::Text)?;
@@ -159,7 +162,10 @@ fn execute(cli: Cli) -> Result<(), Failure> {
         _ => telemetry::init(Role::Client, telemetry::Format::Text)?,
     }
     match cli.command {
-        Command::Store { files } => block_on(store::execute(network, &files, output)),
+        Command::Store(args) => block_on(store::execute(network, args, output)),
+        Command::List(args) => block_on(blobs::list(network, args, output)),
+        Command::Extend(args) => block_on(blobs::extend(network, args, output)),
+        Command::Delete(args) => block_on(blobs::delete(network, args, output)),
         Command::Read { blob_id, out } => block_on(read::execute(network, blob_id, out.as_deref(), output)),
         Command::Status { blob_id } => block_on(status::execute(network, blob_id, output)),
         Command::BlobId { file, shards } => block_on(blob_id::execute(network, &file, shards, output)),

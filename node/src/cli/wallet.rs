@@ -14,9 +14,10 @@ use protocol::{
 };
 use serde::Serialize;
 
-use super::{Connection, Exit, Failure, Output, network_file, shown};
+use super::{Connection, Exit, Failure, Output, network_file, output, shown};
 use crate::{
     client::Submitted,
+    config::ClientFile,
     keys::{AccountKey, KeyError},
 };
 
@@ -28,7 +29,7 @@ const DEFAULT: [&str; 2] = [".floe", "wallet.key"];
 /// Which wallet.
 #[derive(Debug, ClapArgs)]
 pub(super) struct Wallet {
-    /// The wallet: a file that `floe wallet new` made [default: $FLOE_WALLET, or ~/.floe/wallet.key]
+    /// The wallet: a file that `floe wallet new` made [default: $FLOE_WALLET, the one in client.toml, or ~/.floe/wallet.key]
     #[arg(long, value_name = "FILE")]
     wallet: Option<PathBuf>,
 }
@@ -121,18 +122,51 @@ struct Document {
 }
 
 impl Wallet {
-    fn file(&self) -> Result<PathBuf, Failure> {
-        match named(self.wallet.as_deref()) {
-            Some(path) => Ok(path),
-            None => default_file(),
-        }
-    }
-
-    fn load(&self) -> Result<(AccountKey, PathBuf), Failure> {
-        let path = self.file()?;
+    /// Reads the wallet that is named, by whatever names it, or the one in the user's directory.
+    fn load(&self, network: Option<&Path>) -> Result<(AccountKey, PathBuf), Failure> {
+        let path = match self.named(network) {
+            Some(path) => path,
+            None => default_file()?,
+        };
         let key = load_key(&path)?;
         Ok((key, path))
     }
+
+    /// Reads the wallet, and makes the one in the user's directory if none is named: where storage is free of charge, there
+    /// is nothing else to do before storing.
+    pub(super) fn load_or_create(&self, network: Option<&Path>) -> Result<AccountKey, Failure> {
+        if let Some(path) = self.named(network) {
+            return load_key(&path);
+        }
+        let path = default_file()?;
+        if path.try_exists().unwrap_or(true) {
+            return load_key(&path);
+        }
+        let key = create_default(&path)?;
+        output::note(format_args!("made a wallet, {}, for account {}", shown(&path), key.account()));
+        Ok(key)
+    }
+
+    fn named(&self, network: Option<&Path>) -> Option<PathBuf> {
+        // What is wrong with the file is said by whoever needs the network.
+        let of_network = || ClientFile::load(&network_file(network).ok()?).ok()?.wallet;
+        named(self.wallet.as_deref()).or_else(of_network)
+    }
+}
+
+/// Makes the wallet in the user's directory. Nobody named it, so nobody made its directory.
+fn create_default(path: &Path) -> Result<AccountKey, Failure> {
+    let dir = path.parent().unwrap_or_else(|| Path::new("."));
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    made.map_err(|error| Failure::io(format!("cannot create {}", shown(dir)), &error))?;
+    create(path)
+}
+
+fn create(path: &Path) -> Result<AccountKey, Failure> {
+    AccountKey::create(path).map_err(|error| match error {
+        KeyError::Exists { .. } => Failure::from(error).hint("choose another file with --out"),
+        error => error.into(),
+    })
 }
 
 /// Reads the key of an account.
@@ -167,10 +201,14 @@ fn default_file() -> Result<PathBuf, Failure> {
 }
 
 /// Runs a command that needs no network.
-pub(super) fn execute_offline(command: &Command, output: Output) -> Option<Result<(), Failure>> {
+pub(super) fn execute_offline(
+    network: Option<&Path>,
+    command: &Command,
+    output: Output,
+) -> Option<Result<(), Failure>> {
     match command {
         Command::New { out } => Some(new(out.as_deref(), output)),
-        Command::Address { wallet } => Some(address(wallet, output)),
+        Command::Address { wallet } => Some(address(network, wallet, output)),
         Command::Balance { .. } | Command::Send { .. } => None,
     }
 }
@@ -179,7 +217,7 @@ pub(super) async fn execute(network: Option<&Path>, command: Command, output: Ou
     match command {
         Command::Balance { account: Some(account), .. } => balance(network, account, output).await,
         Command::Balance { wallet, account: None } => {
-            balance(network, wallet.load()?.0.account(), output).await
+            balance(network, wallet.load(network)?.0.account(), output).await
         }
         Command::Send { wallet, to, amount } => {
             let what = format!("cannot send {amount} credits to {to}");
@@ -203,27 +241,19 @@ pub(super) async fn unstake(network: Option<&Path>, args: Unstake, output: Outpu
 }
 
 fn new(out: Option<&Path>, output: Output) -> Result<(), Failure> {
-    let path = match named(out) {
-        Some(path) => path,
+    let (path, key) = match named(out) {
+        Some(path) => (path.clone(), create(&path)?),
         None => {
             let path = default_file()?;
-            // Nobody named it, so nobody made its directory.
-            let dir = path.parent().unwrap_or_else(|| Path::new("."));
-            let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
-            made.map_err(|error| Failure::io(format!("cannot create {}", shown(dir)), &error))?;
-            path
+            (path.clone(), create_default(&path)?)
         }
     };
-    let key = AccountKey::create(&path).map_err(|error| match error {
-        KeyError::Exists { .. } => Failure::from(error).hint("choose another file with --out"),
-        error => error.into(),
-    })?;
     let account = key.account();
     output.data(&Address { account, file: shown(&path) }, account)
 }
 
-fn address(wallet: &Wallet, output: Output) -> Result<(), Failure> {
-    let (key, path) = wallet.load()?;
+fn address(network: Option<&Path>, wallet: &Wallet, output: Output) -> Result<(), Failure> {
+    let (key, path) = wallet.load(network)?;
     let account = key.account();
     output.data(&Address { account, file: shown(&path) }, account)
 }
@@ -239,13 +269,13 @@ async fn balance(network: Option<&Path>, account: AccountId, output: Output) -> 
 }
 
 /// Has an action executed for the account of a wallet.
-async fn act(
+pub(super) async fn act(
     network: Option<&Path>,
     wallet: &Wallet,
     (what, action): (&str, Action),
     output: Output,
 ) -> Result<(), Failure> {
-    let (key, _) = wallet.load()?;
+    let (key, _) = wallet.load(network)?;
     let connection = Connection::open(&network_file(network)?).await?;
     let result = submit(&connection, &key, (what, action), output).await;
     connection.close().await;

@@ -26,8 +26,8 @@ pub use self::{
     ledger::{Failures, LedgerError, LedgerMember, LedgerOverview, Proven, SubmitError, Submitted},
     read::{ReadError, ReadSummary},
     source::{BlobSink, BlobSource, FileSource},
-    status::{StatusError, StatusReport},
-    store::{StoreError, Stored, blob_id},
+    status::{BlobStatus, StatusReport},
+    store::{StoreError, Stored, Timings, blob_id},
 };
 use crate::encoder::Encoder;
 
@@ -60,11 +60,16 @@ impl Default for ClientConfig {
 pub struct StoreOptions {
     /// Whether the blob may be deleted before it expires.
     pub persistence: Persistence,
+    /// For how many epochs, the current one included.
+    pub epochs: u32,
 }
+
+/// Epochs for which a blob is stored if nobody says for how many.
+pub const DEFAULT_EPOCHS: u32 = 10;
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        Self { persistence: Persistence::Deletable }
+        Self { persistence: Persistence::Deletable, epochs: DEFAULT_EPOCHS }
     }
 }
 

@@ -18,6 +18,8 @@ use crate::client::ClientConfig;
 pub struct ClientFile {
     /// The genesis file of the network. Relative paths start from the directory of this file.
     pub genesis: PathBuf,
+    /// The wallet that stores, if it is not the user's own. Relative paths start from the directory of this file.
+    pub wallet: Option<PathBuf>,
     /// How long to wait for the answer to one request.
     #[serde(serialize_with = "humantime_serde::serialize", deserialize_with = "rules::request_timeout")]
     pub request_timeout: Duration,
@@ -37,6 +39,7 @@ impl Default for ClientFile {
             ClientConfig::default();
         Self {
             genesis: PathBuf::from("genesis.toml"),
+            wallet: None,
             request_timeout,
             connect_timeout,
             segments_in_flight: NonZeroUsize::new(segments_in_flight).unwrap_or(NonZeroUsize::MIN),
@@ -49,14 +52,16 @@ impl ClientFile {
     /// A documented file that says what is true without it; a test keeps it so.
     pub const EXAMPLE: &str = include_str!("../../client.example.toml");
 
-    /// Reads the file at `path`. The path in it then no longer depends on where it came from.
+    /// Reads the file at `path`. The paths in it then no longer depend on where it came from.
     ///
     /// # Errors
     ///
     /// [`ConfigError`].
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let mut client: Self = file::parse(path, &file::read(path)?)?;
-        client.genesis = path.parent().unwrap_or_else(|| Path::new("")).join(&client.genesis);
+        let dir = path.parent().unwrap_or_else(|| Path::new(""));
+        client.genesis = dir.join(&client.genesis);
+        client.wallet = client.wallet.map(|wallet| dir.join(wallet));
         Ok(client)
     }
 

@@ -166,9 +166,6 @@ pub struct RepairConfig {
     /// How often to begin checking everything that is stored.
     #[serde(serialize_with = "humantime_serde::serialize", deserialize_with = "rules::pause")]
     pub scrub_interval: Duration,
-    /// How often to compare the list of certified blobs with a peer's.
-    #[serde(serialize_with = "humantime_serde::serialize", deserialize_with = "rules::pause")]
-    pub sync_interval: Duration,
 }
 
 impl Default for RepairConfig {
@@ -178,7 +175,6 @@ impl Default for RepairConfig {
             retry_after: Duration::from_secs(5),
             scrub_bytes_per_second: 8 << 20,
             scrub_interval: Duration::from_secs(24 * 60 * 60),
-            sync_interval: Duration::from_secs(10),
         }
     }
 }
@@ -192,8 +188,7 @@ pub struct ServerConfig {
     /// Memory for slivers that are still arriving; uploads that do not fit are answered "busy".
     #[serde(deserialize_with = "rules::upload_bytes")]
     pub upload_bytes: u64,
-    /// How long part of the slivers of a blob that is not certified are kept; a node that holds all that it should keeps
-    /// them, since it may have vouched for them.
+    /// How long what came for a blob that the ledger does not know is kept after the last of it came.
     #[serde(serialize_with = "humantime_serde::serialize", deserialize_with = "rules::pause")]
     pub pending_ttl: Duration,
 }

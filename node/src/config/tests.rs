@@ -88,7 +88,8 @@ fn values_out_of_range_are_refused_on_their_line() {
         (2, "[storage]\nreserve_bytes = -1"),
         (2, "[encoder]\nthreads = 5000"),
         (2, "[repair]\nsegments_in_flight = 0"),
-        (2, "[repair]\nsync_interval = \"1ms\""),
+        (2, "[repair]\nscrub_interval = \"1ms\""),
+        (2, "[repair]\nsync_interval = \"10s\""),
         (2, "[server]\nupload_bytes = 1000"),
         (2, "[server]\npending_ttl = \"forever\""),
     ] {

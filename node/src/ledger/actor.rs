@@ -152,7 +152,12 @@ impl<N> fmt::Debug for Actor<N> {
 }
 
 /// Loads what is on the disk and executes the blocks after the last snapshot.
-fn load(config: &Config, parts: Parts, genesis: &Genesis, now: Now) -> Result<(Core, View), StartError> {
+pub(super) fn load(
+    config: &Config,
+    parts: Parts,
+    genesis: &Genesis,
+    now: Now,
+) -> Result<(Core, View), StartError> {
     let Parts { key, disk, blocks, .. } = parts;
     let blocks = StoredBlocks::new(blocks)?;
     let (app, mut view) =
@@ -301,7 +306,11 @@ impl<N: Network> Actor<N> {
                     self.network.report(peer, Offence::Unverifiable);
                 }
                 // Taken care of before: see `core.rs`.
-                Output::Reply { .. } | Output::Committed(_) | Output::Evidence(_) => {}
+                Output::Reply { .. }
+                | Output::Busy { .. }
+                | Output::Committed(_)
+                | Output::Installed(_)
+                | Output::Evidence(_) => {}
             }
         }
     }

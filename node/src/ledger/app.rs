@@ -3,7 +3,8 @@
 //! # Invariants
 //!
 //! - The state is that of the last block committed. Trying a block out happens on a clone, which costs nothing.
-//! - A snapshot is of a block that is durable already, so the blocks after it are always there to be executed again.
+//! - A snapshot is of a block that is durable already, so the blocks after it are always there to be executed again. One
+//!   that was fetched from others is there before its block, and does not count until that is.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -12,19 +13,21 @@ use std::{
 };
 
 use protocol::{
-    AccountId, NetworkId,
+    NetworkId,
     committee::Committee,
     genesis::Genesis,
     hash::Hash,
     ledger::{
-        block::{Block, Decided, transaction_id},
+        block::{Block, Decided, Header, transaction_id},
         state::{ApplyError, Corrupt, Receipt, State},
-        transaction::{SignedTransaction, TransactionError, VerifiedTransaction},
+        transaction::{Place, SignedTransaction, TransactionError, VerifiedTransaction},
+        tree::{Page, Tree},
+        wire::STATE_PAGE_BYTES_AIM,
     },
 };
 
 use super::{
-    consensus::{Application, BlockStore, InvalidPayload, Payload, StoreError},
+    consensus::{Application, BlockStore, InvalidPayload, Payload, PrepareError, StoreError},
     mailbox::Executed,
     snapshots::{SnapshotError, Snapshots},
     view::View,
@@ -37,6 +40,17 @@ const VERIFIED_MAX: usize = 4096;
 /// Blocks executed that are kept until they are asked for: far more than one call to the replica commits. A start executes as
 /// many as there are since the last snapshot, and nobody asks in between.
 const DONE_MAX: usize = 1024;
+
+/// States after transactions that wait which are remembered: one for each of the sixteen of sixty-four busy senders. A state
+/// costs what the transactions changed, some kilobytes.
+const TAILS_MAX: usize = 1024;
+
+/// States of which pages are handed out: while a new one is there, whoever is fetching the one before must be able to end. Each
+/// keeps in memory what changed since.
+const PINNED_MAX: usize = 2;
+
+/// Snapshots on the disk that a restart may begin from.
+const SNAPSHOTS_MAX: usize = 2;
 
 /// Why a transaction cannot be executed now. Its sender is at fault, or was overtaken by others.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -61,6 +75,14 @@ pub enum LoadError {
     /// The blocks cannot be read.
     #[error(transparent)]
     Blocks(#[from] StoreError),
+    /// No snapshot can be read, and blocks before this height were deleted.
+    #[error(
+        "no snapshot of the ledger can be read, and its blocks before height {first} are gone: a copy of the ledger's directory from before, or that of a node that starts anew, has to take its place"
+    )]
+    Lost {
+        /// Height of the first block that is there.
+        first: u64,
+    },
 }
 
 /// Why the state cannot go on. The node stops.
@@ -92,14 +114,16 @@ pub(super) struct Done {
     pub(super) decided: Decided,
     pub(super) state: State,
     pub(super) receipts: Vec<Receipt>,
+    /// The state was taken from others.
+    pub(super) is_snapshot: bool,
 }
 
 impl Done {
     /// What is told of it.
     pub(super) fn into_news(self) -> (View, Executed) {
-        let Self { decided: Decided { block, certificate }, state, receipts } = self;
+        let Self { decided: Decided { block, certificate }, state, receipts, is_snapshot } = self;
         let header = block.header().clone();
-        let executed = Executed { height: header.height, time_ms: header.time_ms, receipts };
+        let executed = Executed { height: header.height, time_ms: header.time_ms, receipts, is_snapshot };
         (View { head: Some(Arc::new((header, certificate))), state }, executed)
     }
 }
@@ -122,12 +146,22 @@ pub struct App {
     tried: Option<Tried>,
     /// Behind a lock because looking at a transaction changes nothing that anyone could tell.
     verified: Mutex<BTreeMap<Hash, Arc<VerifiedTransaction>>>,
+    /// The state as it would be after transactions that were examined, by their names: those of one sender follow each other,
+    /// and each would have to be executed again for every one after it. INV: at most [`TAILS_MAX`]; none from before the last
+    /// block.
+    tails: Mutex<BTreeMap<Vec<Hash>, State>>,
     /// INV: at most [`DONE_MAX`]; of more only the last are kept.
     done: Mutex<VecDeque<Done>>,
     snapshots: Snapshots,
     /// Blocks from one snapshot to the next.
     snapshot_blocks: u64,
     snapshot_height: u64,
+    /// Heights of the newest snapshots on the disk, ascending. INV: at most [`SNAPSHOTS_MAX`].
+    on_disk: VecDeque<u64>,
+    /// States of which pages are handed out, by height. INV: at most [`PINNED_MAX`]; their blocks are durable.
+    pinned: BTreeMap<u64, State>,
+    /// What was made durable, to go on from.
+    prepared: Option<(u64, State)>,
     failed: Option<AppError>,
 }
 
@@ -144,10 +178,10 @@ impl App {
         snapshot_blocks: u64,
     ) -> Result<(Self, View), LoadError> {
         let mut view = View { head: None, state: State::genesis(genesis).map_err(LoadError::Genesis)? };
-        let head = blocks.head()?;
-        for height in snapshots.heights().map_err(LoadError::List)? {
+        let heights = snapshots.heights().map_err(LoadError::List)?;
+        for height in heights.iter().copied() {
             // A snapshot without its block proves nothing: the blocks are from a backup, or another node's.
-            let decided = if height > head { None } else { blocks.read(height)? };
+            let decided = blocks.read(height)?;
             let Some(Decided { block, certificate }) = decided else { continue };
             match open(&snapshots, height, block.header().state_root) {
                 Ok(state) => {
@@ -158,18 +192,30 @@ impl App {
             }
         }
         let height = view.height();
-        let app = Self {
+        let first = blocks.first()?;
+        if height == 0 && first > 1 {
+            return Err(LoadError::Lost { first });
+        }
+        let on_disk = heights.into_iter().filter(|it| (1..=height).contains(it)).take(SNAPSHOTS_MAX);
+        let mut app = Self {
             network: genesis.network_id(),
             state: view.state.clone(),
             height,
             tried: None,
             verified: Mutex::default(),
+            tails: Mutex::default(),
             done: Mutex::default(),
             snapshots,
             snapshot_blocks: snapshot_blocks.max(1),
             snapshot_height: height,
+            on_disk: on_disk.collect::<VecDeque<u64>>().into_iter().rev().collect(),
+            pinned: BTreeMap::new(),
+            prepared: None,
             failed: None,
         };
+        if height > 0 {
+            app.pin();
+        }
         Ok((app, view))
     }
 
@@ -189,15 +235,57 @@ impl App {
         std::mem::take(&mut *self.done.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Whether a transaction could be executed on the state as it is.
+    /// Whether a transaction could be executed on the state as it is, after these others.
     ///
     /// # Errors
     ///
     /// Why not.
-    pub fn examine(&self, transaction: &[u8]) -> Result<(), Unfit> {
+    pub fn examine(&self, transaction: &[u8], after: &[&[u8]]) -> Result<(), Unfit> {
         let verified = self.verified(transaction)?;
-        self.state.clone().apply(&verified)?;
+        let mut ids: Vec<Hash> = after.iter().map(|it| transaction_id(it)).collect();
+        let known = self.tails().get(&ids).cloned();
+        let mut state = known.map_or_else(|| self.state_after(after), Ok)?;
+        ids.push(transaction_id(transaction));
+        if self.tails().contains_key(&ids) {
+            return Ok(());
+        }
+        state.apply(&verified)?;
+        let mut tails = self.tails();
+        if tails.len() >= TAILS_MAX {
+            tails.clear();
+        }
+        tails.insert(ids, state);
         Ok(())
+    }
+
+    fn state_after(&self, transactions: &[&[u8]]) -> Result<State, Unfit> {
+        let mut state = self.state.clone();
+        for bytes in transactions {
+            state.apply(&*self.verified(bytes)?)?;
+        }
+        Ok(state)
+    }
+
+    /// Whether a transaction at this place may ever be executed, and how many of its sender's come before it.
+    ///
+    /// # Errors
+    ///
+    /// Why not.
+    pub fn turn(&self, place: &Place) -> Result<u64, Unfit> {
+        Ok(self.state.turn(place)?)
+    }
+
+    /// The place of a transaction among those of its sender.
+    ///
+    /// # Errors
+    ///
+    /// If nobody stands behind it.
+    pub fn place(&self, transaction: &[u8]) -> Result<Place, Unfit> {
+        Ok(self.verified(transaction)?.transaction().place())
+    }
+
+    fn tails(&self) -> MutexGuard<'_, BTreeMap<Vec<Hash>, State>> {
+        self.tails.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn cache(&self) -> MutexGuard<'_, BTreeMap<Hash, Arc<VerifiedTransaction>>> {
@@ -247,7 +335,10 @@ impl App {
             return;
         }
         match self.snapshots.write(height, self.state.tree()) {
-            Ok(()) => self.snapshot_height = height,
+            Ok(()) => {
+                self.snapshot_height = height;
+                self.is_on_disk(height);
+            }
             Err(error)
                 if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) =>
             {
@@ -257,6 +348,31 @@ impl App {
             }
             Err(source) => self.failed = Some(AppError::Snapshot { height, source }),
         }
+    }
+}
+
+impl App {
+    /// Hands out pages of the state as it is.
+    fn pin(&mut self) {
+        self.pinned.insert(self.height, self.state.clone());
+        while self.pinned.len() > PINNED_MAX {
+            self.pinned.pop_first();
+        }
+    }
+
+    fn is_on_disk(&mut self, height: u64) {
+        self.on_disk.push_back(height);
+        while self.on_disk.len() > SNAPSHOTS_MAX {
+            self.on_disk.pop_front();
+        }
+    }
+
+    fn tell(&mut self, done: Done) {
+        let all = self.done.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= DONE_MAX {
+            all.pop_front();
+        }
+        all.push_back(done);
     }
 }
 
@@ -279,12 +395,20 @@ impl Application for App {
         self.height
     }
 
-    fn admits(&self, transaction: &[u8]) -> bool {
-        self.examine(transaction).is_ok()
+    fn is_sound(&self, transaction: &[u8]) -> bool {
+        self.verified(transaction).is_ok()
     }
 
-    fn sender(&self, transaction: &[u8]) -> Option<AccountId> {
-        self.verified(transaction).ok().map(|verified| verified.transaction().sender)
+    fn place(&self, transaction: &[u8]) -> Option<Place> {
+        Self::place(self, transaction).ok()
+    }
+
+    fn admits(&self, transaction: &[u8], after: &[&[u8]]) -> bool {
+        self.examine(transaction, after).is_ok()
+    }
+
+    fn turn(&self, _: &[u8], place: Option<&Place>) -> Option<u64> {
+        Self::turn(self, place?).ok()
     }
 
     /// Epochs do not change yet, so nothing is ever due.
@@ -331,15 +455,58 @@ impl Application for App {
         };
         self.state = state.clone();
         self.height = height;
-        let done = Done { decided: decided.clone(), state, receipts };
-        let all = self.done.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if all.len() >= DONE_MAX {
-            all.pop_front();
-        }
-        all.push_back(done);
-        if height - self.snapshot_height >= self.snapshot_blocks {
+        self.tails().clear();
+        self.tell(Done { decided: decided.clone(), state, receipts, is_snapshot: false });
+        // At the same heights on all nodes, so that whoever fetches a state can take each page from another.
+        if height.is_multiple_of(self.snapshot_blocks) {
+            self.pin();
             self.snapshot();
         }
         None
+    }
+
+    fn pinned(&self) -> Option<u64> {
+        self.pinned.last_key_value().map(|(height, _)| *height)
+    }
+
+    fn page(&self, height: u64, after: Option<&[u8]>) -> Option<Page> {
+        self.pinned.get(&height)?.tree().page(after, STATE_PAGE_BYTES_AIM)
+    }
+
+    /// The older snapshot is there in case the newer rots; as long as there is only one, the genesis is.
+    fn needs_from(&self) -> u64 {
+        let oldest = self.on_disk.front().filter(|_| self.on_disk.len() >= SNAPSHOTS_MAX);
+        oldest.copied().unwrap_or_default()
+    }
+
+    fn prepare(&mut self, decided: &Decided, tree: Tree) -> Result<(), PrepareError> {
+        let no_state = |reason: String| PrepareError::NoState { reason };
+        let Header { height, state_root, .. } = *decided.block.header();
+        let state = State::open(tree).map_err(|error| no_state(error.to_string()))?;
+        let head = state.head().map_err(|error| no_state(error.to_string()))?;
+        if state.root() != state_root || head.height != height || head.network != self.network {
+            return Err(no_state(format!("it is of height {}, the block of height {height}", head.height)));
+        }
+        self.snapshots.write(height, state.tree())?;
+        self.prepared = Some((height, state));
+        Ok(())
+    }
+
+    /// # Panics
+    ///
+    /// If another state was prepared: a mistake of the replica's.
+    fn adopt(&mut self, decided: &Decided) {
+        let height = decided.block.header().height;
+        let prepared = self.prepared.take().filter(|(prepared, _)| *prepared == height);
+        let (_, state) = prepared.expect("a state is adopted after it was prepared");
+        self.tried = None;
+        self.tails().clear();
+        (self.state, self.height, self.snapshot_height) = (state.clone(), height, height);
+        self.is_on_disk(height);
+        // The older ones have no blocks behind them any more.
+        self.pinned.clear();
+        self.pin();
+        let decided = decided.clone();
+        self.tell(Done { decided, state, receipts: Vec::new(), is_snapshot: true });
     }
 }

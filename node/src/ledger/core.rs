@@ -11,14 +11,13 @@ use protocol::{
         block::transaction_id,
         signature::SigningKey,
         transaction::{Action, Transaction},
-        vote::Equivocation,
         wire,
     },
 };
 use tokio::sync::oneshot;
 
 use super::{
-    app::{App, AppError, Done},
+    app::{App, AppError, Done, Unfit},
     consensus::{Fatal, Now, Output, Refused, Replica, RequestId},
     mailbox::{Input, SubmitError, SubmitReply},
     view::View,
@@ -28,8 +27,9 @@ use super::{
 const WAITING_MAX: usize = 1024;
 /// Executed transactions of which the height is remembered, for those who ask again because an answer was lost.
 const EXECUTED_MAX: usize = 16_384;
-/// Contradictions kept until they are on the ledger: a member is ejected for the first, so more than one each is plenty.
-const EVIDENCE_MAX: usize = 64;
+/// Duties kept until they are done. Of evidence one for each member is plenty, since it is ejected for the first; what else is
+/// not kept is owed again by whoever found it.
+const DUTIES_MAX: usize = 64;
 
 /// Why the ledger of a node stopped.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +63,13 @@ pub(super) struct Step {
     pub(super) deadline: Option<std::time::Duration>,
 }
 
+/// Answers those who wait for a transaction. They may have given up.
+fn tell(replies: impl IntoIterator<Item = SubmitReply>, answer: &Result<u64, SubmitError>) {
+    for reply in replies {
+        let _ = reply.send(answer.clone());
+    }
+}
+
 /// See the [module](self).
 pub(super) struct Core {
     replica: Replica<App>,
@@ -77,8 +84,9 @@ pub(super) struct Core {
     executed: BTreeMap<Hash, u64>,
     /// The keys of `executed`, oldest first.
     executed_order: VecDeque<Hash>,
-    /// INV: at most [`EVIDENCE_MAX`].
-    evidence: Vec<Equivocation>,
+    /// What this node owes to the ledger and has yet to say there. INV: at most [`DUTIES_MAX`], no two the same.
+    duties: Vec<Action>,
+    has_new_duty: bool,
 }
 
 impl std::fmt::Debug for Core {
@@ -98,7 +106,8 @@ impl Core {
             waiting: BTreeMap::new(),
             executed: BTreeMap::new(),
             executed_order: VecDeque::new(),
-            evidence: Vec::new(),
+            duties: Vec::new(),
+            has_new_duty: false,
         }
     }
 
@@ -107,6 +116,12 @@ impl Core {
         let mut done = self.replica.app().take_done();
         self.book(&done);
         done.pop_back().map(|done| done.into_news().0)
+    }
+
+    /// The replica, to look at.
+    #[cfg(test)]
+    pub(super) const fn replica(&self) -> &Replica<App> {
+        &self.replica
     }
 
     /// Writes a snapshot, so that the next start has nothing to execute.
@@ -128,14 +143,15 @@ impl Core {
                 return Err(error.into());
             }
             self.book(&done);
-            let has_evidence = self.route(outputs, &mut step.outputs);
+            self.route(outputs, &mut step.outputs);
             let has_done = !done.is_empty();
             step.done.extend(done);
-            // Own evidence makes the replica say something; that is the only way to go round.
-            if self.evidence.is_empty() || !(has_evidence || has_done) {
+            let has_duty = std::mem::take(&mut self.has_new_duty);
+            // A duty makes the replica say something; that is the only way to go round.
+            if self.duties.is_empty() || !(has_duty || has_done) {
                 break;
             }
-            self.accuse(now);
+            self.do_duty(now);
         }
         step.deadline = self.replica.next_deadline();
         Ok(step)
@@ -156,6 +172,10 @@ impl Core {
                 self.submit(now, transaction, reply);
                 Ok(())
             }
+            Input::Duty { action } => {
+                self.owe(*action);
+                Ok(())
+            }
         }
     }
 
@@ -172,16 +192,13 @@ impl Core {
                 Err(error) => Err(error),
             },
         };
-        // Whoever asked may have given up.
-        let _ = reply.send(answer);
+        tell([reply], &answer);
     }
 
     /// Has a transaction ordered, if there is room for one who waits for it.
     fn wait_for(&mut self, now: Now, id: Hash, transaction: &[u8]) -> Result<(), SubmitError> {
         let rejected = |error: String| SubmitError::Rejected { reason: error };
-        if let Err(unfit) = self.replica.app().examine(transaction) {
-            return Err(rejected(unfit.to_string()));
-        }
+        self.examine(transaction).map_err(|unfit| rejected(unfit.to_string()))?;
         if self.waiting.len() >= WAITING_MAX {
             self.forget_the_gone();
         }
@@ -195,6 +212,12 @@ impl Core {
             Err(Refused::Stopped) => Err(SubmitError::Stopped),
             Err(refused @ (Refused::TooLong { .. } | Refused::Invalid)) => Err(rejected(refused.to_string())),
         }
+    }
+
+    /// Whether a transaction could be executed after those of its sender that wait.
+    fn examine(&self, transaction: &[u8]) -> Result<(), Unfit> {
+        let app = self.replica.app();
+        app.examine(transaction, &self.replica.before(&app.place(transaction)?))
     }
 
     fn forget_the_gone(&mut self) {
@@ -218,9 +241,8 @@ impl Core {
                 {
                     self.executed.remove(&oldest);
                 }
-                let replies = self.waiting.remove(&id).map(|waiting| waiting.replies);
-                for reply in replies.into_iter().flatten() {
-                    let _ = reply.send(Ok(height));
+                if let Some(waiting) = self.waiting.remove(&id) {
+                    tell(waiting.replies, &Ok(height));
                 }
             }
         }
@@ -228,64 +250,72 @@ impl Core {
             return;
         }
         self.forget_the_gone();
-        let app = self.replica.app();
-        let unfit: Vec<(Hash, String)> = self
-            .waiting
-            .iter()
-            .filter_map(|(id, waiting)| {
-                let error = app.examine(&waiting.transaction).err()?;
-                Some((*id, error.to_string()))
-            })
-            .collect();
-        for (id, reason) in unfit {
-            let replies = self.waiting.remove(&id).map(|waiting| waiting.replies);
-            for reply in replies.into_iter().flatten() {
-                let _ = reply.send(Err(SubmitError::Rejected { reason: reason.clone() }));
-            }
+        // It may have been executed in one of the blocks that were left out.
+        let is_certain = !done.iter().any(|done| done.is_snapshot);
+        // Whatever waits is in the mempool, which has looked at it: only what it has dropped is looked at here.
+        let dropped: Vec<Hash> =
+            self.waiting.keys().filter(|id| !self.replica.is_waiting(id)).copied().collect();
+        for id in dropped {
+            let Some(Waiting { transaction, replies }) = self.waiting.remove(&id) else { continue };
+            let error = match self.reason(&transaction) {
+                Err(unfit) if is_certain => SubmitError::Rejected { reason: unfit.to_string() },
+                // It waited too long, or what comes before it was dropped: sent again it may still be executed.
+                _ => SubmitError::NotOrdered,
+            };
+            tell(replies, &Err(error));
         }
     }
 
-    /// Answers peers, keeps evidence, and leaves the rest to the actor. True if there was evidence.
-    fn route(&mut self, outputs: Vec<Output>, rest: &mut Vec<Output>) -> bool {
-        let mut has_evidence = false;
+    fn owe(&mut self, action: Action) {
+        if self.duties.len() < DUTIES_MAX && !self.duties.contains(&action) {
+            self.duties.push(action);
+            self.has_new_duty = true;
+        }
+    }
+
+    /// Why a transaction will not be executed, if that can be told: its turn has passed, or has come and it is void.
+    fn reason(&self, transaction: &[u8]) -> Result<(), Unfit> {
+        let app = self.replica.app();
+        if app.turn(&app.place(transaction)?)? == 0 { app.examine(transaction, &[]) } else { Ok(()) }
+    }
+
+    /// Answers peers, keeps evidence, and leaves the rest to the actor.
+    fn route(&mut self, outputs: Vec<Output>, rest: &mut Vec<Output>) {
         for output in outputs {
             match output {
                 Output::Reply { id, response } => {
                     if let Some(reply) = self.asked.remove(&id) {
+                        // The peer may have gone.
                         let _ = reply.send(response);
                     }
                 }
+                // Without an answer the asker is told that the node is busy.
+                Output::Busy { id } => drop(self.asked.remove(&id)),
                 Output::Evidence(equivocation) => {
                     tracing::warn!(accused = %equivocation.accused(), "a member contradicted itself");
-                    if self.evidence.len() < EVIDENCE_MAX {
-                        self.evidence.push(equivocation);
-                        has_evidence = true;
-                    }
+                    self.owe(Action::Evidence { equivocation: Box::new(equivocation) });
                 }
                 // What follows from it was taken from the application.
-                Output::Committed(_) => {}
+                Output::Committed(_) | Output::Installed(_) => {}
                 output => rest.push(output),
             }
         }
-        has_evidence
     }
 
-    /// Submits the first evidence that still says something new; the next one after it is on the ledger, since both would
-    /// have the same nonce.
-    fn accuse(&mut self, now: Now) {
+    /// Submits the first duty that is still to be done; the next one after it is, since both would have the same nonce.
+    fn do_duty(&mut self, now: Now) {
         let sender = self.key.account();
         let Ok(account) = self.replica.app().state().account(&sender) else { return };
-        let sign = |equivocation: &Equivocation| {
-            let action = Action::Evidence { equivocation: Box::new(*equivocation) };
-            let transaction = Transaction { sender, nonce: account.nonce, action };
+        let sign = |action: &Action| {
+            let transaction = Transaction { sender, nonce: account.nonce, action: action.clone() };
             transaction.sign(&self.network, &self.key).to_bytes()
         };
         let app = self.replica.app();
-        self.evidence.retain(|equivocation| app.examine(&sign(equivocation)).is_ok());
-        if let Some(transaction) = self.evidence.first().map(sign)
+        self.duties.retain(|action| app.examine(&sign(action), &[]).is_ok());
+        if let Some(transaction) = self.duties.first().map(sign)
             && let Err(error) = self.replica.submit(now, transaction)
         {
-            tracing::debug!(%error, "evidence was not submitted; it is tried again after the next block");
+            tracing::debug!(%error, "a duty was not submitted; it is tried again after the next block");
         }
     }
 }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use protocol::{
     PeerId,
-    ledger::{answer::Answer, state::Receipt, wire},
+    ledger::{answer::Answer, state::Receipt, transaction::Action, wire},
 };
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
@@ -19,6 +19,9 @@ pub struct Executed {
     pub time_ms: u64,
     /// What its transactions changed, in order.
     pub receipts: Vec<Receipt>,
+    /// True if the node was far behind and took the state after this block from others: then there are no receipts, and
+    /// nothing was said of the blocks before. Look at the state.
+    pub is_snapshot: bool,
 }
 
 /// Why a transaction is not executed, as far as this node knows.
@@ -56,6 +59,8 @@ pub(super) enum Input {
     Response { from: PeerId, id: super::consensus::RequestId, response: Option<wire::Response> },
     /// A member can be reached. When the mailbox is full this is lost: whoever is behind learns of it by the next block.
     Connected { peer: PeerId },
+    /// This node owes this to the ledger. When the mailbox is full, the caller is told.
+    Duty { action: Box<Action> },
     /// Order this transaction. When the mailbox is full, the caller gets [`SubmitError::Busy`].
     Submit { transaction: Vec<u8>, reply: SubmitReply },
 }
@@ -123,6 +128,12 @@ impl Ledger {
     #[must_use]
     pub fn executed(&self) -> broadcast::Receiver<Arc<Executed>> {
         self.executed.subscribe()
+    }
+
+    /// Has this node say something on the ledger as soon as it can, as what it owes: signed with its own key, free of charge,
+    /// and only if the rules allow it. False if there is no room; whoever found what is owed should come back with it.
+    pub fn owe(&self, action: Action) -> bool {
+        self.users.try_send(Input::Duty { action: Box::new(action) }).is_ok()
     }
 
     /// Passes on what a member said to everyone; false if there is no room.

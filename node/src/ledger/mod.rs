@@ -24,6 +24,8 @@ mod clock;
 pub mod consensus;
 mod core;
 mod mailbox;
+#[cfg(test)]
+mod snapshot_tests;
 mod snapshots;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -41,7 +41,7 @@ use swarm::{
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{Clock, Parts};
+use super::{Clock, Parts, SubmitError};
 use crate::{
     encoder::Encoder,
     exchange::{ExchangeError, ask},
@@ -248,7 +248,7 @@ impl Cluster {
     }
 
     async fn submit(&self, node: usize, transaction: Vec<u8>) -> Result<u64, Refusal> {
-        match self.ask(node, Request::Submit, transaction).await? {
+        match self.ask(node, Request::Submit { keys: Vec::new() }, transaction).await? {
             (Response::Submitted { height }, _) => Ok(height),
             (response, _) => panic!("{response:?}"),
         }
@@ -324,6 +324,38 @@ fn what_one_node_is_asked_all_execute_and_prove() {
 }
 
 #[test]
+fn who_submits_is_shown_what_it_asks_for_as_of_the_block() {
+    run(async {
+        let cluster = Cluster::start().await;
+        let submit = async |nonce, keys: &[Vec<u8>]| {
+            let request = Request::Submit { keys: keys.to_vec() };
+            match cluster.ask(1, request, cluster.transfer(nonce, 30)).await {
+                Ok((Response::Submitted { height }, answer)) => Ok((height, answer)),
+                Ok((response, _)) => panic!("{response:?}"),
+                Err(refusal) => Err(refusal),
+            }
+        };
+        let keys = [key::account(&owner().account()), key::account(&account(7)), key::account(&account(8))];
+        for nonce in 0..2 {
+            let (height, answer) = submit(nonce, &keys).await.unwrap();
+            let mut chain = cluster.chain();
+            let answer = Answer::from_bytes(&answer).unwrap();
+            let values = answer.verify(&mut chain, &cluster.genesis_root(), &keys).unwrap();
+            assert_eq!((height, chain.height()), (nonce + 1, nonce + 1));
+            let paid = 30 * (nonce + 1);
+            assert_eq!(balance(values[0].as_ref()), Account { balance: CREDITS - paid, nonce: nonce + 1 });
+            assert_eq!(balance(values[1].as_ref()), Account { balance: paid, nonce: 0 });
+            assert_eq!(values[2], None);
+        }
+        // Too much is refused before anything is ordered.
+        for keys in [vec![vec![1]; KEYS_MAX + 1], vec![vec![0; KEY_BYTES_MAX + 1]]] {
+            assert_eq!(submit(2, &keys).await, Err(Refusal::Malformed));
+        }
+        assert_eq!(cluster.handles(1).ledger.view().height(), 2);
+    });
+}
+
+#[test]
 fn what_the_rules_forbid_is_refused_with_the_reason() {
     run(async {
         let cluster = Cluster::start().await;
@@ -353,6 +385,47 @@ fn what_the_rules_forbid_is_refused_with_the_reason() {
         let answer = Answer::from_bytes(&cluster.entries(0, &longest).await.unwrap()).unwrap();
         let values = answer.verify(&mut cluster.chain(), &cluster.genesis_root(), &longest).unwrap();
         assert_eq!(values, vec![None; KEYS_MAX]);
+    });
+}
+
+#[test]
+fn a_client_need_not_wait_for_one_transaction_to_sign_the_next() {
+    run(async {
+        let cluster = Cluster::start().await;
+        let ledger = &cluster.handles(0).ledger;
+        let submit = |nonce| {
+            let (ledger, transaction) = (ledger.clone(), cluster.transfer(nonce, 1));
+            async move { (nonce, ledger.submit(transaction).await) }
+        };
+        let mut submitted = JoinSet::new();
+        for nonce in 0..16 {
+            submitted.spawn(submit(nonce));
+        }
+        for _ in 0..4 {
+            tokio::task::yield_now().await;
+        }
+        // One more than may wait, and one behind a gap.
+        assert_eq!(submit(16).await.1, Err(SubmitError::Busy));
+        assert!(matches!(submit(20).await.1, Err(SubmitError::Rejected { .. })));
+        let mut heights: Vec<(u64, u64)> = Vec::new();
+        while let Some(ended) = submitted.join_next().await {
+            let (nonce, height) = ended.unwrap();
+            heights.push((nonce, height.unwrap()));
+        }
+        heights.sort_unstable();
+        assert!(heights.is_sorted_by_key(|(_, height)| *height), "{heights:?}");
+        let last = heights.last().unwrap().1;
+        assert!(last <= 3, "{heights:?}");
+        cluster.reach(0..4, last).await;
+        let state = cluster.handles(3).ledger.view().state;
+        assert_eq!(state.account(&account(7)).unwrap().balance, 16);
+        // Those behind one that a rival overtook wait for their turn as before.
+        let (first, rival, second) =
+            (cluster.transfer(16, 1), cluster.transfer(16, 2), cluster.transfer(17, 3));
+        let (one, other, next) =
+            tokio::join!(cluster.submit(0, first), cluster.submit(0, rival), cluster.submit(0, second));
+        assert!(one.is_ok() != other.is_ok(), "{one:?}, {other:?}");
+        assert!(next.is_ok(), "{next:?}");
     });
 }
 

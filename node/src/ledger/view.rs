@@ -2,7 +2,12 @@
 
 use std::sync::Arc;
 
-use protocol::ledger::{answer::Answer, block::Header, commit::CommitCertificate, state::State};
+use protocol::ledger::{
+    answer::{Answer, RANGE_BYTES_AIM, Range},
+    block::Header,
+    commit::CommitCertificate,
+    state::State,
+};
 
 /// The state after the last block, and what proves it. Cloning costs nothing.
 #[derive(Clone, Debug)]
@@ -25,5 +30,12 @@ impl View {
     pub fn answer(&self, keys: &[Vec<u8>]) -> Answer {
         let proofs = keys.iter().map(|key| self.state.tree().prove(key)).collect();
         Answer { head: self.head.as_deref().cloned(), proofs }
+    }
+
+    /// Entries from this key on, with what proves that none is left out.
+    #[must_use]
+    pub fn range(&self, start: &[u8]) -> Range {
+        let page = self.state.tree().range_page(start, RANGE_BYTES_AIM);
+        Range { head: self.head.as_deref().cloned(), page }
     }
 }

@@ -9,7 +9,11 @@ use std::{
 };
 
 use futures::{StreamExt as _, stream::FuturesUnordered};
-use protocol::{BlobId, PeerId, bls::SecretKey};
+use protocol::{
+    BlobId, PeerId,
+    bls::SecretKey,
+    planted::{Bug, is_planted},
+};
 use swarm::Network;
 use tokio::{
     sync::{Semaphore, broadcast, mpsc, watch},
@@ -24,15 +28,16 @@ use super::{
     state::{Outcome, Pauses, State, Turn},
 };
 use crate::{
+    blobs::{Blobs, concerned},
     commitments::CommitmentCache,
     encoder::Encoder,
+    ledger::Executed,
     membership::Membership,
-    registry::{Change, Registry},
-    sliver_store::{SliverStore, StoreReadError},
+    sliver_store::SliverStore,
     upload::Uploads,
 };
 
-/// Blobs listed from the registry at once.
+/// Blobs listed from the ledger at once.
 const PAGE: usize = 256;
 
 /// Tuning of repair.
@@ -80,7 +85,6 @@ impl Default for Config {
 }
 
 type Looking = Pin<Box<dyn Future<Output = (BlobId, Outcome)> + Send>>;
-type Listing = Pin<Box<dyn Future<Output = Result<Vec<BlobId>, StoreReadError>> + Send>>;
 
 /// Finds and rebuilds missing slivers; see the [module](super) for the invariants.
 pub struct Actor<N> {
@@ -88,11 +92,9 @@ pub struct Actor<N> {
     start: Instant,
     state: State,
     hints: mpsc::Receiver<BlobId>,
-    changes: broadcast::Receiver<Change>,
+    executed: broadcast::Receiver<Arc<Executed>>,
     report: watch::Sender<Report>,
     in_flight: FuturesUnordered<Looking>,
-    /// The next page of a pass over all blobs, on its way.
-    listing: Option<Listing>,
     /// Members connected when last looked.
     members: BTreeSet<PeerId>,
 }
@@ -111,7 +113,7 @@ impl<N: Network> Actor<N> {
         config: Config,
         (membership, key): (Arc<Membership>, SecretKey),
         network: N,
-        (store, registry): (SliverStore, Registry),
+        (store, blobs): (SliverStore, Blobs),
         commitments: CommitmentCache,
         encoder: Encoder,
         uploads: Uploads,
@@ -126,7 +128,7 @@ impl<N: Network> Actor<N> {
             being_sent: config.being_sent_for,
             being_sent_max: config.being_sent_max,
         };
-        let changes = registry.changes();
+        let executed = blobs.ledger().executed();
         let start = Instant::now();
         let context = Context {
             config,
@@ -134,7 +136,7 @@ impl<N: Network> Actor<N> {
             key,
             network,
             store,
-            registry,
+            blobs,
             commitments,
             encoder,
             uploads,
@@ -150,10 +152,9 @@ impl<N: Network> Actor<N> {
             start,
             state: State::new(pauses, config.queue_capacity),
             hints,
-            changes,
+            executed,
             report,
             in_flight: FuturesUnordered::new(),
-            listing: None,
             members: BTreeSet::new(),
         };
         (actor, Repair::new(hint_sender, counters, report_view), coefficients, evidence)
@@ -175,18 +176,11 @@ impl<N: Network> Actor<N> {
                 Some((blob_id, outcome)) = self.in_flight.next() => {
                     self.state.done(self.start.elapsed(), blob_id, outcome);
                 }
-                page = listed(&mut self.listing), if self.listing.is_some() => {
-                    self.listing = None;
-                    let Ok(page) = page else {
-                        tracing::error!("the registry cannot be listed; repair stops");
-                        return;
-                    };
-                    self.state.page(self.start.elapsed(), &page);
-                }
                 Some(blob_id) = self.hints.recv() => self.state.hint(self.start.elapsed(), blob_id),
-                change = self.changes.recv() => match change {
-                    Ok(Change::Certified(blob_id) | Change::Invalid(blob_id)) => {
-                        self.state.hint(self.start.elapsed(), blob_id);
+                executed = self.executed.recv() => match executed {
+                    Ok(executed) => {
+                        let now = self.start.elapsed();
+                        concerned(&executed).for_each(|blob_id| self.state.hint(now, blob_id));
                     }
                     Err(broadcast::error::RecvError::Lagged(_)) => self.state.hint_all(),
                     Err(broadcast::error::RecvError::Closed) => return,
@@ -200,7 +194,7 @@ impl<N: Network> Actor<N> {
                         self.state.hurry(self.start.elapsed());
                     }
                 }
-                _ = pass.tick() => self.state.hint_all(),
+                _ = pass.tick(), if !is_planted(Bug::NoPass) => self.state.hint_all(),
                 () = sleep_until(next_due), if has_room && next_due.is_some() => {}
             }
         }
@@ -210,13 +204,16 @@ impl<N: Network> Actor<N> {
         self.in_flight.len() < self.context.config.blobs_in_flight
     }
 
-    /// Asks for the next page of a pass over all blobs, if there is room for it.
+    /// Takes the next pages of a pass over all blobs, as far as there is room.
     fn turn_page(&mut self) {
-        if self.listing.is_none()
-            && let Some(after) = self.state.wants_page(PAGE)
-        {
-            let registry = self.context.registry.clone();
-            self.listing = Some(Box::pin(async move { registry.list(after, PAGE).await }));
+        while let Some(after) = self.state.wants_page(PAGE) {
+            match self.context.blobs.list(after, PAGE) {
+                Ok(page) => self.state.page(self.start.elapsed(), &page),
+                Err(error) => {
+                    tracing::error!(%error, "the blobs on the ledger cannot be listed");
+                    self.state.page(self.start.elapsed(), &[]);
+                }
+            }
         }
     }
 
@@ -250,13 +247,6 @@ impl<N: Network> Actor<N> {
 
 async fn look_at<N: Network>(context: Arc<Context<N>>, turn: Turn) -> (BlobId, Outcome) {
     (turn.blob_id, context.look_at(turn).await)
-}
-
-async fn listed(listing: &mut Option<Listing>) -> Result<Vec<BlobId>, StoreReadError> {
-    match listing {
-        Some(listing) => listing.await,
-        None => std::future::pending().await,
-    }
 }
 
 async fn sleep_until(at: Option<Instant>) {

@@ -10,7 +10,7 @@ use protocol::{
     commitment::{SegmentCommitment, VerifiedHeader},
     encoding::RecoveryCoefficients,
     hash::Hash,
-    message::{BlobStatus, Request, Response, SliverAt},
+    message::{Request, Response, SliverAt},
 };
 use swarm::{Network, Offence, RequestError};
 use tokio::{sync::Semaphore, time::Instant};
@@ -24,11 +24,11 @@ use super::{
     state::{Outcome, Turn},
 };
 use crate::{
+    blobs::{BlobStatus, Blobs},
     commitments::{CommitmentCache, CommitmentReadError},
     encoder::Encoder,
     exchange::{ExchangeError, ask, malformed},
     membership::Membership,
-    registry::Registry,
     sliver_store::{SliverStore, StoreReadError, StoreWriteError},
     upload::{Uploads, missing_in_segment, missing_of_blob},
 };
@@ -54,7 +54,7 @@ pub(super) struct Context<N> {
     pub(super) key: SecretKey,
     pub(super) network: N,
     pub(super) store: SliverStore,
-    pub(super) registry: Registry,
+    pub(super) blobs: Blobs,
     pub(super) commitments: CommitmentCache,
     pub(super) encoder: Encoder,
     pub(super) uploads: Uploads,
@@ -136,12 +136,9 @@ impl<N: Network> Context<N> {
 
     /// Looks at a blob and rebuilds what is missing of it, unless it may be left to the client that is sending it.
     pub(super) async fn look_at(&self, Turn { blob_id, may_defer }: Turn) -> Outcome {
-        let header = match self.registry.status(blob_id).await {
-            Ok(BlobStatus::Certified(record)) => match record.header.verify_for(blob_id) {
-                Ok(header) => header,
-                Err(_) => return Outcome::Whole,
-            },
-            Ok(BlobStatus::Invalid(_)) => {
+        let header = match self.blobs.status(blob_id) {
+            Ok(BlobStatus::Certified(header)) => header,
+            Ok(BlobStatus::Invalid) => {
                 let dropped = self.store.drop_blob(blob_id, self.membership.shards()).await;
                 // Afterwards, or whoever asks meanwhile brings them back to the cache.
                 self.commitments.forget(blob_id);
@@ -149,8 +146,17 @@ impl<N: Network> Context<N> {
                 self.uploads.forget(blob_id);
                 return if dropped.is_ok() { Outcome::Whole } else { Outcome::Missing(0) };
             }
-            // Not certified, or its record rotted: the registry finds it again and says so.
-            Ok(BlobStatus::Unknown) | Err(_) => return Outcome::Whole,
+            // Its last registration ended, or it never had one.
+            Ok(BlobStatus::Unknown) => {
+                let dropped = self.uploads.drop_unknown(blob_id).await;
+                return if dropped.is_ok() { Outcome::Whole } else { Outcome::Missing(0) };
+            }
+            // Its client goes on sending it.
+            Ok(BlobStatus::Registered) => return Outcome::Whole,
+            Err(error) => {
+                tracing::error!(%blob_id, %error, "the ledger's state cannot be read");
+                return Outcome::Whole;
+            }
         };
         // A store that cannot tell what it lacks is asked again.
         let missing = missing_of_blob(&self.membership, &self.store, &header, u32::MAX).await.unwrap_or(1);
@@ -177,7 +183,7 @@ impl<N: Network> Context<N> {
             Ok(left) if left < missing => Outcome::Regained(left),
             Ok(left) => Outcome::Missing(left),
             Err(Halt::Inconsistent(evidence)) => match dispute::accuse(self, *evidence).await {
-                // The registry's change brings the blob back here, to be dropped.
+                // The block that says so brings the blob back here, to be dropped.
                 Ok(true) => Outcome::Whole,
                 Ok(false) | Err(_) => Outcome::Missing(missing),
             },

@@ -17,9 +17,11 @@ use protocol::{
     encoding::{Axis, BlobShape, SegmentEncoder, SliverRecovery, encode::sliver_index},
     hash::{HASH_BYTES, Hash},
     inconsistency::{InconsistencyProof, ProofError, ProvenSymbol},
-    message::{Announcement, RANGE_BYTES_MAX, Request, Response, SymbolAt},
+    ledger::transaction::Action,
+    message::{RANGE_BYTES_MAX, Request, Response, SymbolAt},
+    planted::{Bug, is_planted},
 };
-use swarm::{Network, Offence, Topic};
+use swarm::{Network, Offence};
 
 use super::{
     blob::{Context, Halt},
@@ -308,12 +310,11 @@ pub(super) async fn ask_to_attest<N: Network>(
     }
     drop(asks);
     let certificate = builder.finish().map_err(|_| Halt::Stopped)?;
-    context.registry.invalidate(certificate.clone()).await.map_err(|_| Halt::Store)?;
-    let announcement = Announcement::Invalid(certificate).to_bytes();
-    if let Err(error) = context.network.publish(Topic::Certificates, announcement.into()).await {
-        tracing::debug!(%error, "an invalidity certificate was not announced; peers find it in our list");
+    let certificate = Box::new(certificate);
+    if is_planted(Bug::InvalidIgnored) {
+        return Ok(true);
     }
-    Ok(true)
+    Ok(context.blobs.ledger().owe(Action::InvalidateBlob { certificate }))
 }
 
 async fn attest<N: Network>(

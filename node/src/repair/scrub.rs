@@ -6,15 +6,15 @@ use std::{sync::Arc, time::Duration};
 use protocol::{
     BlobId, SegmentIndex,
     encoding::{encode::sliver_index, verify_sliver},
-    message::{BlobStatus, SliverAt},
+    message::SliverAt,
 };
 use tokio_util::sync::CancellationToken;
 
 use super::mailbox::Repair;
 use crate::{
+    blobs::{BlobStatus, Blobs},
     commitments::{CommitmentCache, CommitmentReadError},
     encoder::Encoder,
-    registry::Registry,
     sliver_store::{HeldSliver, SliverStore, StoreReadError, StoreWriteError},
 };
 
@@ -42,7 +42,7 @@ impl Default for ScrubConfig {
 pub struct Scrubber {
     config: ScrubConfig,
     store: SliverStore,
-    registry: Registry,
+    blobs: Blobs,
     commitments: CommitmentCache,
     encoder: Encoder,
     repair: Repair,
@@ -60,12 +60,12 @@ impl Scrubber {
     #[must_use]
     pub fn new(
         config: ScrubConfig,
-        (store, registry): (SliverStore, Registry),
+        (store, blobs): (SliverStore, Blobs),
         commitments: CommitmentCache,
         encoder: Encoder,
         repair: Repair,
     ) -> Self {
-        Self { config, store, registry, commitments, encoder, repair }
+        Self { config, store, blobs, commitments, encoder, repair }
     }
 
     /// Runs until `stop` is cancelled. What cuts one scrub short is met again by the next.
@@ -88,22 +88,8 @@ impl Scrubber {
 
     /// Reads and verifies everything once.
     async fn scrub(&self) -> Result<(), StoreReadError> {
-        self.scrub_records().await?;
         self.scrub_commitments().await?;
         self.scrub_slivers().await
-    }
-
-    async fn scrub_records(&self) -> Result<(), StoreReadError> {
-        let mut after = None;
-        loop {
-            let page = self.registry.list(after, PAGE).await?;
-            let Some(last) = page.last() else { return Ok(()) };
-            after = Some(*last);
-            for blob_id in page {
-                // Asking is enough: the registry drops a record that it cannot read, and finds it again.
-                self.is_certified(blob_id).await?;
-            }
-        }
     }
 
     async fn scrub_commitments(&self) -> Result<(), StoreReadError> {
@@ -172,13 +158,10 @@ impl Scrubber {
         };
         let (header, commitment) = match self.commitments.get(at.blob_id, at.segment).await {
             Ok(entry) => entry,
-            // Repair fetches it again; a blob that is not certified is dropped in time.
+            // Repair fetches it again; of a blob that is not certified, its client sends it again.
             Err(CommitmentReadError::NotFound) => {
-                return Ok(if self.is_certified(at.blob_id).await? {
-                    Finding::Damaged
-                } else {
-                    Finding::Sound
-                });
+                let is_certified = self.is_certified(at.blob_id);
+                return Ok(if is_certified { Finding::Damaged } else { Finding::Sound });
             }
             Err(CommitmentReadError::Failed) => return Err(StoreReadError::Failed),
         };
@@ -197,12 +180,8 @@ impl Scrubber {
         Ok(removed(at, self.store.drop_wrong_sliver(at, parity, &sliver).await))
     }
 
-    async fn is_certified(&self, blob_id: BlobId) -> Result<bool, StoreReadError> {
-        match self.registry.status(blob_id).await {
-            Ok(status) => Ok(matches!(status, BlobStatus::Certified(_))),
-            Err(StoreReadError::Corrupt) => Ok(false),
-            Err(error) => Err(error),
-        }
+    fn is_certified(&self, blob_id: BlobId) -> bool {
+        matches!(self.blobs.status(blob_id), Ok(BlobStatus::Certified(_)))
     }
 }
 

@@ -1,13 +1,14 @@
 //! Repair between whole nodes on a simulated network.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use protocol::{
-    PeerId, SegmentIndex,
+    BlobId, PeerId, SegmentIndex,
     bls::SecretKey,
     committee::{Member, spread},
     encoding::Axis,
     genesis::Genesis,
+    ledger::{signature::SigningKey, transaction::Action},
     message::SliverAt,
 };
 use storage::{
@@ -15,12 +16,13 @@ use storage::{
     disk::{Disk as _, SimulatedDisk},
     index::MemoryIndex,
 };
-use swarm::simulated::{Plan, Simulation};
+use swarm::simulated::{Plan, SimulatedNetwork, Simulation};
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    client::{Client, ClientConfig, StoreOptions},
+    blobs::BlobStatus,
+    client::{Client, ClientConfig, StoreOptions, Stored},
     encoder::Encoder,
     ledger::tests::{ledger_parts, signing_keys},
     membership::Membership,
@@ -31,6 +33,26 @@ use crate::{
 
 const N: u16 = 7;
 const CLIENT: PeerId = PeerId([200; 32]);
+
+/// An account.
+fn owner() -> SigningKey {
+    SigningKey::from_secret(&[100; 32])
+}
+
+/// Another one.
+fn stranger() -> SigningKey {
+    SigningKey::from_secret(&[101; 32])
+}
+
+/// Different bytes.
+fn data(len: u32) -> Vec<u8> {
+    (0..len).map(|i| i.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect()
+}
+
+async fn store(client: &Client<SimulatedNetwork>, data: &[u8], key: &SigningKey) -> Stored {
+    let source = Arc::new(data.to_vec());
+    client.store(source, key, StoreOptions::default(), Arc::new(|_| {})).await.unwrap()
+}
 
 pub(crate) struct Node {
     disk: SimulatedDisk,
@@ -88,23 +110,48 @@ impl Network {
         Self { simulation, genesis, nodes, _tasks: tasks }
     }
 
+    fn client(&self) -> Client<SimulatedNetwork> {
+        let (network, _inbound) = self.simulation.join(CLIENT, self.genesis.network_id());
+        Client::new(network, Arc::clone(&self.genesis), Encoder::inline(N), ClientConfig::default())
+    }
+
     /// Stores a blob, and returns the slivers that a node holds of it.
     async fn store(&self, data: &[u8], node: &Node) -> [SliverAt; 2] {
-        let (network, _inbound) = self.simulation.join(CLIENT, self.genesis.network_id());
-        let encoder = Encoder::inline(N);
-        let client = Client::new(network, Arc::clone(&self.genesis), encoder, ClientConfig::default());
-        let source = Arc::new(data.to_vec());
-        let stored = client.store(source, StoreOptions::default(), Arc::new(|_| {})).await.unwrap();
-        let (blob_id, segment) = (stored.blob_id, SegmentIndex(0));
-        let Membership { committee, node: index, .. } = &*node.handles.membership;
-        let pair = committee.pair_of(&blob_id, segment, committee.shards(*index)[0]);
+        let stored = store(&self.client(), data, &owner()).await;
         // Until the client no longer counts as sending it.
         tokio::time::sleep(Duration::from_secs(5)).await;
-        [Axis::Primary, Axis::Secondary].map(|axis| SliverAt { blob_id, segment, pair, axis })
+        node.slivers_of(stored.blob_id)
+    }
+
+    /// How many slivers of a blob of one segment all nodes hold.
+    fn n_slivers(&self, blob_id: BlobId) -> usize {
+        let held = |node: &Node| {
+            let slivers = node.slivers_of(blob_id);
+            slivers.iter().filter(|at| node.handles.store.has_sliver(at)).count()
+        };
+        self.nodes.iter().map(held).sum()
+    }
+
+    /// Waits until every node has executed as much as any.
+    async fn settle(&self) {
+        let height = |node: &Node| node.handles.ledger.view().height();
+        let highest = self.nodes.iter().map(height).max().unwrap();
+        for node in &self.nodes {
+            let mut views = node.handles.ledger.watch();
+            views.wait_for(|view| view.height() >= highest).await.unwrap();
+        }
     }
 }
 
 impl Node {
+    /// The slivers that the node is to hold of a blob of one segment.
+    fn slivers_of(&self, blob_id: BlobId) -> [SliverAt; 2] {
+        let segment = SegmentIndex(0);
+        let Membership { committee, node, .. } = &*self.handles.membership;
+        let pair = committee.pair_of(&blob_id, segment, committee.shards(*node)[0]);
+        [Axis::Primary, Axis::Secondary].map(|axis| SliverAt { blob_id, segment, pair, axis })
+    }
+
     async fn lose(&self, at: SliverAt) {
         let (parity, sliver) = self.handles.store.read_whole_sliver(at).await.unwrap();
         self.handles.store.drop_wrong_sliver(at, parity, &sliver).await.unwrap();
@@ -130,14 +177,17 @@ impl Node {
     }
 }
 
+fn run(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    runtime.unwrap().block_on(test);
+}
+
 #[test]
 fn what_is_found_missing_while_a_segment_is_repaired_is_repaired_at_once() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    runtime.unwrap().block_on(async {
+    run(async {
         let network = Network::start(Settings::default()).await;
         let node = &network.nodes[3];
-        let data: Vec<u8> = (0..5_000_u32).map(|i| i.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
-        let [primary, secondary] = network.store(&data, node).await;
+        let [primary, secondary] = network.store(&data(5_000), node).await;
         let whole = [primary, secondary].map(|at| node.handles.store.has_sliver(&at));
         assert_eq!(whole, [true, true]);
         node.lose(primary).await;
@@ -154,4 +204,60 @@ fn what_is_found_missing_while_a_segment_is_repaired_is_repaired_at_once() {
             assert!(node.handles.store.read_whole_sliver(at).await.is_ok(), "{at:?}");
         }
     });
+}
+
+/// Blobs of which each member is sent one message, and several.
+const SIZES: [u32; 2] = [5_000, 2_000_000];
+
+#[test]
+fn a_blob_deleted_on_the_ledger_is_dropped_at_once() {
+    for len in SIZES {
+        run(async {
+            let network = Network::start(Settings::default()).await;
+            let client = network.client();
+            let data = data(len);
+            let blob_id = store(&client, &data, &owner()).await.blob_id;
+            network.settle().await;
+            assert_eq!(network.n_slivers(blob_id), 14);
+            client.submit(Action::DeleteBlob { blob_id }, &owner()).await.unwrap();
+            network.settle().await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            assert_eq!(network.n_slivers(blob_id), 0);
+            for node in &network.nodes {
+                assert!(!node.handles.store.has_commitment(blob_id, SegmentIndex(0)));
+                assert!(!node.handles.store.has_order(blob_id));
+                assert_eq!(node.handles.blobs.status(blob_id), Ok(BlobStatus::Unknown));
+            }
+            // And it may come back.
+            let stored = store(&client, &data, &owner()).await;
+            assert!(!stored.already_certified);
+            network.settle().await;
+            assert_eq!(network.n_slivers(blob_id), 14);
+        });
+    }
+}
+
+#[test]
+fn a_blob_that_another_account_has_registered_too_stays() {
+    for len in SIZES {
+        run(async {
+            let network = Network::start(Settings::default()).await;
+            let client = network.client();
+            let data = data(len);
+            let blob_id = store(&client, &data, &owner()).await.blob_id;
+            store(&client, &data, &stranger()).await;
+            client.submit(Action::DeleteBlob { blob_id }, &owner()).await.unwrap();
+            network.settle().await;
+            // Nor does the next pass over all blobs drop it.
+            tokio::time::sleep(Duration::from_secs(1_000)).await;
+            assert_eq!(network.n_slivers(blob_id), 14);
+            let (_, read) = client.read(blob_id, Vec::new(), Arc::new(|_| {})).await.unwrap();
+            assert!(read == data);
+            // Until it is deleted as well.
+            client.submit(Action::DeleteBlob { blob_id }, &stranger()).await.unwrap();
+            network.settle().await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            assert_eq!(network.n_slivers(blob_id), 0);
+        });
+    }
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use protocol::{
     PeerId,
     ledger::wire::Message,
-    message::{Announcement, Refusal, Request, Response},
+    message::{Refusal, Request, Response},
 };
 use swarm::{Frame, Inbound, InboundReceiver, Network, Offence, Responder, Topic, Verdict};
 use tokio::{
@@ -77,9 +77,6 @@ impl<N: Network> Actor<N> {
     fn accept(&mut self, inbound: Inbound) {
         match inbound {
             Inbound::Request { from, frame, reply, .. } => self.request(from, frame, reply),
-            Inbound::Gossip { from, topic: Topic::Certificates, data, verdict, .. } => {
-                self.announcement(from, data, verdict);
-            }
             Inbound::Gossip {
                 from,
                 topic: topic @ (Topic::Ledger | Topic::Transactions),
@@ -146,31 +143,6 @@ impl<N: Network> Actor<N> {
         } else {
             verdict.ignore();
         }
-    }
-
-    fn announcement(&mut self, from: PeerId, data: Bytes, verdict: Verdict) {
-        let Some(place) = self.places.take(self.handler.is_member(from)) else {
-            // Neither judged nor passed on; peers list what we know and we list what they know.
-            verdict.ignore();
-            return;
-        };
-        let Ok(announcement) = Announcement::from_bytes(&data) else {
-            self.handler.network().report(from, Offence::Malformed);
-            verdict.reject();
-            return;
-        };
-        let handler = Arc::clone(&self.handler);
-        self.tasks.spawn(async move {
-            let _place = place;
-            match handler.registry().record(announcement).await {
-                Ok(_) => verdict.accept(),
-                Err(error) if error.is_senders_fault() => {
-                    tracing::warn!(%from, %error, "a peer announced what does not verify");
-                    verdict.reject();
-                }
-                Err(_) => verdict.ignore(),
-            }
-        });
     }
 }
 

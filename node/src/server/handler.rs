@@ -17,27 +17,25 @@ use protocol::{
         transaction::TRANSACTION_BYTES_MAX,
     },
     message::{
-        Announcement, BlobStatus, NodeHealth, RANGE_BYTES_MAX, REASON_BYTES_MAX, Refusal, Request, Response,
-        SYMBOLS_MAX, SliverAt, SymbolAt, encode_page,
+        NodeHealth, RANGE_BYTES_MAX, REASON_BYTES_MAX, Refusal, Request, Response, SYMBOLS_MAX, SliverAt,
+        SymbolAt,
     },
 };
-use swarm::{Network, Topic};
+use swarm::Network;
 use tokio::time::Instant;
 
 use super::attesting::Attesting;
 use crate::{
+    blobs::{BlobStatus, Blobs},
     commitments::{CommitmentCache, CommitmentReadError},
     encoder::Encoder,
     ledger::{Ledger, SubmitError},
     membership::Membership,
-    registry::{RecordError, Registry},
     repair::{Coefficients, Evidence, EvidenceShelf, Repair, evidence_bytes_max, fetch_evidence},
     sliver_store::{SliverStore, StoreReadError},
     upload::Uploads,
 };
 
-/// Records in one page: each has at most 600 bytes, so a page fits a payload.
-const PAGE_RECORDS: usize = 256;
 /// A sliver up to this size is read whole to make symbols of it; of a longer one only the ranges asked for.
 const READ_WHOLE_MAX: usize = 1 << 20;
 
@@ -51,7 +49,7 @@ pub(crate) struct Handler<N> {
     pub(crate) key: SecretKey,
     pub(crate) network: N,
     pub(crate) store: SliverStore,
-    pub(crate) registry: Registry,
+    pub(crate) blobs: Blobs,
     pub(crate) ledger: Ledger,
     pub(crate) commitments: CommitmentCache,
     pub(crate) encoder: Encoder,
@@ -70,17 +68,6 @@ fn done() -> Answer {
     Ok((Response::Done, Bytes::new()))
 }
 
-fn refusal_of_record(error: &RecordError) -> Refusal {
-    match error {
-        RecordError::Certificate(_) | RecordError::Header(_) => Refusal::Unverifiable,
-        RecordError::OtherNetwork => Refusal::OtherNetwork,
-        RecordError::Invalid => Refusal::Invalid,
-        RecordError::Busy => Refusal::Busy,
-        RecordError::Store(crate::sliver_store::StoreWriteError::Full) => Refusal::Full,
-        RecordError::Store(_) | RecordError::Read(_) | RecordError::Stopped => Refusal::Internal,
-    }
-}
-
 fn refusal_of_submit(error: SubmitError) -> Refusal {
     match error {
         SubmitError::Rejected { mut reason } => {
@@ -92,6 +79,11 @@ fn refusal_of_submit(error: SubmitError) -> Refusal {
         SubmitError::NotOrdered => Refusal::NotOrdered,
         SubmitError::Stopped => Refusal::Internal,
     }
+}
+
+/// True if so much may be asked at once.
+fn are_bounded(keys: &[Vec<u8>]) -> bool {
+    keys.len() <= KEYS_MAX && keys.iter().all(|key| key.len() <= KEY_BYTES_MAX)
 }
 
 impl<N: Network> Handler<N> {
@@ -116,10 +108,6 @@ impl<N: Network> Handler<N> {
         self.uploads.peer_left(peer);
     }
 
-    pub(super) const fn registry(&self) -> &Registry {
-        &self.registry
-    }
-
     pub(super) async fn handle(
         &self,
         from: PeerId,
@@ -136,18 +124,21 @@ impl<N: Network> Handler<N> {
                 self.uploads.part(from, at, offset, payload).await?;
                 done()
             }
-            Request::Confirm { header, persistence } => {
-                Ok(match self.uploads.confirm(header, persistence).await? {
+            Request::Confirm { header, registration } => {
+                Ok(match self.uploads.confirm(header, registration).await? {
                     Ok(signature) => (Response::Confirmed(signature), Bytes::new()),
                     Err(slivers) => (Response::Missing { slivers }, Bytes::new()),
                 })
             }
-            Request::Certify(record) => self.record(Announcement::Certified(record)).await,
-            Request::Invalidate(certificate) => self.record(Announcement::Invalid(certificate)).await,
-            Request::Status(blob_id) => match self.registry.status(blob_id).await {
-                Ok(status) => Ok((Response::Status(status), Bytes::new())),
-                Err(_) => Err(Refusal::Internal),
-            },
+            Request::StoreBlob { header, registration, order_bytes } => {
+                let order_bytes = usize::from(order_bytes);
+                if order_bytes > payload.len().min(TRANSACTION_BYTES_MAX) {
+                    return Err(Refusal::Malformed);
+                }
+                let parts = (payload.slice(..order_bytes), payload.slice(order_bytes..));
+                let signature = Box::pin(self.uploads.blob(header, registration, parts)).await?;
+                Ok((Response::Confirmed(signature), Bytes::new()))
+            }
             Request::FetchCommitment { blob_id, segment } => self.commitment(blob_id, segment).await,
             Request::FetchSliver { at, offset, len } => self.sliver(at, offset, len).await,
             Request::FetchSymbols { blob_id, segment, symbols, offset, len } => {
@@ -156,8 +147,6 @@ impl<N: Network> Handler<N> {
             Request::FetchSymbolProof { blob_id, segment, symbol } => {
                 self.symbol_proof(blob_id, segment, symbol).await
             }
-            Request::ListRecords { after } => self.page(after).await,
-            Request::Digest => Ok((Response::Digest(self.registry.digest()), Bytes::new())),
             Request::Attest { blob_id, evidence_bytes } => {
                 self.attest(from, blob_id, evidence_bytes, evidence_timeout).await
             }
@@ -171,39 +160,38 @@ impl<N: Network> Handler<N> {
                 Ok((Response::Ledger, response.encode().into()))
             }
             Request::Entries { keys } => self.entries(&keys),
-            Request::Submit => {
-                if payload.len() > TRANSACTION_BYTES_MAX {
+            Request::Range { start } => {
+                if start.len() > KEY_BYTES_MAX {
                     return Err(Refusal::Malformed);
                 }
-                let height = self.ledger.submit(payload.to_vec()).await.map_err(refusal_of_submit)?;
-                Ok((Response::Submitted { height }, Bytes::new()))
+                Ok((Response::Range, self.ledger.view().range(&start).to_bytes().into()))
             }
+            Request::Submit { keys } => self.submit(&payload, &keys).await,
         }
     }
 
     /// Entries of the ledger with proofs. More than fits into an answer was too much to ask for.
     fn entries(&self, keys: &[Vec<u8>]) -> Answer {
-        let is_bounded = keys.len() <= KEYS_MAX && keys.iter().all(|key| key.len() <= KEY_BYTES_MAX);
-        let bytes = if is_bounded { self.ledger.answer(keys).to_bytes() } else { Vec::new() };
-        if !is_bounded || bytes.len() > ANSWER_BYTES_MAX {
+        let bytes = if are_bounded(keys) { self.ledger.answer(keys).to_bytes() } else { Vec::new() };
+        if bytes.is_empty() || bytes.len() > ANSWER_BYTES_MAX {
             return Err(Refusal::Malformed);
         }
         Ok((Response::Entries, bytes.into()))
     }
 
-    /// Takes a record, and announces it if it was news.
-    async fn record(&self, record: Announcement) -> Answer {
-        match self.registry.record(record.clone()).await {
-            Ok(false) => done(),
-            Ok(true) => {
-                let published = self.network.publish(Topic::Certificates, record.to_bytes().into()).await;
-                if let Err(error) = published {
-                    tracing::debug!(%error, "a record was not announced; peers find it in our list");
-                }
-                done()
-            }
-            Err(error) => Err(refusal_of_record(&error)),
+    /// Has a transaction ordered, and proves entries as of its block.
+    async fn submit(&self, transaction: &Bytes, keys: &[Vec<u8>]) -> Answer {
+        if transaction.len() > TRANSACTION_BYTES_MAX || !are_bounded(keys) {
+            return Err(Refusal::Malformed);
         }
+        let height = self.ledger.submit(transaction.to_vec()).await.map_err(refusal_of_submit)?;
+        let mut views = self.ledger.watch();
+        // Whoever waited for the transaction is told a moment before everyone else.
+        let view = views.wait_for(|view| view.height() >= height).await.map_err(|_| Refusal::Internal)?;
+        let answer = view.answer(keys).to_bytes();
+        // It is executed: what does not fit is asked for apart.
+        let answer = if answer.len() > ANSWER_BYTES_MAX { Vec::new() } else { answer };
+        Ok((Response::Submitted { height }, answer.into()))
     }
 
     async fn commitment(&self, blob_id: BlobId, segment: SegmentIndex) -> Answer {
@@ -368,25 +356,6 @@ impl<N: Network> Handler<N> {
         Ok((Response::SymbolProof { path: proven.path, other_part: proven.other_part }, leaf))
     }
 
-    async fn page(&self, after: Option<BlobId>) -> Answer {
-        let (mut records, mut after) = (Vec::new(), after);
-        // An empty page is the last, so one of which nothing can be read is passed over.
-        while records.is_empty() {
-            let blobs = self.registry.list(after, PAGE_RECORDS).await.map_err(|_| Refusal::Internal)?;
-            let Some(last) = blobs.last() else { break };
-            after = Some(*last);
-            for blob_id in blobs {
-                match self.registry.status(blob_id).await {
-                    Ok(BlobStatus::Certified(record)) => records.push(Announcement::Certified(record)),
-                    Ok(BlobStatus::Invalid(record)) => records.push(Announcement::Invalid(record)),
-                    Ok(BlobStatus::Unknown) | Err(StoreReadError::Corrupt) => {}
-                    Err(_) => return Err(Refusal::Internal),
-                }
-            }
-        }
-        Ok((Response::Records, encode_page(&records).into()))
-    }
-
     /// Fetches evidence from the member that asks, verifies it, and vouches that the blob is invalid.
     async fn attest(&self, from: PeerId, blob_id: BlobId, evidence_bytes: u32, timeout: Duration) -> Answer {
         if !self.is_member(from) {
@@ -394,7 +363,7 @@ impl<N: Network> Handler<N> {
         }
         let Some(_one_at_a_time) = self.attesting.begin(from) else { return Err(Refusal::Busy) };
         // What the committee has certified needs no more evidence.
-        let is_known = matches!(self.registry.status(blob_id).await, Ok(BlobStatus::Invalid(_)));
+        let is_known = matches!(self.blobs.status(blob_id), Ok(BlobStatus::Invalid));
         if !is_known {
             let of = (blob_id, evidence_bytes, evidence_bytes_max(self.membership.n_shards()));
             let evidence = fetch_evidence(&self.network, from, of, timeout).await;
@@ -417,7 +386,7 @@ impl<N: Network> Handler<N> {
         NodeHealth {
             name: self.name.clone(),
             shards: narrow(self.membership.shards().len()),
-            blobs: self.registry.digest().count,
+            blobs: self.blobs.n_certified().unwrap_or(0),
             slivers_held: self.store.counts().slivers,
             slivers_missing: self.repair.report().missing,
             repair_bytes_received: self.repair.received_bytes(),

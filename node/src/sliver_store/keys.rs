@@ -9,8 +9,8 @@ use storage::Key;
 pub(super) const SLIVER: u8 = b'S';
 /// Commitments with their headers and paths: blob, segment.
 pub(super) const COMMITMENT: u8 = b'C';
-/// Records that a blob exists or is invalid: blob.
-pub(super) const RECORD: u8 = b'R';
+/// Orders on which the node vouched for a blob: blob.
+pub(super) const ORDER: u8 = b'O';
 
 fn key(parts: &[&[u8]]) -> Key {
     Key::new(parts.concat()).expect("the longest key here has 40 bytes")
@@ -65,11 +65,11 @@ pub(super) fn commitments_of(blob_id: &BlobId) -> Vec<u8> {
     [&[COMMITMENT][..], blob_id.as_bytes()].concat()
 }
 
-pub(super) fn record(blob_id: &BlobId) -> Key {
-    key(&[&[RECORD], blob_id.as_bytes()])
+pub(super) fn order(blob_id: &BlobId) -> Key {
+    key(&[&[ORDER], blob_id.as_bytes()])
 }
 
-/// The blob of a commitment's or a record's name.
+/// The blob of a commitment's or an order's name.
 pub(super) fn parse_blob(key: &Key) -> Option<BlobId> {
     let (_, rest) = key.as_bytes().split_first()?;
     rest.first_chunk::<32>().copied().map(BlobId)
@@ -88,6 +88,6 @@ mod tests {
             assert!(key.as_bytes().starts_with(&slivers_of(shard, &blob_id)));
         }
         assert_eq!(parse_sliver(&commitment(&blob_id, segment)), None);
-        assert_eq!(parse_blob(&record(&blob_id)), Some(blob_id));
+        assert_eq!(parse_blob(&order(&blob_id)), Some(blob_id));
     }
 }

@@ -1,4 +1,4 @@
-//! The handle to the sliver store: records as slivers, commitments and records of blobs.
+//! The handle to the sliver store: records as slivers, commitments and orders.
 
 use std::{
     collections::BTreeMap,
@@ -14,7 +14,7 @@ use protocol::{
     commitment::BlobHeader,
     committee::shard_of,
     hash::{HASH_BYTES, Hash},
-    message::{Announcement, SliverAt},
+    message::SliverAt,
 };
 use storage::{Key, ReadError, Store, Write};
 use tokio::sync::{mpsc, oneshot};
@@ -259,11 +259,33 @@ impl SliverStore {
     ///
     /// [`StoreWriteError`].
     pub async fn put_sliver(&self, at: SliverAt, parity: Hash, sliver: &[u8]) -> Result<(), StoreWriteError> {
-        let key = self.sliver_key(&at);
+        self.write(vec![self.sliver_record(&at, parity, sliver)]).await
+    }
+
+    fn sliver_record(&self, at: &SliverAt, parity: Hash, sliver: &[u8]) -> Write {
         let mut payload = BytesMut::with_capacity(HASH_BYTES + sliver.len());
         payload.put_slice(&parity.0);
         payload.put_slice(sliver);
-        self.write(vec![Write::Put { key, payload: payload.freeze() }]).await
+        Write::Put { key: self.sliver_key(at), payload: payload.freeze() }
+    }
+
+    /// Keeps all of a blob of one segment at once: its commitment, slivers that were checked in full, each with the root over
+    /// its parity symbols, and the order for it if there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreWriteError`]; some of it may be written then.
+    pub async fn put_segment(
+        &self,
+        (header, commitment): (BlobHeader, &[u8]),
+        slivers: &[(SliverAt, Hash, Bytes)],
+        order: Option<Bytes>,
+    ) -> Result<(), StoreWriteError> {
+        let blob_id = header.blob_id();
+        let mut records = vec![commitment_record(header, SegmentIndex(0), &[], commitment)?];
+        records.extend(slivers.iter().map(|(at, parity, sliver)| self.sliver_record(at, *parity, sliver)));
+        records.extend(order.map(|payload| Write::Put { key: keys::order(&blob_id), payload }));
+        self.write(records).await
     }
 
     /// True if the store holds the sliver. A store whose index fails holds nothing that one could vouch for.
@@ -380,11 +402,7 @@ impl SliverStore {
         path: &[Hash],
         commitment: &[u8],
     ) -> Result<(), StoreWriteError> {
-        let head = codec::encode(&(header, path));
-        let head_len = u16::try_from(head.len()).map_err(|_| StoreWriteError::Failed)?;
-        let payload = [&head_len.to_le_bytes()[..], &head, commitment].concat();
-        let key = keys::commitment(&header.blob_id(), segment);
-        self.write(vec![Write::Put { key, payload: payload.into() }]).await
+        self.write(vec![commitment_record(header, segment, path, commitment)?]).await
     }
 
     /// Reads the commitment of a segment: header, path, commitment. The caller verifies them.
@@ -460,49 +478,39 @@ impl SliverStore {
         Ok(page.iter().filter_map(|(key, _)| keys::parse_commitment(key)).collect())
     }
 
-    /// Drops what is known of a blob, because it is corrupt; durable on return.
+    /// Forgets the order by which this node vouched for a blob; durable on return.
     ///
     /// # Errors
     ///
     /// [`StoreWriteError`].
-    pub async fn delete_record(&self, blob_id: BlobId) -> Result<(), StoreWriteError> {
-        self.delete(vec![keys::record(&blob_id)]).await
+    pub async fn delete_order(&self, blob_id: BlobId) -> Result<(), StoreWriteError> {
+        self.delete(vec![keys::order(&blob_id)]).await
     }
 
-    /// Keeps what is known of a blob: that it is certified, or that it is invalid.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreWriteError`].
-    pub async fn put_record(&self, blob_id: BlobId, record: &Announcement) -> Result<(), StoreWriteError> {
-        let payload = record.to_bytes().into();
-        self.write(vec![Write::Put { key: keys::record(&blob_id), payload }]).await
-    }
-
-    /// What is known of a blob.
+    /// The order by which this node vouched for a blob: a signed transaction, as it was given to
+    /// [`put_segment`](Self::put_segment).
     ///
     /// # Errors
     ///
     /// [`StoreReadError`].
-    pub async fn record(&self, blob_id: BlobId) -> Result<Announcement, StoreReadError> {
-        let key = keys::record(&blob_id);
-        let record = self.blocking(move |records| read_all(records, &key)).await?;
-        Announcement::from_bytes(&record).map_err(|_| StoreReadError::Corrupt)
+    pub async fn order(&self, blob_id: BlobId) -> Result<Bytes, StoreReadError> {
+        let key = keys::order(&blob_id);
+        self.blocking(move |records| read_all(records, &key)).await
     }
 
-    /// True if there is a record of the blob, readable or not.
+    /// True if there is an order for the blob on the disk.
     #[must_use]
-    pub fn has_record(&self, blob_id: BlobId) -> bool {
-        self.has(&keys::record(&blob_id))
+    pub fn has_order(&self, blob_id: BlobId) -> bool {
+        self.has(&keys::order(&blob_id))
     }
 
-    /// A page of blobs with a record, in the order of their IDs, from after `after` on.
+    /// A page of blobs with an order, in the order of their IDs, from after `after` on.
     ///
     /// # Errors
     ///
     /// [`StoreReadError::Failed`].
-    pub async fn recorded(&self, after: Option<BlobId>, limit: usize) -> Result<Vec<BlobId>, StoreReadError> {
-        self.page(vec![keys::RECORD], after.map(|id| keys::record(&id)), limit)
+    pub async fn ordered(&self, after: Option<BlobId>, limit: usize) -> Result<Vec<BlobId>, StoreReadError> {
+        self.page(vec![keys::ORDER], after.map(|id| keys::order(&id)), limit)
             .await
             .map(|page| page.iter().filter_map(|(key, _)| keys::parse_blob(key)).collect())
     }
@@ -549,7 +557,7 @@ impl SliverStore {
         Ok(blobs)
     }
 
-    /// Drops all slivers and commitments of a blob in these shards; durable on return. Its record stays.
+    /// Drops all slivers and commitments of a blob in these shards; durable on return. An order for it stays.
     ///
     /// # Errors
     ///
@@ -580,6 +588,18 @@ impl SliverStore {
         })
         .await
     }
+}
+
+fn commitment_record(
+    header: BlobHeader,
+    segment: SegmentIndex,
+    path: &[Hash],
+    commitment: &[u8],
+) -> Result<Write, StoreWriteError> {
+    let head = codec::encode(&(header, path));
+    let head_len = u16::try_from(head.len()).map_err(|_| StoreWriteError::Failed)?;
+    let payload = [&head_len.to_le_bytes()[..], &head, commitment].concat();
+    Ok(Write::Put { key: keys::commitment(&header.blob_id(), segment), payload: payload.into() })
 }
 
 /// Takes the record of a commitment apart: header, path, commitment.

@@ -7,28 +7,33 @@ use std::{
 
 use bytes::Bytes;
 use protocol::{
-    BlobId, PeerId, SegmentIndex,
+    BlobId, PeerId, RegistrationId, SegmentIndex,
     bls::SecretKey,
-    certificate::{MemberSignature, Persistence, Statement as _, StorageConfirmation},
+    certificate::{MemberSignature, Statement as _, StorageConfirmation},
     commitment::{BlobHeader, SegmentCommitment, VerifiedHeader},
-    encoding::encode::sliver_index,
+    encoding::{SegmentEncoder, SegmentShape, encode::sliver_index},
     hash::Hash,
-    message::{BlobStatus, Refusal, SliverAt},
+    ledger::state::Corrupt,
+    message::{Refusal, SliverAt},
     planted::{Bug, is_planted},
 };
-use tokio::time::Instant;
+use tokio::{
+    sync::{Notify, Semaphore},
+    time::Instant,
+};
 
 use super::{
     assembly::{Assemblies, PartError, Whole},
     missing::missing_of_blob,
+    orders::Orders,
     pending::{Dropping, Pending},
 };
 use crate::{
+    blobs::{BlobStatus, Blobs, Standing},
     commitments::{CommitmentCache, CommitmentReadError},
     encoder::Encoder,
     membership::Membership,
-    registry::Registry,
-    sliver_store::{SliverStore, StoreReadError, StoreWriteError},
+    sliver_store::{SliverStore, StoreWriteError},
 };
 
 /// Tuning of uploads.
@@ -38,8 +43,18 @@ pub struct Config {
     pub assembly_bytes: usize,
     /// How long a sliver in the making may get nothing.
     pub idle_max: Duration,
-    /// How long part of what this node should hold of a blob that is not certified is kept after the last of it came.
+    /// How long what came for a blob that the ledger does not know is kept after the last of it came.
     pub pending_ttl: Duration,
+    /// Bytes kept for blobs that the ledger does not know.
+    pub unregistered_bytes: usize,
+    /// Bytes of slivers that this node vouches for on an order, before the ledger has executed it.
+    pub order_bytes: usize,
+    /// How long an owner may take to have an order executed; then this node does it.
+    pub order_patience: Duration,
+    /// How long a confirmation waits for the ledger to have the registration, before the client is to ask again.
+    pub registration_wait: Duration,
+    /// Confirmations that may wait so.
+    pub waiting_max: usize,
 }
 
 impl Default for Config {
@@ -48,6 +63,14 @@ impl Default for Config {
             assembly_bytes: 128 << 20,
             idle_max: Duration::from_secs(30),
             pending_ttl: Duration::from_secs(60 * 60),
+            // What a client sends within the second or two that its registration takes, for some clients at once.
+            unregistered_bytes: 1 << 30,
+            // Thousands of small blobs, each for the time of a block.
+            order_bytes: 64 << 20,
+            order_patience: Duration::from_secs(5),
+            // Some blocks, and well below a client's patience for one answer.
+            registration_wait: Duration::from_secs(1),
+            waiting_max: 256,
         }
     }
 }
@@ -57,19 +80,23 @@ const MISSING_TOLD_MAX: u32 = 1_000;
 
 /// Takes what clients send; cheap to clone.
 #[derive(Clone)]
-pub struct Uploads(Arc<Inner>);
+pub struct Uploads(pub(super) Arc<Inner>);
 
-struct Inner {
-    config: Config,
-    membership: Arc<Membership>,
+pub(super) struct Inner {
+    pub(super) config: Config,
+    pub(super) membership: Arc<Membership>,
     key: SecretKey,
-    store: SliverStore,
-    registry: Registry,
-    commitments: CommitmentCache,
-    encoder: Encoder,
-    start: Instant,
+    pub(super) store: SliverStore,
+    pub(super) blobs: Blobs,
+    pub(super) commitments: CommitmentCache,
+    pub(super) encoder: Encoder,
+    pub(super) start: Instant,
     assemblies: Mutex<Assemblies>,
     pending: Mutex<Pending>,
+    orders: Mutex<Orders>,
+    waiting: Semaphore,
+    /// An order was taken.
+    pub(super) ordered: Notify,
 }
 
 /// The room of a sliver that is whole, given back when it is written or refused.
@@ -98,7 +125,13 @@ impl From<Dropping> for Refusal {
     }
 }
 
-fn refusal_of_write(error: StoreWriteError) -> Refusal {
+/// The ledger's state contradicts itself, which is a bug: nothing follows from it.
+pub(super) fn unclear(error: Corrupt) -> Refusal {
+    tracing::error!(%error, "the ledger's state cannot be read");
+    Refusal::Internal
+}
+
+pub(super) fn refusal_of_write(error: StoreWriteError) -> Refusal {
     match error {
         StoreWriteError::Full => Refusal::Full,
         StoreWriteError::Failed => Refusal::Internal,
@@ -111,7 +144,7 @@ impl Uploads {
     pub fn new(
         config: Config,
         (membership, key): (Arc<Membership>, SecretKey),
-        (store, registry): (SliverStore, Registry),
+        (store, blobs): (SliverStore, Blobs),
         commitments: CommitmentCache,
         encoder: Encoder,
     ) -> Self {
@@ -121,12 +154,15 @@ impl Uploads {
             membership,
             key,
             store,
-            registry,
+            blobs,
             commitments,
             encoder,
             start: Instant::now(),
             assemblies,
-            pending: Mutex::default(),
+            pending: Mutex::new(Pending::new(config.unregistered_bytes)),
+            orders: Mutex::new(Orders::new(config.order_bytes)),
+            waiting: Semaphore::new(config.waiting_max),
+            ordered: Notify::new(),
         }))
     }
 
@@ -142,7 +178,7 @@ impl Uploads {
         path: Vec<Hash>,
         bytes: Bytes,
     ) -> Result<(), Refusal> {
-        let verified = self.acceptable(header).await?;
+        let (verified, is_known) = self.acceptable(header)?;
         let blob_id = verified.blob_id();
         self.hold(blob_id)?;
         if self.0.commitments.get(blob_id, segment).await.is_ok() {
@@ -157,23 +193,37 @@ impl Uploads {
             .await
             .map_err(|_| Refusal::Internal)?
             .map_err(|_| Refusal::Unverifiable)?;
+        self.make_room(blob_id, is_known, bytes.len())?;
         self.touch(blob_id)?;
         self.0.store.put_commitment(header, segment, &path, &bytes).await.map_err(refusal_of_write)?;
         self.0.commitments.insert(verified, segment, commitment);
         Ok(())
     }
 
-    /// Checks a header, and that its blob may be stored here.
-    async fn acceptable(&self, header: BlobHeader) -> Result<VerifiedHeader, Refusal> {
+    /// Checks a header, and that its blob may be stored here. True if the ledger knows the blob.
+    pub(super) fn acceptable(&self, header: BlobHeader) -> Result<(VerifiedHeader, bool), Refusal> {
         let verified = header.verify().map_err(|_| Refusal::Unverifiable)?;
         if verified.shape().n() != self.0.membership.n_shards() {
             return Err(Refusal::OtherNetwork);
         }
-        match self.0.registry.status(verified.blob_id()).await {
-            Ok(BlobStatus::Invalid(_)) => Err(Refusal::Invalid),
-            Ok(BlobStatus::Certified(_) | BlobStatus::Unknown) | Err(StoreReadError::Corrupt) => Ok(verified),
-            Err(_) => Err(Refusal::Internal),
+        Ok((verified, self.is_known(verified.blob_id())?))
+    }
+
+    /// True if the ledger knows a blob.
+    fn is_known(&self, blob_id: BlobId) -> Result<bool, Refusal> {
+        match self.0.blobs.status(blob_id).map_err(unclear)? {
+            BlobStatus::Invalid => Err(Refusal::Invalid),
+            BlobStatus::Unknown => Ok(false),
+            BlobStatus::Registered | BlobStatus::Certified(_) => Ok(true),
         }
+    }
+
+    /// Takes room in the buffer of blobs that the ledger does not know.
+    pub(super) fn make_room(&self, blob_id: BlobId, is_known: bool, bytes: usize) -> Result<(), Refusal> {
+        let is_known_by_now = |other: &BlobId| !matches!(self.is_known(*other), Ok(false));
+        let has_room = is_known || self.pending().book(blob_id, bytes, is_known_by_now);
+        // The client registers it meanwhile, or ought to.
+        if has_room { Ok(()) } else { Err(Refusal::Busy) }
     }
 
     /// Takes a part of a sliver; once the sliver is whole, checks it in full and makes it durable.
@@ -203,6 +253,7 @@ impl Uploads {
             self.assemblies().forget_sliver(at);
             return Ok(());
         }
+        self.make_room(at.blob_id, self.is_known(at.blob_id)?, part.len())?;
         let offset = usize::try_from(offset).map_err(|_| Refusal::Malformed)?;
         let len = shape.sliver_bytes(at.axis);
         let now = inner.start.elapsed();
@@ -214,17 +265,13 @@ impl Uploads {
             Err(PartError::Busy) => return Err(Refusal::Busy),
         };
         let _room = Room { assemblies: &inner.assemblies, from, reserved };
-        // Asked once a sliver, not with every part of it.
-        if let Ok(BlobStatus::Invalid(_)) = inner.registry.status(at.blob_id).await {
-            return Err(Refusal::Invalid);
-        }
         let (parity, sliver) = self.check(at, &commitment, shape, sliver).await?;
         inner.store.put_sliver(at, parity, &sliver).await.map_err(refusal_of_write)?;
         self.assemblies().forget_sliver(at);
         Ok(())
     }
 
-    fn assemblies(&self) -> MutexGuard<'_, Assemblies> {
+    pub(super) fn assemblies(&self) -> MutexGuard<'_, Assemblies> {
         self.0.assemblies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -254,62 +301,95 @@ impl Uploads {
     async fn check(
         &self,
         at: SliverAt,
-        commitment: &SegmentCommitment,
-        shape: protocol::encoding::SegmentShape,
+        commitment: &Arc<SegmentCommitment>,
+        shape: SegmentShape,
         sliver: Vec<u8>,
     ) -> Result<(Hash, Vec<u8>), Refusal> {
-        let index = sliver_index(at.axis, at.pair, shape.n());
-        let root = commitment.sliver_root(at.axis, index);
-        let (hashes, sliver) = self
-            .0
-            .encoder
-            .run(move |encoder| (encoder.hash_sliver(shape, at.axis, &sliver), sliver))
-            .await
-            .map_err(|_| Refusal::Internal)?;
-        if hashes.root() == root || is_planted(Bug::UploadUnchecked) {
-            Ok((hashes.parity, sliver))
-        } else {
-            Err(Refusal::Unverifiable)
-        }
+        let commitment = commitment.clone();
+        let check = move |encoder: &mut SegmentEncoder| {
+            Some((check_sliver(encoder, &commitment, (at, shape), &sliver)?, sliver))
+        };
+        self.0.encoder.run(check).await.map_err(|_| Refusal::Internal)?.ok_or(Refusal::Unverifiable)
     }
 
-    /// Vouches for a blob if all slivers that this node should hold are on its disk; else says how many are not.
+    /// Vouches for a blob once the ledger has this registration of it, if all slivers that this node should hold are on its
+    /// disk; else says how many are not.
     ///
     /// # Errors
     ///
-    /// [`Refusal`].
+    /// [`Refusal`]; [`Refusal::Busy`] if the ledger does not have it yet.
     pub async fn confirm(
         &self,
         header: BlobHeader,
-        persistence: Persistence,
+        registration: RegistrationId,
     ) -> Result<Result<MemberSignature, u32>, Refusal> {
-        let verified = self.acceptable(header).await?;
+        let (verified, _) = self.acceptable(header)?;
+        let blob_id = verified.blob_id();
+        // An order that is not on the disk yet would be forgotten by a crash.
+        let is_ordered = self.orders().has(&blob_id, registration) && self.0.store.has_order(blob_id);
+        if !is_ordered {
+            self.wait_for(blob_id, registration).await?;
+        }
         let inner = &self.0;
-        // From here on it is not dropped before its time is over once more, so that what is found below stays.
-        self.hold(verified.blob_id())?;
+        // From here on it is not dropped but by the ledger's word, so that what is found below stays.
+        self.hold(blob_id)?;
         let missing = missing_of_blob(&inner.membership, &inner.store, &verified, MISSING_TOLD_MAX).await;
         let missing = missing.map_err(|_| Refusal::Internal)?;
         if missing > 0 && !is_planted(Bug::ConfirmedBlindly) {
             return Ok(Err(missing));
         }
-        let Membership { network, committee, node } = &*inner.membership;
-        let statement =
-            StorageConfirmation { epoch: committee.epoch(), blob_id: verified.blob_id(), persistence };
-        let (network, node, key) = (*network, *node, inner.key.clone());
-        let signature = inner.encoder.run(move |_| statement.sign(&network, node, &key)).await;
-        signature.map(Ok).map_err(|_| Refusal::Internal)
+        self.sign(blob_id, registration).await.map(Ok)
     }
 
-    fn pending(&self) -> MutexGuard<'_, Pending> {
+    pub(super) async fn sign(
+        &self,
+        blob_id: BlobId,
+        registration: RegistrationId,
+    ) -> Result<MemberSignature, Refusal> {
+        let Membership { network, committee, node } = &*self.0.membership;
+        let statement = StorageConfirmation { epoch: committee.epoch(), blob_id, registration };
+        let (network, node, key) = (*network, *node, self.0.key.clone());
+        let signature = self.0.encoder.run(move |_| statement.sign(&network, node, &key)).await;
+        signature.map_err(|_| Refusal::Internal)
+    }
+
+    /// Waits until the ledger has a registration.
+    pub(super) async fn wait_for(
+        &self,
+        blob_id: BlobId,
+        registration: RegistrationId,
+    ) -> Result<(), Refusal> {
+        let blobs = &self.0.blobs;
+        let mut view = blobs.ledger().watch();
+        let made = async {
+            loop {
+                view.mark_unchanged();
+                match blobs.standing(blob_id, registration).map_err(unclear)? {
+                    Standing::Made => return Ok(()),
+                    Standing::Over => return Err(Refusal::NotRegistered),
+                    Standing::ToCome => view.changed().await.map_err(|_| Refusal::Internal)?,
+                }
+            }
+        };
+        let Ok(_place) = self.0.waiting.try_acquire() else { return Err(Refusal::Busy) };
+        tokio::time::timeout(self.0.config.registration_wait, made).await.unwrap_or(Err(Refusal::Busy))
+    }
+
+    pub(super) fn orders(&self) -> MutexGuard<'_, Orders> {
+        // Nothing that can panic runs under this lock.
+        self.0.orders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn pending(&self) -> MutexGuard<'_, Pending> {
         // Nothing that can panic runs under this lock.
         self.0.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn touch(&self, blob_id: BlobId) -> Result<(), Dropping> {
+    pub(super) fn touch(&self, blob_id: BlobId) -> Result<(), Dropping> {
         self.pending().touch(self.0.start.elapsed(), blob_id)
     }
 
-    fn hold(&self, blob_id: BlobId) -> Result<(), Dropping> {
+    pub(super) fn hold(&self, blob_id: BlobId) -> Result<(), Dropping> {
         self.pending().hold(self.0.start.elapsed(), blob_id)
     }
 
@@ -330,101 +410,17 @@ impl Uploads {
     pub(super) fn sweep_interval(&self) -> Duration {
         (self.0.config.pending_ttl / 8).clamp(Duration::from_secs(1), Duration::from_secs(600))
     }
-
-    /// Finds what came before the node was started.
-    pub(super) async fn find_pending(&self) -> Result<(), StoreReadError> {
-        let mut after = None;
-        loop {
-            let page = self.0.store.committed(after, PAGE).await?;
-            let Some(last) = page.last() else { return Ok(()) };
-            after = Some(*last);
-            for blob_id in page {
-                match self.0.registry.status(blob_id).await {
-                    // A record that rotted is found again, and then says which it is.
-                    Ok(BlobStatus::Unknown) | Err(StoreReadError::Corrupt) => {
-                        self.pending().found(self.0.start.elapsed(), blob_id);
-                    }
-                    Ok(BlobStatus::Certified(_) | BlobStatus::Invalid(_)) => {}
-                    Err(error) => return Err(error),
-                }
-            }
-        }
-    }
-
-    /// Drops what came in part for blobs that were not certified in time; says how many of them.
-    pub(super) async fn drop_stale(&self) -> Result<u32, StaleError> {
-        let (ttl, now) = (self.0.config.pending_ttl, self.0.start.elapsed());
-        let stale = self.pending().stale(now, ttl);
-        let mut dropped = 0;
-        for blob_id in stale {
-            if !self.pending().begin_drop(self.0.start.elapsed(), ttl, blob_id) {
-                continue;
-            }
-            let fate = self.drop_if_partial(blob_id).await;
-            let mut pending = self.pending();
-            pending.settle(blob_id);
-            match fate {
-                Ok(Fate::Kept) => {}
-                Ok(Fate::Dropped) => {
-                    dropped += 1;
-                    tracing::info!(%blob_id, "dropped a blob that was not certified in time");
-                }
-                // Another time.
-                Ok(Fate::Unclear) | Err(StaleError::Write(StoreWriteError::Full)) => {
-                    pending.found(self.0.start.elapsed(), blob_id);
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(dropped)
-    }
-
-    /// Drops a blob of which this node lacks something. If it lacks nothing it may have vouched for the blob, and the
-    /// certificate may be made of its word at any time.
-    async fn drop_if_partial(&self, blob_id: BlobId) -> Result<Fate, StaleError> {
-        let inner = &self.0;
-        match inner.registry.status(blob_id).await {
-            Ok(BlobStatus::Unknown) => {}
-            Ok(BlobStatus::Certified(_) | BlobStatus::Invalid(_)) => return Ok(Fate::Kept),
-            Err(StoreReadError::Corrupt) => return Ok(Fate::Unclear),
-            Err(error) => return Err(error.into()),
-        }
-        let Some(segment) = inner.store.commitments_of(blob_id, 1).await?.first().copied() else {
-            return Ok(Fate::Kept);
-        };
-        let header = match inner.commitments.get(blob_id, segment).await {
-            Ok((header, _)) => header,
-            // The scrubber removes a commitment that rotted.
-            Err(CommitmentReadError::NotFound) => return Ok(Fate::Unclear),
-            Err(CommitmentReadError::Failed) => return Err(StoreReadError::Failed.into()),
-        };
-        if missing_of_blob(&inner.membership, &inner.store, &header, 0).await? == 0 {
-            return Ok(Fate::Kept);
-        }
-        inner.store.drop_blob(blob_id, inner.membership.shards()).await?;
-        inner.commitments.forget(blob_id);
-        self.forget(blob_id);
-        Ok(Fate::Dropped)
-    }
 }
 
-/// What became of a blob for which nothing came for long.
-enum Fate {
-    /// It is certified, invalid or whole.
-    Kept,
-    Dropped,
-    /// That cannot be said now.
-    Unclear,
+/// Extends a sliver and compares its root; returns the root over its parity symbols if it is the one committed to.
+pub(super) fn check_sliver(
+    encoder: &mut SegmentEncoder,
+    commitment: &SegmentCommitment,
+    (at, shape): (SliverAt, SegmentShape),
+    sliver: &[u8],
+) -> Option<Hash> {
+    let index = sliver_index(at.axis, at.pair, shape.n());
+    let hashes = encoder.hash_sliver(shape, at.axis, sliver);
+    let is_right = hashes.root() == commitment.sliver_root(at.axis, index);
+    (is_right || is_planted(Bug::UploadUnchecked)).then_some(hashes.parity)
 }
-
-/// Why stale uploads were not dropped.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum StaleError {
-    #[error(transparent)]
-    Read(#[from] StoreReadError),
-    #[error(transparent)]
-    Write(#[from] StoreWriteError),
-}
-
-/// Blobs listed from the store at once.
-const PAGE: usize = 256;

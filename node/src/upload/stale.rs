@@ -1,8 +1,9 @@
-//! Drops, from time to time, what came for blobs that were never certified, and slivers that were never finished.
+//! Drops, from time to time, what came for blobs that were never registered, and slivers that were never finished; settles
+//! orders.
 
 use tokio_util::sync::CancellationToken;
 
-use super::service::{StaleError, Uploads};
+use super::{service::Uploads, sweep::StaleError};
 
 /// Looks for stale uploads, again and again.
 #[derive(Debug)]
@@ -42,6 +43,33 @@ impl StaleUploads {
             () = stop.cancelled() => {}
             () = sweeping => {}
             () = idling => {}
+            () = self.settle() => {}
+            () = self.execute() => {}
+        }
+    }
+
+    /// Settles orders whenever the ledger moves.
+    async fn settle(&self) {
+        let mut view = self.0.watch_ledger();
+        loop {
+            if let Err(error) = self.0.settle_orders().await {
+                tracing::warn!(%error, "cannot settle an order");
+            }
+            if view.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Has orders executed that wait for too long; one that was taken as its block came is settled first. Apart from
+    /// [`Self::settle`], which must not wait until they are.
+    async fn execute(&self) {
+        loop {
+            self.0.order_may_be_due().await;
+            if let Err(error) = self.0.settle_orders().await {
+                tracing::warn!(%error, "cannot settle an order");
+            }
+            self.0.execute_orders().await;
         }
     }
 }

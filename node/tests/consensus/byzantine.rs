@@ -15,7 +15,10 @@ use protocol::{
 use rand::Rng as _;
 use rand_chacha::ChaCha8Rng;
 
-use super::toy::{Toy, key, node_of};
+use super::{
+    snapshots::mislead,
+    toy::{Toy, key, node_of},
+};
 
 /// How a member lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,9 +29,12 @@ pub enum Lie {
     Withholds,
     /// Forges votes, certificates, proposals, heights and blocks.
     Forges,
+    /// Gives wrong states to those who are behind, and is honest otherwise.
+    Misleads,
 }
 
 impl Lie {
+    /// Those that concern every height.
     pub const ALL: [Self; 3] = [Self::Equivocates, Self::Withholds, Self::Forges];
 }
 
@@ -59,6 +65,7 @@ impl Liar<'_> {
                 let forged = self.forge(&message);
                 vec![(message, None), (forged, None)]
             }
+            Lie::Misleads => vec![(message, None)],
         }
     }
 
@@ -190,6 +197,10 @@ impl Liar<'_> {
                     Some(Response::Blocks(forged.collect()))
                 }
             },
+            (Lie::Misleads, Response::Page(Some(_))) if self.rng.random_bool(0.2) => {
+                Some(Response::Page(self.app.page_of_oldest()))
+            }
+            (Lie::Misleads, response) => mislead(response, self.rng),
             (_, response) => Some(response),
         }
     }

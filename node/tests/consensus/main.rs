@@ -7,6 +7,7 @@
 #![allow(unreachable_pub, reason = "one test program")]
 
 mod byzantine;
+mod snapshots;
 mod stores;
 mod toy;
 mod world;
@@ -125,8 +126,11 @@ fn heal(world: &mut World) {
 
 /// Everything submitted to honest nodes from now on is ordered; then there is silence.
 fn must_recover(world: &mut World) {
-    let texts: Vec<(usize, Vec<u8>)> =
-        world.honest().into_iter().map(|node| (node, format!("after all, {node}").into_bytes())).collect();
+    let texts: Vec<(usize, Vec<u8>)> = world
+        .honest()
+        .into_iter()
+        .map(|node| (node, format!("after {}, {node}", world.height()).into_bytes()))
+        .collect();
     for (node, text) in &texts {
         assert!(world.submit(*node, text), "seed {}: node {node} keeps no transaction", world.seed);
     }
@@ -247,7 +251,60 @@ fn votes_that_are_not_durable_when_they_leave_are_noticed() {
 #[test]
 fn blocks_that_are_not_durable_when_they_are_acknowledged_are_noticed() {
     let said = noticed(|world| world.blocks_lie = true);
-    assert!(said.contains("lost blocks") || said.contains("StateAhead"), "{said}");
+    assert!(said.contains("lost blocks") || said.contains("Ahead"), "{said}");
+}
+
+/// A few heights of which some take several rounds, so that votes are for blocks and for none, for new proposals and for
+/// repeated ones.
+fn some_rounds(mut world: World, ends_after: Option<(usize, u64, bool)>) -> World {
+    world.ends_after = ends_after;
+    world.weather.proposal_loss = 0.5;
+    for step in 0..3 {
+        // To any member but the one that ends, which may be down.
+        world.submit(1, format!("{step}").as_bytes());
+        world.run_for(6 * SECOND);
+    }
+    world.weather.proposal_loss = 0.0;
+    world
+}
+
+/// The points at which a member ends below are such that it matters what it remembers.
+#[test]
+fn a_crash_after_a_vote_that_is_forgotten_is_noticed() {
+    let said = |n| {
+        let run = std::panic::catch_unwind(|| {
+            let mut world = World::new(0, 4);
+            world.wal_forgets = true;
+            some_rounds(world, Some((0, n, true)));
+        });
+        run.err().map(|panic| panic.downcast_ref::<String>().cloned().unwrap_or_default())
+    };
+    let said: Vec<String> = (1..=10).filter_map(said).collect();
+    assert!(said.iter().any(|it| it.contains("contradicts itself") || it.contains("convicted")), "{said:?}");
+}
+
+/// A member that ends right after any of its votes or proposals has left, and starts again while the round goes on,
+/// never contradicts what it said. `World` checks every message that leaves, before and after.
+#[test]
+fn a_crash_after_any_vote_that_left_leads_to_no_other_vote() {
+    let (mut n_points, mut rounds) = (0, 0);
+    for seed in 0..5 {
+        let n_sent = some_rounds(World::new(seed, 4), None).n_sent[0];
+        for n in 1..=n_sent {
+            for power in [true, false] {
+                let mut world = some_rounds(World::new(seed, 4), Some((0, n, power)));
+                // The weather is drawn anew after the end, so that up to it every run is the first.
+                assert_eq!(world.n_crashes, 1, "seed {seed}: node 0 sends fewer than {n}");
+                must_recover(&mut world);
+                assert!(world.evidence.is_empty());
+                rounds = rounds.max(world.rounds_max);
+                n_points += 1;
+            }
+        }
+    }
+    assert!(n_points >= 100, "only {n_points} points to end at");
+    assert!(rounds > 0, "no height needed a second round");
+    println!("{n_points} points, up to round {rounds}");
 }
 
 #[test]
@@ -378,6 +435,7 @@ fn a_replica_can_live_on_any_thread() {
 #[test]
 fn strangers_start_nothing() {
     let mut world = World::new(6, 4);
+    world.liars.push((4, Lie::Withholds));
     let status = Message::Status { height: u64::MAX };
     let batch = Message::Transactions(vec![[BAD, b"x"].concat()]);
     for message in [status, batch] {
@@ -386,6 +444,7 @@ fn strangers_start_nothing() {
     world.run_for(60 * SECOND);
     assert_eq!(world.height(), 0);
     assert!(world.is_idle(), "{:?}", states(&world));
+    assert_eq!(world.offences, BTreeSet::from(["Transaction".to_owned()]), "no honest node passes that on");
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use node::ledger::consensus::{BlockStore as _, FileWal, StoreError, StoredBlocks, Wal as _, WalError};
+use node::ledger::consensus::{
+    BlockStore as _, Change, FileWal, StoreError, StoredBlocks, Wal as _, WalError,
+};
 use protocol::{
     hash::Hash,
     ledger::{
@@ -182,4 +184,110 @@ fn blocks_leave_no_gap() {
         assert!(matches!(blocks.append(&block(got)), Err(StoreError::Gap { head: 5, .. })));
     }
     blocks.append(&block(6)).unwrap();
+}
+
+#[test]
+fn blocks_are_deleted_from_below_whatever_dies() {
+    for seed in 0..4 {
+        for n in 0.. {
+            let mut disk = SimulatedDisk::new(seed);
+            let mut blocks = open(&disk);
+            for height in 3..30 {
+                blocks.append(&block(height)).unwrap();
+            }
+            drop(blocks);
+            disk = disk.crash();
+            let mut blocks = open(&disk);
+            disk.fail_after(n);
+            let pruned = blocks.prune(20);
+            let is_over = pruned.is_ok() && !disk.is_dead();
+            drop(blocks);
+            let mut blocks = open(&disk.crash());
+            let first = blocks.first().unwrap();
+            assert!((3..=20).contains(&first) && (!is_over || first == 20), "{first}");
+            assert_eq!(blocks.head().unwrap(), 29);
+            for height in 1..=30 {
+                let is_there = (first..30).contains(&height);
+                assert_eq!(blocks.read(height).unwrap(), is_there.then(|| block(height)));
+            }
+            blocks.append(&block(30)).unwrap();
+            blocks.prune(1_000).unwrap();
+            assert_eq!((blocks.first().unwrap(), blocks.head().unwrap()), (30, 30), "the last one stays");
+            if is_over {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_chain_is_begun_anew_or_not_whatever_dies() {
+    for seed in 0..4 {
+        for first in [0, 7] {
+            for n in 0.. {
+                let mut disk = SimulatedDisk::new(seed);
+                let mut blocks = open(&disk);
+                for height in (first..first + 8).filter(|_| first > 0) {
+                    blocks.append(&block(height)).unwrap();
+                }
+                drop(blocks);
+                disk = disk.crash();
+                let mut blocks = open(&disk);
+                let old = (blocks.first().unwrap(), blocks.head().unwrap());
+                disk.fail_after(n);
+                let begun = blocks.restart(&block(100));
+                let is_over = begun.is_ok() && !disk.is_dead();
+                drop(blocks);
+                disk = disk.crash();
+                let mut blocks = open(&disk);
+                let now = (blocks.first().unwrap(), blocks.head().unwrap());
+                assert!(now == (100, 100) || (now == old && !is_over), "seed {seed}, operation {n}: {now:?}");
+                // Goes on from either; a chain that was begun in vain does not count later.
+                let (from, to) = if now.1 == 100 { (101, 110) } else { (now.1 + 1, 110) };
+                for height in if now.1 == 0 { 95 } else { from }..to {
+                    blocks.append(&block(height)).unwrap();
+                }
+                drop(blocks);
+                disk = disk.crash();
+                let mut blocks = open(&disk);
+                let lowest = if now.1 == 0 { 95 } else { now.0 };
+                assert_eq!((blocks.first().unwrap(), blocks.head().unwrap()), (lowest, 109));
+                blocks.prune(104).unwrap();
+                drop(blocks);
+                let blocks = open(&disk);
+                assert_eq!((blocks.first().unwrap(), blocks.head().unwrap()), (104, 109));
+                if is_over {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn changes_of_the_committee_outlive_blocks() {
+    let mut blocks = open(&SimulatedDisk::new(4));
+    assert_eq!(blocks.change_after(0).unwrap(), None);
+    let change = |height| {
+        let Decided { block, certificate } = block(height);
+        Change { header: block.header().clone(), certificate, committee: vec![9; 200 << 10] }
+    };
+    for height in [3, 5] {
+        blocks.keep_change(&change(height)).unwrap();
+        blocks.keep_change(&change(height)).unwrap();
+    }
+    blocks.restart(&block(50)).unwrap();
+    blocks.prune(1_000).unwrap();
+    let heights: Vec<u64> = [0, 3, 4, 5]
+        .iter()
+        .filter_map(|after| blocks.change_after(*after).unwrap())
+        .map(|(header, _)| header.height)
+        .collect();
+    assert_eq!(heights, [3, 5, 5]);
+    let parts: Vec<usize> = [0, 192 << 10, 200 << 10, u32::MAX]
+        .iter()
+        .map(|at| blocks.committee(5, *at).unwrap().len())
+        .collect();
+    assert_eq!(parts, [192 << 10, 8 << 10, 0, 0]);
+    assert!(blocks.committee(4, 0).unwrap().is_empty());
 }

@@ -1,18 +1,21 @@
-//! A ledger of opaque transactions: each is executed once, and the root is a hash over all of them in order.
+//! A ledger of opaque transactions: each is executed once, and the root is that of a tree in which all of them are, and a hash
+//! over all of them in order.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{Arc, LazyLock, Mutex},
 };
 
-use node::ledger::consensus::{Application, InvalidPayload, Payload};
+use node::ledger::consensus::{Application, BlockStore, InvalidPayload, Payload, PrepareError};
 use protocol::{
-    Epoch, PeerId, bls,
+    Epoch, PeerId, bls, codec,
     committee::{Committee, Member, spread},
     hash::{Domain, Hash},
     ledger::{
         block::{Block, Decided, committee_hash, transaction_id},
         signature::SigningKey,
+        transaction::Place,
+        tree::{Page, Tree},
     },
 };
 
@@ -72,12 +75,25 @@ pub fn committees_of(n: usize) -> &'static [Arc<Committee>] {
     }
 }
 
+/// Blocks from one state of which pages are handed out to the next.
+pub const PIN_BLOCKS: u64 = 4;
+/// Bytes of a value of the tree: so many that a state of some dozen transactions takes several pages.
+const VALUE_BYTES: usize = 200;
+/// Bytes at which a page ends.
+const PAGE_BYTES: usize = 2_000;
+/// The key of what is not a transaction.
+const HEAD: &[u8] = b"head";
+
 /// What the transactions lead to.
 #[derive(Clone, Debug, Default)]
 pub struct State {
     pub height: u64,
+    /// Hash over all transactions in order.
+    pub all: Hash,
     pub root: Hash,
     pub done: BTreeSet<Hash>,
+    /// All of it but `height` and `last_epoch`, which the block says.
+    pub tree: Tree,
     /// Epoch of the committee that signs the next height, and of the one that signed the last.
     pub epoch: usize,
     pub last_epoch: usize,
@@ -85,21 +101,92 @@ pub struct State {
     pub due_ms: Option<u64>,
 }
 
+impl State {
+    /// The state after a block with these transactions.
+    fn after(&self, transactions: &[Vec<u8>], (height, time_ms): (u64, u64), epoch: usize) -> Self {
+        let mut next = self.clone();
+        let ids: Vec<Hash> = transactions.iter().map(|it| transaction_id(it)).collect();
+        let bytes: Vec<u8> = ids.iter().flat_map(|id| id.0).collect();
+        next.all = ROOT.hash_parts(&[self.all.as_bytes(), &time_ms.to_le_bytes(), &bytes]);
+        for id in &ids {
+            next.tree.insert(&id.0, &[7; VALUE_BYTES]);
+        }
+        next.done.extend(ids);
+        (next.height, next.last_epoch, next.epoch) = (height, self.epoch, epoch);
+        next.due_ms = self.due_ms.filter(|due| time_ms < *due);
+        let epoch = u64::try_from(epoch).unwrap();
+        next.tree.insert(HEAD, &codec::encode(&(next.all, epoch, next.due_ms)));
+        next.root = next.tree.root();
+        next
+    }
+
+    /// The state that a tree holds.
+    fn open(height: u64, last_epoch: usize, tree: Tree) -> Self {
+        let (all, epoch, due_ms) =
+            codec::decode_exact::<(Hash, u64, Option<u64>), 100>(tree.get(HEAD).unwrap()).unwrap();
+        let ids = tree.entries().filter(|(key, _)| *key != HEAD);
+        let done = ids.map(|(key, _)| Hash(key.try_into().unwrap())).collect();
+        let epoch = usize::try_from(epoch).unwrap();
+        Self { height, all, root: tree.root(), done, tree, epoch, last_epoch, due_ms }
+    }
+}
+
+/// The states on a disk: the newest of which the block is there counts.
+pub type Disk = Arc<Mutex<VecDeque<State>>>;
+
 /// The state as it is in memory, and as it would be after a restart.
 #[derive(Debug)]
 pub struct Toy {
     pub state: State,
     /// Blocks looked at so far.
     pub n_checks: u64,
-    durable: Arc<Mutex<State>>,
+    durable: Disk,
+    pinned: BTreeMap<u64, State>,
+    prepared: Option<State>,
     committees: &'static [Arc<Committee>],
 }
 
 impl Toy {
-    /// What a node starts from.
-    pub fn open(durable: &Arc<Mutex<State>>, n: usize) -> Self {
-        let state = durable.lock().unwrap().clone();
-        Self { state, n_checks: 0, durable: Arc::clone(durable), committees: committees_of(n) }
+    /// What a node starts from; `genesis` if there is nothing on its disk.
+    pub fn open(durable: &Disk, genesis: &State, blocks: &dyn BlockStore, n: usize) -> Self {
+        let first = blocks.first().unwrap();
+        let has_block = |state: &&State| blocks.read(state.height).unwrap().is_some();
+        let state = durable.lock().unwrap().iter().rev().find(has_block).cloned();
+        let state = state.unwrap_or_else(|| genesis.clone());
+        assert!(state.height > 0 || first <= 1, "neither a state nor the blocks to make one");
+        let mut toy = Self {
+            state,
+            n_checks: 0,
+            durable: Arc::clone(durable),
+            pinned: BTreeMap::new(),
+            prepared: None,
+            committees: committees_of(n),
+        };
+        toy.pin();
+        toy
+    }
+
+    fn pin(&mut self) {
+        if self.state.height > 0 {
+            self.pinned.insert(self.state.height, self.state.clone());
+        }
+        while self.pinned.len() > 2 {
+            self.pinned.pop_first();
+        }
+    }
+
+    /// The first page of the oldest state of which there are pages: to one who fetches another, a lie.
+    pub fn page_of_oldest(&self) -> Option<Page> {
+        self.pinned.first_key_value()?.1.tree.page(None, PAGE_BYTES)
+    }
+
+    fn write(&self, state: State) {
+        let mut durable = self.durable.lock().unwrap();
+        durable.retain(|other| other.height < state.height);
+        durable.push_back(state);
+        while durable.len() > 2 {
+            durable.pop_front();
+        }
     }
 
     /// The committees that signed the last height and that signs the next.
@@ -113,12 +200,11 @@ impl Toy {
         (self.state.epoch + n.min(1)).min(self.committees.len() - 1)
     }
 
-    fn executed(&self, transactions: &[Vec<u8>], time_ms: u64) -> (Hash, Option<Hash>) {
-        let ids: Vec<u8> = transactions.iter().flat_map(|it| transaction_id(it).0).collect();
-        let root = ROOT.hash_parts(&[self.state.root.as_bytes(), &time_ms.to_le_bytes(), &ids]);
-        let next = self.next_epoch(transactions);
-        let changed = next != self.state.epoch;
-        (root, changed.then(|| committee_hash(&self.committees[next])))
+    fn executed(&self, transactions: &[Vec<u8>], time_ms: u64) -> (State, Option<Hash>) {
+        let epoch = self.next_epoch(transactions);
+        let next = self.state.after(transactions, (self.state.height + 1, time_ms), epoch);
+        let changed = epoch != self.state.epoch;
+        (next, changed.then(|| committee_hash(&self.committees[epoch])))
     }
 
     fn is_new(&self, transaction: &[u8]) -> bool {
@@ -127,8 +213,8 @@ impl Toy {
 
     /// A payload that an honest node would accept.
     pub fn payload(&self, transactions: Vec<Vec<u8>>, time_ms: u64) -> Payload {
-        let (state_root, next_committee) = self.executed(&transactions, time_ms);
-        Payload { transactions, state_root, next_committee }
+        let (state, next_committee) = self.executed(&transactions, time_ms);
+        Payload { transactions, state_root: state.root, next_committee }
     }
 }
 
@@ -137,8 +223,20 @@ impl Application for Toy {
         self.state.height
     }
 
-    fn admits(&self, transaction: &[u8]) -> bool {
+    fn is_sound(&self, transaction: &[u8]) -> bool {
+        !transaction.starts_with(BAD)
+    }
+
+    fn place(&self, _: &[u8]) -> Option<Place> {
+        None
+    }
+
+    fn admits(&self, transaction: &[u8], _: &[&[u8]]) -> bool {
         self.is_new(transaction)
+    }
+
+    fn turn(&self, transaction: &[u8], _: Option<&Place>) -> Option<u64> {
+        self.is_new(transaction).then_some(0)
     }
 
     fn due_ms(&self) -> Option<u64> {
@@ -161,8 +259,8 @@ impl Application for Toy {
             return refuse("a transaction that is not accepted");
         }
         let header = block.header();
-        let (root, next) = self.executed(block.transactions(), header.time_ms);
-        if root != header.state_root || next != header.next_committee {
+        let (state, next) = self.executed(block.transactions(), header.time_ms);
+        if state.root != header.state_root || next != header.next_committee {
             return refuse("roots differ");
         }
         Ok(())
@@ -171,21 +269,48 @@ impl Application for Toy {
     fn commit(&mut self, decided: &Decided) -> Option<Committee> {
         let (block, header) = (&decided.block, decided.block.header());
         assert_eq!(header.height, self.state.height + 1, "blocks are committed in order");
-        let (root, _) = self.executed(block.transactions(), header.time_ms);
-        assert_eq!(root, header.state_root, "what is committed was checked");
-        let next = self.next_epoch(block.transactions());
-        let changed = next != self.state.epoch;
-        self.state.height += 1;
-        self.state.root = root;
-        self.state.last_epoch = self.state.epoch;
-        self.state.epoch = next;
-        self.state.done.extend(block.transactions().iter().map(|it| transaction_id(it)));
-        self.state.due_ms = self.state.due_ms.filter(|due| header.time_ms < *due);
+        let (state, next) = self.executed(block.transactions(), header.time_ms);
+        assert_eq!(state.root, header.state_root, "what is committed was checked");
+        self.state = state;
         // The state reaches the disk only now and then; what is missing is executed again from the blocks.
         if self.state.height.is_multiple_of(3) {
-            *self.durable.lock().unwrap() = self.state.clone();
+            self.write(self.state.clone());
         }
-        changed.then(|| Committee::clone(&self.committees[next]))
+        if self.state.height.is_multiple_of(PIN_BLOCKS) {
+            self.pin();
+        }
+        next.map(|_| Committee::clone(&self.committees[self.state.epoch]))
+    }
+
+    fn pinned(&self) -> Option<u64> {
+        self.pinned.last_key_value().map(|(height, _)| *height)
+    }
+
+    fn page(&self, height: u64, after: Option<&[u8]>) -> Option<Page> {
+        self.pinned.get(&height)?.tree.page(after, PAGE_BYTES)
+    }
+
+    fn needs_from(&self) -> u64 {
+        let durable = self.durable.lock().unwrap();
+        let oldest = durable.front().filter(|_| durable.len() > 1).map(|state| state.height);
+        let pinned = self.pinned.first_key_value().map(|(height, _)| *height);
+        oldest.unwrap_or_default().min(pinned.unwrap_or_default())
+    }
+
+    fn prepare(&mut self, decided: &Decided, tree: Tree) -> Result<(), PrepareError> {
+        let header = decided.block.header();
+        assert_eq!(tree.root(), header.state_root);
+        let state = State::open(header.height, usize::try_from(header.epoch.0).unwrap(), tree);
+        self.write(state.clone());
+        self.prepared = Some(state);
+        Ok(())
+    }
+
+    fn adopt(&mut self, decided: &Decided) {
+        self.state = self.prepared.take().expect("prepared before");
+        assert_eq!(self.state.height, decided.block.header().height);
+        self.pinned.clear();
+        self.pin();
     }
 }
 

@@ -8,12 +8,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::Duration,
 };
 
 use node::ledger::consensus::{
-    Config, Fatal, FileWal, Now, Output, Parts, Replica, RequestId, StoredBlocks, Wal, WalError,
+    BlockStore as _, Config, Fatal, FileWal, Now, Output, Parts, Replica, RequestId, StoredBlocks, Wal,
+    WalError,
 };
 use protocol::{
     BlockId, NetworkId, PeerId,
@@ -31,7 +32,7 @@ use storage::{Store, disk::SimulatedDisk, index::MemoryIndex};
 
 use super::{
     byzantine::{Liar, Lie, is_one_of},
-    toy::{State, Toy, committees_of, key, node_of},
+    toy::{Disk, State, Toy, committees_of, key, node_of},
 };
 
 pub const NETWORK: NetworkId = NetworkId([5; 32]);
@@ -64,7 +65,7 @@ struct Node {
     replica: Option<Replica<Toy>>,
     wal: SimulatedDisk,
     blocks: SimulatedDisk,
-    state: Arc<Mutex<State>>,
+    state: Disk,
     /// How far its clock is ahead.
     skew_ms: i64,
     /// Blocks that it said it committed.
@@ -107,6 +108,12 @@ pub struct World {
     /// The kinds of things that peers were blamed for.
     pub offences: BTreeSet<String>,
     pub n_crashes: u64,
+    /// Snapshots taken by honest nodes.
+    pub n_installed: u64,
+    /// Pages of states that were answered.
+    pub n_pages: u64,
+    /// Requests that were too many.
+    pub n_busy: u64,
     pub rounds_max: u32,
     /// A log of votes is damaged on purpose.
     pub may_be_muted: bool,
@@ -115,7 +122,12 @@ pub struct World {
     /// The disks of the votes' logs, or those of the blocks, claim to have synced and have not.
     pub wal_lies: bool,
     pub blocks_lie: bool,
+    /// A node that ends right after this many of its votes and proposals have left; true cuts its power.
+    pub ends_after: Option<(usize, u64, bool)>,
+    /// Votes and proposals of its own that each node has sent, repetitions included.
+    pub n_sent: Vec<u64>,
     config: Config,
+    genesis: State,
     nodes: Vec<Node>,
     queue: BTreeMap<(Duration, u64), Event>,
     n_events: u64,
@@ -128,6 +140,13 @@ pub struct World {
     /// What each honest node signed.
     signed: BTreeMap<(usize, u64, u32, u8), Option<BlockId>>,
     trace: blake3::Hasher,
+}
+
+fn open_blocks(disk: &SimulatedDisk) -> Result<StoredBlocks, String> {
+    let config = storage::Config { log_bytes: 1 << 20, reserve_bytes: 0, ..storage::Config::default() };
+    let store = Store::open(Arc::new(disk.clone()), Box::new(MemoryIndex::default()), config);
+    let (store, _) = store.map_err(|error| format!("{error:?}"))?;
+    StoredBlocks::new(Arc::new(store)).map_err(|error| format!("{error:?}"))
 }
 
 impl World {
@@ -163,12 +182,18 @@ impl World {
             blamed: BTreeSet::new(),
             offences: BTreeSet::new(),
             n_crashes: 0,
+            n_installed: 0,
+            n_pages: 0,
+            n_busy: 0,
             rounds_max: 0,
             may_be_muted: false,
             wal_forgets: false,
             wal_lies: false,
             blocks_lie: false,
+            ends_after: None,
+            n_sent: vec![0; n + 1],
             config: Config::default(),
+            genesis: State::default(),
             nodes,
             queue: BTreeMap::new(),
             n_events: 0,
@@ -186,8 +211,19 @@ impl World {
 
     /// Changes the state that every node starts from, before anything happens.
     pub fn with_due(mut self, due_ms: u64) -> Self {
+        self.genesis.due_ms = Some(START_MS + due_ms);
+        self.started_again()
+    }
+
+    /// Changes how all replicas behave, before anything happens: who is some blocks behind takes a snapshot, and few blocks
+    /// are kept.
+    pub fn with_snapshots(mut self, snapshot_lag_min: u64, blocks_kept: u64) -> Self {
+        self.config = Config { snapshot_lag_min, blocks_kept, ..self.config };
+        self.started_again()
+    }
+
+    fn started_again(mut self) -> Self {
         for node in 0..=self.n {
-            self.nodes[node].state.lock().unwrap().due_ms = Some(START_MS + due_ms);
             self.nodes[node].replica = None;
             self.start(node);
         }
@@ -248,12 +284,8 @@ impl World {
         it.wal.set_lying_sync(self.wal_lies);
         it.blocks.set_lying_sync(self.blocks_lie);
         let wal = FileWal::new(&it.wal).map_err(|error| format!("{error:?}"))?;
-        let config = storage::Config { log_bytes: 1 << 20, reserve_bytes: 0, ..storage::Config::default() };
-        let index = Box::new(MemoryIndex::default());
-        let store = Store::open(Arc::new(it.blocks.clone()), index, config);
-        let (store, _) = store.map_err(|error| format!("{error:?}"))?;
-        let blocks = StoredBlocks::new(Arc::new(store)).map_err(|error| format!("{error:?}"))?;
-        let app = Toy::open(&it.state, self.n);
+        let blocks = open_blocks(&it.blocks)?;
+        let app = Toy::open(&it.state, &self.genesis, &blocks, self.n);
         let (signed_by, committee) = app.committees();
         let wal: Box<dyn Wal + Send> = if self.wal_forgets { Box::new(Forgetful) } else { Box::new(wal) };
         let blocks = Box::new(blocks);
@@ -275,6 +307,17 @@ impl World {
         let n = self.rng.random_range(0..12);
         let it = &self.nodes[node];
         if self.rng.random() { it.wal.fail_after(n) } else { it.blocks.fail_after(n) }
+    }
+
+    /// Cuts the power after so many operations on the disk of a node's blocks.
+    pub fn fail_blocks_after(&self, node: usize, n: u64) {
+        self.nodes[node].blocks.fail_after(n);
+    }
+
+    /// Height of the first block that a node has.
+    pub fn first_block(&self, node: usize) -> u64 {
+        let blocks = open_blocks(&self.nodes[node].blocks.fork()).expect("blocks can be read");
+        blocks.first().expect("blocks can be read")
     }
 
     /// Changes a byte of a node's log of votes.
@@ -406,6 +449,10 @@ impl World {
         let deadline = replica.next_deadline().map(|at| at.max(self.now));
         for output in outputs {
             self.carry_out(node, output);
+            // What it wanted to say next died with it.
+            if !self.is_up(node) {
+                return;
+            }
         }
         if let Some(at) = deadline
             && self.nodes[node].ticks_at.is_none_or(|other| at < other)
@@ -425,6 +472,7 @@ impl World {
                     None => {
                         self.check_signed(node, &message);
                         self.broadcast(node, &message, None);
+                        self.has_left(node, &message);
                     }
                     Some(lie) => {
                         for (first, second) in self.liar(node, lie, |liar| liar.twist(message)) {
@@ -448,11 +496,16 @@ impl World {
             }
             Output::Reply { id, response } => {
                 let response = Response::decode(&response.encode()).expect("honest answers can be read");
+                self.n_pages += u64::from(matches!(response, Response::Page(Some(_))));
                 let response = match lie {
                     None => Some(response),
                     Some(lie) => self.liar(node, lie, |liar| liar.twist_answer(response)),
                 };
                 self.answer(node, id, response);
+            }
+            Output::Busy { id } => {
+                self.n_busy += 1;
+                self.answer(node, id, None);
             }
             Output::Committed(decided) if lie.is_none() => {
                 let header = decided.block.header();
@@ -465,6 +518,8 @@ impl World {
                 self.done.extend(decided.block.transactions().iter().cloned());
             }
             Output::Committed(_) => {}
+            Output::Installed(decided) if lie.is_none() => self.installed(node, &decided),
+            Output::Installed(_) => {}
             Output::Evidence(evidence) => {
                 evidence.verify(&NETWORK).expect("evidence convicts");
                 let accused = evidence.accused();
@@ -482,6 +537,40 @@ impl World {
                 self.offences.insert(name.to_owned());
             }
         }
+    }
+
+    /// Counts what a node signed, and ends the node if it is time.
+    fn has_left(&mut self, node: usize, message: &Message) {
+        let author = match message {
+            Message::Vote(signed) => signed.vote.voter,
+            Message::Proposal { proposal, .. } => proposal.proposal.proposer,
+            _ => return,
+        };
+        if author != self.nodes[node].key.peer() {
+            return;
+        }
+        self.n_sent[node] += 1;
+        if let Some((victim, n, power)) = self.ends_after
+            && victim == node
+            && self.n_sent[node] == n
+        {
+            self.crash(node, power);
+            // Often soon enough for what others say of the same round to reach it.
+            let after = Duration::from_millis(self.rng.random_range(1..200));
+            self.restart_later(node, after);
+        }
+    }
+
+    /// An honest node has taken a state from others.
+    fn installed(&mut self, node: usize, decided: &Decided) {
+        let header = decided.block.header();
+        assert!(header.height > self.nodes[node].committed, "seed {}: node {node} goes back", self.seed);
+        self.nodes[node].committed = header.height;
+        let what = (decided.block.id(), header.state_root);
+        let first = *self.chain.entry(header.height).or_insert(what);
+        assert_eq!(first, what, "seed {}: two blocks at height {}", self.seed, header.height);
+        self.check_certificate(decided);
+        self.n_installed += 1;
     }
 
     fn liar<R>(&mut self, node: usize, lie: Lie, lying: impl FnOnce(&mut Liar<'_>) -> R) -> R {

@@ -12,7 +12,7 @@ use super::{
     block::Header,
     chain::{AdvanceError, TrustedChain},
     commit::CommitCertificate,
-    tree::{Proof, ProofError},
+    tree::{Entry, PAGE_BYTES_AIM, Page, PageError, Proof, ProofError},
 };
 use crate::{
     codec::{self, DecodeError},
@@ -65,7 +65,13 @@ pub enum AnswerError {
     /// A proof does not hold.
     #[error("the proof of an entry does not hold")]
     Proof(#[from] ProofError),
+    /// A page of entries does not hold.
+    #[error("the page of entries does not hold")]
+    Page(#[from] PageError),
 }
+
+/// Bytes of entries at which a page of a [`Range`] ends, so that it fits into an answer with a certificate of a thousand.
+pub const RANGE_BYTES_AIM: usize = PAGE_BYTES_AIM / 2;
 
 impl Answer {
     /// The canonical form.
@@ -80,11 +86,7 @@ impl Answer {
     ///
     /// If the bytes are none.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, AnswerError> {
-        let (got, limit) = (bytes.len(), ANSWER_BYTES_MAX);
-        if got > limit {
-            return Err(DecodeError::TooLong { got, limit }.into());
-        }
-        Ok(codec::decode_exact::<Self, ANSWER_LIMIT>(bytes)?)
+        Ok(codec::decode_within::<Self, ANSWER_LIMIT>(bytes, ANSWER_BYTES_MAX)?)
     }
 
     /// Height of the answer: 0 before the first block.
@@ -108,27 +110,78 @@ impl Answer {
         genesis_root: &Hash,
         keys: &[Vec<u8>],
     ) -> Result<Vec<Option<Vec<u8>>>, AnswerError> {
-        let (got, known) = (self.height(), chain.height());
-        if got < known {
-            return Err(AnswerError::Old { got, known });
-        }
         if self.proofs.len() != keys.len() {
             return Err(AnswerError::Count { got: self.proofs.len(), required: keys.len() });
         }
-        let mut root = chain.state_root().unwrap_or(*genesis_root);
-        if let Some((header, certificate)) = &self.head
-            && got > known
-        {
-            match header.next_committee {
-                None => chain.advance(header, certificate, None)?,
-                Some(_) => chain.verify(header, certificate)?,
-            }
-            root = header.state_root;
-        }
+        let root = follow(self.head.as_ref(), chain, genesis_root)?;
         let values = self.proofs.iter().zip(keys).map(|(proof, key)| {
             let value = proof.verify(&root, key)?;
             Ok(value.map(<[u8]>::to_vec))
         });
         values.collect()
+    }
+}
+
+/// Moves the chain to a head, and returns the root of the state behind it.
+fn follow(
+    head: Option<&(Header, CommitCertificate)>,
+    chain: &mut TrustedChain,
+    genesis_root: &Hash,
+) -> Result<Hash, AnswerError> {
+    let (got, known) = (head.map_or(0, |(header, _)| header.height), chain.height());
+    if got < known {
+        return Err(AnswerError::Old { got, known });
+    }
+    match head {
+        Some((header, certificate)) if got > known => {
+            match header.next_committee {
+                None => chain.advance(header, certificate, None)?,
+                Some(_) => chain.verify(header, certificate)?,
+            }
+            Ok(header.state_root)
+        }
+        _ => Ok(chain.state_root().unwrap_or(*genesis_root)),
+    }
+}
+
+/// Neighbouring entries of the ledger at one height, with what proves that none is left out: a claim until it is verified.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Range {
+    /// As in an [`Answer`].
+    pub head: Option<(Header, CommitCertificate)>,
+    /// The entries.
+    pub page: Page,
+}
+
+impl Range {
+    /// The canonical form.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        codec::encode(self)
+    }
+
+    /// Reads the canonical form.
+    ///
+    /// # Errors
+    ///
+    /// If the bytes are none.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, AnswerError> {
+        Ok(codec::decode_within::<Self, ANSWER_LIMIT>(bytes, ANSWER_BYTES_MAX)?)
+    }
+
+    /// Checks the entries against a chain that is trusted, as [`Answer::verify`] does, and returns those from `start` on and
+    /// whether there are no more.
+    ///
+    /// # Errors
+    ///
+    /// [`AnswerError`].
+    pub fn verify(
+        self,
+        chain: &mut TrustedChain,
+        genesis_root: &Hash,
+        start: &[u8],
+    ) -> Result<(Vec<Entry>, bool), AnswerError> {
+        let root = follow(self.head.as_ref(), chain, genesis_root)?;
+        Ok(self.page.verify_range(&root, start)?)
     }
 }

@@ -96,7 +96,14 @@ pub fn genesis_id(network: &NetworkId) -> BlockId {
 /// Hash over a committee: its epoch and all that its members are.
 #[must_use]
 pub fn committee_hash(committee: &Committee) -> Hash {
-    COMMITTEE.hash(&codec::encode(committee))
+    committee_form_hash(&codec::encode(committee))
+}
+
+/// [`committee_hash`] of the committee of which these bytes are the canonical form. Decoding a committee costs a pairing a
+/// member, so bytes from elsewhere are compared first.
+#[must_use]
+pub fn committee_form_hash(form: &[u8]) -> Hash {
+    COMMITTEE.hash(form)
 }
 
 /// The name of a transaction: a hash of its bytes.

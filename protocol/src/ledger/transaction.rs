@@ -123,9 +123,7 @@ pub enum Action {
     },
     /// Shows that a quorum stores a registered blob. By anyone.
     CertifyBlob {
-        /// Whose registration.
-        owner: AccountId,
-        /// The blob, and who stores it.
+        /// The registration, and who stores the blob.
         certificate: Box<CertificateOfAvailability>,
     },
     /// Pays for storing the sender's blob longer.
@@ -162,6 +160,18 @@ pub enum Action {
     Evidence {
         /// The votes.
         equivocation: Box<Equivocation>,
+    },
+    /// [Registers](Self::RegisterBlob) a blob and [certifies](Self::CertifyBlob) that at once: a quorum confirmed it on the
+    /// sender's word, signed, that it would be registered by the transaction with this nonce.
+    StoreBlob {
+        /// What the blob's ID is a hash of.
+        header: BlobHeader,
+        /// Whether it can be deleted.
+        persistence: Persistence,
+        /// The first epoch in which it is no longer stored.
+        end_epoch: Epoch,
+        /// Who stores it, for the sender's registration with this transaction's nonce.
+        certificate: Box<CertificateOfAvailability>,
     },
 }
 
@@ -204,7 +214,29 @@ pub struct SignedTransaction {
     signature: Signature,
 }
 
+/// A transaction's place among those of its sender: what can be asked again after every block without looking at the
+/// transaction itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Whose transaction it is.
+    pub sender: AccountId,
+    /// How many of its sender's were executed before it.
+    pub nonce: u64,
+    /// False for duties of nodes, each of which can be done once: nobody is to be without credits for them.
+    pub pays_fee: bool,
+}
+
 impl Transaction {
+    /// Its place among those of its sender.
+    #[must_use]
+    pub const fn place(&self) -> Place {
+        let is_duty = matches!(
+            self.action,
+            Action::ShardsReady { .. } | Action::InvalidateBlob { .. } | Action::Evidence { .. }
+        );
+        Place { sender: self.sender, nonce: self.nonce, pays_fee: !is_duty }
+    }
+
     /// Signs it for a network. The key is the sender's, or nobody will take it.
     #[must_use]
     pub fn sign(self, network: &NetworkId, key: &SigningKey) -> SignedTransaction {

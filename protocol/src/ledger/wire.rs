@@ -8,9 +8,10 @@ use std::sync::Arc;
 use bincode::{Decode, Encode};
 
 use super::{
-    block::{BLOCK_BYTES_MAX, Block, Decided},
-    commit::{COMMIT_BYTES_MAX, SIGNATURES_MAX},
+    block::{BLOCK_BYTES_MAX, Block, Decided, Header},
+    commit::{COMMIT_BYTES_MAX, CommitCertificate, SIGNATURES_MAX},
     signature::Signature,
+    tree::{KEY_BYTES_MAX, Page, VALUE_BYTES_MAX},
     vote::{SignedProposal, SignedVote, VoteKind},
 };
 use crate::{
@@ -20,8 +21,8 @@ use crate::{
 
 /// Most bytes of a message: a proposal with the longest block.
 pub const MESSAGE_BYTES_MAX: usize = BLOCK_BYTES_MAX + 1024;
-/// Most bytes of a request.
-pub const REQUEST_BYTES_MAX: usize = 64;
+/// Most bytes of a request: one for a page of the state names a key.
+pub const REQUEST_BYTES_MAX: usize = 128;
 /// Most bytes of the blocks of a response, unless it holds only one: what fits into one frame of the network.
 pub const PAGE_BYTES_MAX: usize = 240 << 10;
 /// Most blocks of a response: verifying a page must not hold up everything else for long.
@@ -33,6 +34,20 @@ pub const RESPONSE_BYTES_MAX: usize = 256 << 10;
 pub const BATCH_BYTES_MAX: usize = 48 << 10;
 /// Most transactions of one message.
 pub const BATCH_TRANSACTIONS_MAX: usize = 1024;
+/// Bytes of entries, as [`Tree::page`](super::tree::Tree::page) counts them, at which a page of the state ends. It may have
+/// one entry more, and at both its borders a branch and a hash for each bit of the longest key: all of it fits into a frame.
+pub const STATE_PAGE_BYTES_AIM: usize = 160 << 10;
+/// Bytes that a branch and a hash take in a page.
+const BORDER_BYTES: usize = 6 + 36;
+const _: () = assert!(
+    STATE_PAGE_BYTES_AIM + KEY_BYTES_MAX + VALUE_BYTES_MAX + 2 * 9 * KEY_BYTES_MAX * BORDER_BYTES + 1024
+        <= RESPONSE_BYTES_MAX,
+    "a page of the state fits into a frame"
+);
+/// Bytes of a committee that travel at once; fewer are the end of it.
+pub const COMMITTEE_PART_BYTES: usize = 192 << 10;
+/// Most bytes of a committee: a thousand members with every text at its longest take 6.5 MB.
+pub const COMMITTEE_BYTES_MAX: usize = 8 << 20;
 const _: () =
     assert!(BLOCK_BYTES_MAX + COMMIT_BYTES_MAX + 1024 <= RESPONSE_BYTES_MAX, "a block fits into a frame");
 const _: () = assert!(PAGE_BYTES_MAX + 1024 <= RESPONSE_BYTES_MAX, "a page fits into a frame");
@@ -100,8 +115,19 @@ pub enum Message {
     Transactions(Vec<Vec<u8>>),
 }
 
+/// A decided block's header on the way from a height to a snapshot: one that changes the committee, or the snapshot's own.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Link {
+    /// The header.
+    pub header: Header,
+    /// The proof that it was decided; a claim until it is verified.
+    pub certificate: CommitCertificate,
+    /// Whether the sender has the state after this block, and gives its pages.
+    pub has_state: bool,
+}
+
 /// What one peer is asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Request {
     /// How far does your ledger reach? Mine reaches this far. Answered by [`Response::Status`].
     Status {
@@ -115,6 +141,26 @@ pub enum Request {
         /// The most blocks wanted; [`PAGE_BLOCKS_MAX`] and [`PAGE_BYTES_MAX`] hold beside it.
         n_max: u16,
     },
+    /// The next step from this height to your newest snapshot: the first header above it that changes the committee, or the
+    /// snapshot's. Answered by [`Response::Link`].
+    Link {
+        /// The height from which the asker knows the committee.
+        after: u64,
+    },
+    /// The committee that the block of this height put in place, in canonical form. Answered by [`Response::Committee`].
+    Committee {
+        /// Height of the block.
+        height: u64,
+        /// Where in the form to begin.
+        offset: u32,
+    },
+    /// A page of the state after the block of this height. Answered by [`Response::Page`].
+    Page {
+        /// Height of the snapshot.
+        height: u64,
+        /// Key of the last entry of the page before, at most [`KEY_BYTES_MAX`] bytes; none for the first page.
+        after: Option<Vec<u8>>,
+    },
 }
 
 /// What is answered.
@@ -127,6 +173,12 @@ pub enum Response {
     },
     /// Decided blocks in the order of their heights; none if there are none.
     Blocks(Vec<Decided>),
+    /// A step to the newest snapshot; none if there is no snapshot above that height.
+    Link(Option<Box<Link>>),
+    /// At most [`COMMITTEE_PART_BYTES`] bytes of a committee; none if it is not there, or ends before.
+    Committee(Vec<u8>),
+    /// A page of the state; none if there is no such snapshot, or no such key in it.
+    Page(Option<Page>),
 }
 
 impl Message {
@@ -142,7 +194,7 @@ impl Message {
     ///
     /// If the bytes are not that of a message within its bounds; whoever sent them is at fault.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let message: Self = bounded::<_, MESSAGE_LIMIT>(bytes, MESSAGE_BYTES_MAX)?;
+        let message: Self = codec::decode_within::<_, MESSAGE_LIMIT>(bytes, MESSAGE_BYTES_MAX)?;
         let (what, got, limit) = match &message {
             Self::Polka(polka) => ("signatures", polka.signatures.len(), usize::from(SIGNATURES_MAX)),
             Self::Round(round) => ("votes", round.votes.len(), usize::from(SIGNATURES_MAX)),
@@ -182,9 +234,15 @@ impl Request {
     ///
     /// # Errors
     ///
-    /// If the bytes are not that of a request; whoever sent them is at fault.
+    /// If the bytes are not that of a request within its bounds; whoever sent them is at fault.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        codec::decode_exact::<Self, REQUEST_BYTES_MAX>(bytes)
+        let request = codec::decode_exact::<Self, REQUEST_BYTES_MAX>(bytes)?;
+        match &request {
+            Self::Page { after: Some(key), .. } if key.len() > KEY_BYTES_MAX => {
+                Err(too_many("bytes of a key", key.len(), KEY_BYTES_MAX))
+            }
+            _ => Ok(request),
+        }
     }
 }
 
@@ -201,21 +259,17 @@ impl Response {
     ///
     /// If the bytes are not that of a response within its bounds; whoever sent them is at fault.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let response: Self = bounded::<_, RESPONSE_LIMIT>(bytes, RESPONSE_BYTES_MAX)?;
+        let response: Self = codec::decode_within::<_, RESPONSE_LIMIT>(bytes, RESPONSE_BYTES_MAX)?;
         match &response {
             Self::Blocks(blocks) if blocks.len() > usize::from(PAGE_BLOCKS_MAX) => {
                 Err(too_many("blocks", blocks.len(), usize::from(PAGE_BLOCKS_MAX)))
             }
+            Self::Committee(part) if part.len() > COMMITTEE_PART_BYTES => {
+                Err(too_many("bytes of a committee", part.len(), COMMITTEE_PART_BYTES))
+            }
             _ => Ok(response),
         }
     }
-}
-
-fn bounded<T: Decode<()>, const LIMIT: usize>(bytes: &[u8], bytes_max: usize) -> Result<T, DecodeError> {
-    if bytes.len() > bytes_max {
-        return Err(DecodeError::TooLong { got: bytes.len(), limit: bytes_max });
-    }
-    codec::decode_exact::<T, LIMIT>(bytes)
 }
 
 fn too_many(what: &str, got: usize, limit: usize) -> DecodeError {

@@ -14,6 +14,11 @@ use crate::{
 /// Bytes copied with one sync. A batch this large costs little per byte and delays a write by milliseconds.
 const GROUP_BYTES: u64 = 4 << 20;
 
+/// Fewer bytes than this, or than a 64th of a log file, are not worth copying one for. The head of a file and the mark of a
+/// batch are not needed by anyone, and in a small file they are a good part: two files that do not fit into one would be
+/// copied for ever, each into a new one.
+const WORTH_BYTES: u64 = 2 << 10;
+
 /// Tombstones looked at with one lock of the writer.
 const PAGE: usize = 256;
 
@@ -36,8 +41,10 @@ impl Store {
         let mut done = Compaction::default();
         let active = self.active().number();
         let percent = u64::from(self.config.compact_below_percent);
+        let worth = WORTH_BYTES.max(self.config.log_bytes / 64);
         let is_worth_it = |usage: &LogUsage| {
-            usage.live == 0 || usage.live.saturating_mul(100) < usage.bytes.saturating_mul(percent)
+            let is_mostly_dead = usage.live.saturating_mul(100) < usage.bytes.saturating_mul(percent);
+            usage.live == 0 || (is_mostly_dead && usage.bytes.saturating_sub(usage.live) >= worth)
         };
         let candidates: Vec<LogNumber> = self
             .lock_usage()

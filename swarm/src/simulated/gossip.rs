@@ -26,14 +26,23 @@ pub(super) struct Message {
     author: PeerId,
     topic: Topic,
     data: Bytes,
+    /// The neighbours to whom the author hands it, if it is not for all of them. The others may have it from these.
+    audience: Option<BTreeSet<PeerId>>,
     /// Nodes that have a copy, or have one under way.
     have: BTreeSet<PeerId>,
 }
 
 impl World {
-    pub(super) fn publish(&mut self, author: PeerId, topic: Topic, data: Bytes) {
+    pub(super) fn publish(
+        &mut self,
+        author: PeerId,
+        topic: Topic,
+        data: Bytes,
+        audience: Option<BTreeSet<PeerId>>,
+    ) {
         let id = self.number();
-        self.messages.insert(id, Message { author, topic, data, have: BTreeSet::from([author]) });
+        let have = BTreeSet::from([author]);
+        self.messages.insert(id, Message { author, topic, data, audience, have });
         self.schedule_in(REMEMBERED, Event::GossipForget { message: id });
         self.forward(id, author, 0);
     }
@@ -45,6 +54,8 @@ impl World {
         let (topic, bytes) = (message.topic, message.data.len());
         let lacks = |(peer, other): (&PeerId, &super::world::Node)| {
             let linked = self.sessions.contains_key(&pair(node, *peer));
+            let kept_from = message.audience.as_ref().is_some_and(|audience| !audience.contains(peer));
+            let linked = linked && !(node == message.author && kept_from);
             (linked && other.topics.contains(&topic) && !message.have.contains(peer))
                 .then_some((*peer, other.incarnation))
         };

@@ -30,7 +30,7 @@ mod gossip;
 mod links;
 mod world;
 
-use std::{fmt, future::Future, ops::RangeInclusive, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fmt, future::Future, ops::RangeInclusive, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use protocol::{NetworkId, PeerId};
@@ -229,7 +229,7 @@ pub struct SimulatedNetwork {
     _pump: Arc<JoinSet<()>>,
     peer: PeerId,
     incarnation: u64,
-    view: View<std::collections::BTreeSet<PeerId>>,
+    view: View<BTreeSet<PeerId>>,
 }
 
 impl fmt::Debug for SimulatedNetwork {
@@ -247,6 +247,32 @@ struct Abandon<'a> {
 impl Drop for Abandon<'_> {
     fn drop(&mut self) {
         self.shared.with(|world| world.abandon(self.id));
+    }
+}
+
+impl SimulatedNetwork {
+    /// Publishes as a faulty node does that says one thing to some and another to others: hands a message to these
+    /// neighbours only. They pass it on like any other.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`].
+    pub fn publish_to(
+        &self,
+        audience: BTreeSet<PeerId>,
+        topic: Topic,
+        data: Bytes,
+    ) -> Result<(), PublishError> {
+        self.say(topic, data, Some(audience))
+    }
+
+    fn say(&self, topic: Topic, data: Bytes, audience: Option<BTreeSet<PeerId>>) -> Result<(), PublishError> {
+        check_gossip(topic, data.len())?;
+        self.shared.with(|world| {
+            world.check_up(self.peer, self.incarnation).ok_or(PublishError::Stopped)?;
+            world.publish(self.peer, topic, data, audience);
+            Ok(())
+        })
     }
 }
 
@@ -277,14 +303,7 @@ impl Network for SimulatedNetwork {
     }
 
     fn publish(&self, topic: Topic, data: Bytes) -> impl Future<Output = Result<(), PublishError>> + Send {
-        let result = check_gossip(topic, data.len()).and_then(|()| {
-            self.shared.with(|world| {
-                world.check_up(self.peer, self.incarnation).ok_or(PublishError::Stopped)?;
-                world.publish(self.peer, topic, data);
-                Ok(())
-            })
-        });
-        std::future::ready(result)
+        std::future::ready(self.say(topic, data, None))
     }
 
     fn add_peer(&self, peer: PeerId, addresses: Vec<Address>, role: PeerRole) {

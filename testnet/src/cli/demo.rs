@@ -11,7 +11,7 @@ use std::{
 
 use node::{
     cli::{
-        Connection, Exit, Failure, Output,
+        Connection, Exit, Failure, Output, load_key,
         output::{Bytes, Table, note},
     },
     client::{BlobSource as _, FileSource, MemberHealth, Progress, StoreOptions},
@@ -24,7 +24,7 @@ use rand_chacha::{
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::cluster::{Cluster, ClusterConfig, Fate, disk_bytes};
+use crate::cluster::{Cluster, ClusterConfig, Fate, disk_bytes, wallet_file};
 
 /// How long the network may take to find together.
 const UP_LIMIT: Duration = Duration::from_secs(120);
@@ -258,7 +258,9 @@ impl Demo {
                 let _ = at.set(Instant::now());
             }
         });
-        let stored = connection.client().store(source, StoreOptions::default(), progress).await;
+        let wallet = load_key(&wallet_file(self.cluster.dir()))?;
+        let options = StoreOptions::default();
+        let stored = connection.client().store(source, wallet.signing(), options, progress).await;
         let stored = stored.map_err(|error| Failure::store(&self.path.display().to_string(), &error))?;
         connection.close().await;
         let certified = certified.get().copied().unwrap_or_else(Instant::now);

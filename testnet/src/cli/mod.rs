@@ -1,5 +1,6 @@
 //! The `floe-testnet` command line.
 
+mod bench;
 mod commands;
 mod demo;
 mod sim;
@@ -79,6 +80,9 @@ enum Command {
         #[arg(long, value_name = "CREDITS", value_parser = value_parser!(u64).range(1..=FAUCET_CREDITS))]
         amount: u64,
     },
+    /// Measure a network of this machine's own processes
+    #[command(subcommand)]
+    Bench(bench::Command),
     /// Simulate networks in this process, from a seed
     Sim(sim::Args),
 }
@@ -137,6 +141,7 @@ fn client_telemetry() -> Result<(), Failure> {
 fn execute(command: Command, output: Output) -> Result<(), Failure> {
     match command {
         Command::Demo(args) => block_on(demo::execute(args, output)),
+        Command::Bench(bench) => block_on(bench::execute(bench, output)),
         // It stops its nodes gently when it is interrupted, which takes time.
         Command::Up(args) => runtime()?.block_on(Box::pin(up::execute(args, output))),
         Command::Down { dir } => block_on(commands::down(&dir, output)),

@@ -125,6 +125,12 @@ pub fn faucet_file(dir: &Path) -> PathBuf {
     dir.join("faucet.key")
 }
 
+/// The key of the account that stores, unless a command names another; it has credits too.
+#[must_use]
+pub fn wallet_file(dir: &Path) -> PathBuf {
+    dir.join("wallet.key")
+}
+
 /// The genesis file.
 #[must_use]
 pub fn genesis_file(dir: &Path) -> PathBuf {

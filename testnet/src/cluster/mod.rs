@@ -38,7 +38,7 @@ pub use rustix::process::Signal;
 use swarm::{Address, address::Transport};
 
 pub use self::{
-    layout::{DirLock, Manifest, NodeEntry, client_file, disk_bytes, faucet_file, genesis_file},
+    layout::{DirLock, Manifest, NodeEntry, client_file, disk_bytes, faucet_file, genesis_file, wallet_file},
     process::{ProcessId, ProcessState},
     wait::until,
 };
@@ -98,6 +98,20 @@ impl Cluster {
     ///
     /// If the directory holds something, the numbers do not fit, or something cannot be written.
     pub async fn create(dir: &Path, config: &ClusterConfig, fate: Fate) -> Result<Self, Failure> {
+        Self::create_endowed(dir, config, fate, Vec::new()).await
+    }
+
+    /// The same, with accounts that have credits from the beginning, beside the faucet.
+    ///
+    /// # Errors
+    ///
+    /// As [`create`](Self::create), and if an account is there twice or has nothing.
+    pub async fn create_endowed(
+        dir: &Path,
+        config: &ClusterConfig,
+        fate: Fate,
+        mut accounts: Vec<GenesisAccount>,
+    ) -> Result<Self, Failure> {
         check_counts(config)?;
         let dir = absolute(dir)?;
         fs::create_dir_all(&dir)
@@ -113,12 +127,16 @@ impl Cluster {
             members.push(init_node(&dir.join(&node.name), &node_config(node))?.with_shards(shards));
         }
         let faucet = AccountKey::create(&faucet_file(&dir))?;
-        let accounts = vec![GenesisAccount { account: faucet.account(), balance: FAUCET_CREDITS }];
+        let wallet = AccountKey::create(&wallet_file(&dir))?;
+        for account in [faucet.account(), wallet.account()] {
+            accounts.push(GenesisAccount { account, balance: FAUCET_CREDITS });
+        }
         let genesis = Genesis::new("testnet".to_owned(), config.n_shards, members)
             .and_then(|genesis| genesis.with_endowment(Endowment { accounts, ..Endowment::default() }))
             .map_err(|error| Failure::because(Exit::Usage, "cannot make a genesis", &error))?;
         create_new(&genesis_file(&dir), &genesis.to_toml())?;
-        create_new(&client_file(&dir), ClientFile::EXAMPLE)?;
+        let client = format!("{}\nwallet = \"wallet.key\"\n", ClientFile::EXAMPLE.trim_end());
+        create_new(&client_file(&dir), &client)?;
         // Last: a directory with a manifest is complete.
         manifest.save(&dir)?;
         Ok(Self { dir, genesis: Arc::new(genesis), program: program()?, fate, children: Vec::new() })

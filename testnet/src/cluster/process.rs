@@ -1,10 +1,13 @@
 //! Processes of nodes: which they are, how they are, and how to signal them and nobody else.
 
-use std::{fs, io};
+use std::{fs, io, time::Duration};
 
 use node::cli::{Exit, Failure};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
+
+/// Clock ticks are of 10 ms for whoever reads them on Linux, whatever the kernel's own clock.
+const MS_PER_TICK: u64 = 10;
 
 /// Names a process for good: its number is used again once it is gone, but not with the same start on the same boot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +52,18 @@ impl ProcessId {
     /// If the system does not tell.
     pub fn of_this_process() -> Result<Self, Failure> {
         Self::of(rustix::process::getpid().as_raw_nonzero().get())
+    }
+
+    /// Processor time that it has taken since its start, on all its threads, in the system's steps of 10 ms.
+    ///
+    /// # Errors
+    ///
+    /// If it is gone, or the system does not tell.
+    pub fn cpu_time(&self) -> Result<Duration, Failure> {
+        let failed = |error| Failure::io(format!("cannot tell the time of process {}", self.pid), &error);
+        let text = fs::read_to_string(format!("/proc/{}/stat", self.pid)).map_err(failed)?;
+        let ticks = parse_ticks(&text).ok_or_else(|| failed(io::ErrorKind::InvalidData.into()))?;
+        Ok(Duration::from_millis(ticks.saturating_mul(MS_PER_TICK)))
     }
 
     /// How it is now.
@@ -97,6 +112,14 @@ fn parse_stat(text: &str) -> Option<(char, u64)> {
     Some((state, fields.nth(18)?.parse().ok()?))
 }
 
+/// Clock ticks in user and in system mode. Source: `proc_pid_stat(5)`, fields 14 and 15.
+fn parse_ticks(text: &str) -> Option<u64> {
+    let (_, fields) = text.rsplit_once(')')?;
+    let mut fields = fields.split_whitespace().skip(11);
+    let (user, system): (u64, u64) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+    user.checked_add(system)
+}
+
 fn boot() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
 }
@@ -112,6 +135,7 @@ mod tests {
         let text = "7 (a) S 1) R 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20";
         assert_eq!(parse_stat(text), Some(('R', 4711)));
         assert_eq!(parse_stat("7 (a) R 1"), None);
+        assert_eq!((parse_ticks(text), parse_ticks("7 (a) R 1 2")), (Some(11 + 12), None));
     }
 
     #[test]
@@ -129,6 +153,15 @@ mod tests {
         }
         child.wait().unwrap();
         assert_eq!(process.signal(Signal::KILL).unwrap_err().exit(), Exit::NotFound);
+    }
+
+    #[test]
+    fn a_process_takes_time() {
+        let process = ProcessId::of_this_process().unwrap();
+        let before = process.cpu_time().unwrap();
+        while process.cpu_time().unwrap() == before {
+            std::hint::spin_loop();
+        }
     }
 
     #[test]

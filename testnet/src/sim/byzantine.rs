@@ -8,9 +8,11 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
+use node::ledger::View;
 use protocol::{
     PeerId,
-    message::{BlobStatus, Refusal, Request, Response, decode_page, encode_page},
+    ledger::wire,
+    message::{Refusal, Response},
 };
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
@@ -18,6 +20,9 @@ use swarm::{
     Address, Channel, ConnectedPeers, Frame, Network, Offence, PeerRole, PublishError, RequestError, Topic,
     simulated::SimulatedNetwork,
 };
+use tokio::sync::watch;
+
+use super::lies::{Liar, Said};
 
 /// How a faulty peer answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,12 +33,32 @@ pub enum Behaviour {
     Liar,
     /// That it knows of nothing, as often as not.
     Denier,
-    /// The truth; but it lists its records one by one, each after [`LISTING_PAUSE`].
-    Lister,
+    /// The truth; but in consensus it votes twice, one way for some and another for others. This and the ones below are
+    /// for [`World::lie`](super::World::lie).
+    DoubleVoter,
+    /// The truth; but in its turn it proposes two blocks to different members, and votes for both.
+    Equivocator,
+    /// The truth, and no blocks; in consensus it keeps proposals and half of its votes to itself.
+    Withholder,
+    /// The truth, and forged blocks; in consensus it says beside the truth what is forged, stale or malformed.
+    Forger,
 }
 
-/// How long a [`Behaviour::Lister`] takes for a record.
-pub const LISTING_PAUSE: Duration = Duration::from_secs(1);
+impl Behaviour {
+    /// What people call it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Mute => "mute",
+            Self::Liar => "liar",
+            Self::Denier => "denier",
+            Self::DoubleVoter => "double voter",
+            Self::Equivocator => "equivocator",
+            Self::Withholder => "withholder",
+            Self::Forger => "forger",
+        }
+    }
+}
 
 /// What is known of the peers of a simulation: who is faulty, and who was blamed.
 #[derive(Clone, Debug)]
@@ -42,6 +67,10 @@ pub struct Peers(Arc<Mutex<Inner>>);
 #[derive(Debug)]
 struct Inner {
     faulty: BTreeMap<PeerId, Behaviour>,
+    /// Members that lie in consensus; all of them are in `faulty` too.
+    liars: BTreeMap<PeerId, Liar>,
+    /// The ledgers of all nodes, for those who lie about them.
+    views: BTreeMap<PeerId, watch::Receiver<View>>,
     /// Who blamed whom for what.
     blamed: Vec<(PeerId, PeerId, Offence)>,
     tampered: u64,
@@ -54,6 +83,8 @@ impl Peers {
     pub fn new(seed: u64) -> Self {
         Self(Arc::new(Mutex::new(Inner {
             faulty: BTreeMap::new(),
+            liars: BTreeMap::new(),
+            views: BTreeMap::new(),
             blamed: Vec::new(),
             tampered: 0,
             rng: ChaCha8Rng::seed_from_u64(seed ^ 0x6c69_6172),
@@ -69,9 +100,36 @@ impl Peers {
         self.lock().faulty.insert(peer, behaviour);
     }
 
-    /// Makes a peer honest again.
+    /// Makes a member lie in consensus.
+    pub(super) fn lie(&self, peer: PeerId, behaviour: Behaviour, mut liar: Liar) {
+        let mut inner = self.lock();
+        if let Some(view) = inner.views.get(&peer) {
+            liar.sees(view.clone());
+        }
+        inner.faulty.insert(peer, behaviour);
+        inner.liars.insert(peer, liar);
+    }
+
+    /// Takes note of the ledger of a node that was started.
+    pub(super) fn started(&self, peer: PeerId, view: watch::Receiver<View>) {
+        let mut inner = self.lock();
+        if let Some(liar) = inner.liars.get_mut(&peer) {
+            liar.sees(view.clone());
+        }
+        inner.views.insert(peer, view);
+    }
+
+    /// Makes a peer honest again, unless it lies in consensus: that needs no end for everything else to be well.
     pub fn reform(&self, peer: PeerId) {
-        self.lock().faulty.remove(&peer);
+        let mut inner = self.lock();
+        if !inner.liars.contains_key(&peer) {
+            inner.faulty.remove(&peer);
+        }
+    }
+
+    /// True if the peer has contradicted itself in consensus, and goes on to.
+    pub(super) fn contradicts(&self, peer: PeerId) -> bool {
+        self.lock().liars.get(&peer).is_some_and(|liar| liar.contradictions() > 0)
     }
 
     /// True if the peer is faulty now.
@@ -96,20 +154,40 @@ impl Peers {
         self.lock().faulty.get(&peer).copied()
     }
 
+    /// What a peer that lies says to everyone, or to some; `None` if it is honest.
+    fn twist(&self, peer: PeerId, topic: Topic, data: &Bytes) -> Option<Vec<Said>> {
+        if !matches!(topic, Topic::Ledger | Topic::Transactions) {
+            return None;
+        }
+        self.lock().liars.get_mut(&peer).map(|liar| liar.twist(topic, data))
+    }
+
+    /// What a peer that lies in consensus answers.
+    fn twist_answer(&self, peer: PeerId, answer: Frame) -> Frame {
+        if !matches!(Response::from_bytes(&answer.header), Ok(Response::Ledger)) {
+            return answer;
+        }
+        let Ok(response) = wire::Response::decode(&answer.payload) else { return answer };
+        let mut inner = self.lock();
+        match inner.liars.get_mut(&peer).and_then(|liar| liar.twist_answer(&response)) {
+            Some(lie) => Frame::new(answer.header, Bytes::from(lie.encode())),
+            None => answer,
+        }
+    }
+
     /// What a faulty peer answers instead.
     fn tamper(&self, behaviour: Behaviour, answer: Frame) -> Frame {
         let mut inner = self.lock();
-        if behaviour != Behaviour::Lister && inner.rng.random_bool(0.5) {
+        if inner.rng.random_bool(0.5) {
             return answer;
         }
         inner.tampered += 1;
         match behaviour {
-            Behaviour::Mute => answer,
-            Behaviour::Lister => {
-                let mut page = decode_page(&answer.payload).unwrap_or_default();
-                page.truncate(1);
-                Frame::new(answer.header, encode_page(&page))
-            }
+            Behaviour::Mute
+            | Behaviour::DoubleVoter
+            | Behaviour::Equivocator
+            | Behaviour::Withholder
+            | Behaviour::Forger => answer,
             Behaviour::Liar if answer.payload.is_empty() => {
                 let mut header = BytesMut::from(&answer.header[..]);
                 flip(&mut inner.rng, &mut header);
@@ -120,13 +198,7 @@ impl Peers {
                 flip(&mut inner.rng, &mut payload);
                 Frame::new(answer.header, payload.freeze())
             }
-            Behaviour::Denier => {
-                let response = match Response::from_bytes(&answer.header) {
-                    Ok(Response::Status(_)) => Response::Status(BlobStatus::Unknown),
-                    _ => Response::Refused(Refusal::NotFound),
-                };
-                Frame::new(response.to_bytes(), Bytes::new())
-            }
+            Behaviour::Denier => Frame::new(Response::Refused(Refusal::NotFound).to_bytes(), Bytes::new()),
         }
     }
 }
@@ -171,15 +243,13 @@ impl Network for Watched {
                 tokio::time::sleep(timeout).await;
                 Err(RequestError::Timeout)
             }
-            Some(Behaviour::Lister)
-                if !matches!(Request::from_bytes(&request.header), Ok(Request::ListRecords { .. })) =>
-            {
-                self.network.request(to, channel, request, timeout).await
+            Some(
+                Behaviour::DoubleVoter | Behaviour::Equivocator | Behaviour::Withholder | Behaviour::Forger,
+            ) => {
+                let answer = self.network.request(to, channel, request, timeout).await?;
+                Ok(self.peers.twist_answer(to, answer))
             }
             Some(behaviour) => {
-                if behaviour == Behaviour::Lister {
-                    tokio::time::sleep(LISTING_PAUSE).await;
-                }
                 let answer = self.network.request(to, channel, request, timeout).await?;
                 Ok(self.peers.tamper(behaviour, answer))
             }
@@ -187,7 +257,16 @@ impl Network for Watched {
     }
 
     async fn publish(&self, topic: Topic, data: Bytes) -> Result<(), PublishError> {
-        self.network.publish(topic, data).await
+        let Some(said) = self.peers.twist(self.local_peer(), topic, &data) else {
+            return self.network.publish(topic, data).await;
+        };
+        for Said { topic, data, audience } in said {
+            match audience {
+                Some(audience) => self.network.publish_to(audience, topic, data)?,
+                None => self.network.publish(topic, data).await?,
+            }
+        }
+        Ok(())
     }
 
     fn add_peer(&self, peer: PeerId, addresses: Vec<Address>, role: PeerRole) {

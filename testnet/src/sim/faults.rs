@@ -39,12 +39,7 @@ impl Faults {
                 let behaviours = [Behaviour::Mute, Behaviour::Liar, Behaviour::Denier];
                 let behaviour = *behaviours.choose(&mut self.rng).unwrap_or(&Behaviour::Mute);
                 world.peers.corrupt(world.peer(node), behaviour);
-                world.model().fault(match behaviour {
-                    Behaviour::Mute => "mute",
-                    Behaviour::Liar => "liar",
-                    Behaviour::Denier => "denier",
-                    Behaviour::Lister => "lister",
-                });
+                world.model().fault(behaviour.name());
             }
         }
     }
@@ -190,7 +185,7 @@ impl Faults {
         world.simulation.set_link(world.peer(*from), world.peer(*to), link);
     }
 
-    /// Ends all faults: from here on, liveness is owed too.
+    /// Ends all faults but lies in consensus: from here on, liveness is owed too.
     pub(super) async fn heal(&mut self, world: &mut World) {
         world.simulation.heal();
         world.simulation.reset_links();

@@ -105,7 +105,7 @@ impl Spender {
         let bytes = transaction.sign(&self.genesis.network_id(), &self.key).to_bytes();
         loop {
             let node = self.any_member();
-            let request = (&Request::Submit, Bytes::from(bytes.clone()));
+            let request = (&Request::Submit { keys: Vec::new() }, Bytes::from(bytes.clone()));
             let answer = ask(&self.network, node, request, TIMEOUT).await;
             let is_submitted = matches!(answer, Ok((Response::Submitted { .. }, _)));
             // What one node says may be a lie; what it proves is not.

@@ -14,8 +14,10 @@
 //! Read [`mod@run`] first: it is one run from beginning to end. [`tell`] is for single stories, written out step by step.
 
 mod byzantine;
+mod conviction;
 mod faults;
 mod ledger;
+mod lies;
 mod model;
 mod oracle;
 mod plan;
@@ -26,7 +28,7 @@ mod world;
 mod writer;
 
 pub use self::{
-    byzantine::{Behaviour, LISTING_PAUSE, Peers, Watched},
+    byzantine::{Behaviour, Peers, Watched},
     model::{Model, Violation},
     plan::Plan,
     run::{Outcome, run, run_many, run_seed},

@@ -2,12 +2,12 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use node::sliver_store::sliver_in_image;
+use node::{blobs::BlobStatus, sliver_store::sliver_in_image};
 use protocol::{
     BlobId, NodeIndex, SegmentIndex,
     commitment::VerifiedHeader,
     encoding::{BlobShape, SegmentEncoder},
-    message::{BlobStatus, SliverAt},
+    message::SliverAt,
     quorum::{max_faulty, quorum},
 };
 use rand::seq::SliceRandom as _;
@@ -110,29 +110,29 @@ pub(super) fn no_honest_node_was_blamed(world: &World, ever_faulty: &BTreeSet<pr
 }
 
 /// The certified blobs that a node knows.
-async fn certified(world: &World, node: NodeIndex) -> Option<Vec<VerifiedHeader>> {
-    let registry = &world.handles(node)?.registry;
-    let mut headers = Vec::new();
-    for blob_id in registry.list(None, usize::MAX).await.ok()? {
-        if let BlobStatus::Certified(record) = registry.status(blob_id).await.ok()? {
-            headers.push(record.header.verify_for(blob_id).ok()?);
-        }
-    }
-    Some(headers)
+fn certified(world: &World, node: NodeIndex) -> Option<Vec<VerifiedHeader>> {
+    let blobs = &world.handles(node)?.blobs;
+    let listed = blobs.list(None, usize::MAX).ok()?;
+    let statuses = listed.into_iter().map(|blob_id| blobs.status(blob_id).ok());
+    let header = |status| match status {
+        BlobStatus::Certified(header) => Some(header),
+        _ => None,
+    };
+    Some(statuses.collect::<Option<Vec<_>>>()?.into_iter().filter_map(header).collect())
 }
 
 /// What a node still lacks, or `None` if it is whole: it knows what all others know, and holds all that it owes.
-async fn lacks(world: &World, node: NodeIndex) -> Option<String> {
+fn lacks(world: &World, node: NodeIndex) -> Option<String> {
     let Some(handles) = world.handles(node) else { return Some("it is down".to_owned()) };
-    let digest = handles.registry.digest();
+    let height = handles.ledger.view().height();
     for other in world.running() {
-        let theirs = world.handles(other).map(|handles| handles.registry.digest());
-        if theirs != Some(digest) {
-            return Some(format!("its records differ from those of node {other}"));
+        let theirs = world.handles(other).map_or(0, |handles| handles.ledger.view().height());
+        if height < theirs {
+            return Some(format!("its ledger is behind that of node {other}: {height} of {theirs}"));
         }
     }
-    let Some(headers) = certified(world, node).await else {
-        return Some("a record of it cannot be read".to_owned());
+    let Some(headers) = certified(world, node) else {
+        return Some("its ledger cannot be read".to_owned());
     };
     for header in headers {
         let owed = owed(world, header.blob_id(), header.shape(), node);
@@ -145,8 +145,8 @@ async fn lacks(world: &World, node: NodeIndex) -> Option<String> {
 }
 
 /// True if the node is whole.
-pub(super) async fn is_whole(world: &World, node: NodeIndex) -> bool {
-    lacks(world, node).await.is_none()
+pub(super) fn is_whole(world: &World, node: NodeIndex) -> bool {
+    lacks(world, node).is_none()
 }
 
 /// D3 and L4: within `limit` of healing, every node holds every sliver that it owes. Returns the time it took.
@@ -155,7 +155,7 @@ pub(super) async fn becomes_whole(world: &mut World, limit: Duration) -> Option<
     loop {
         let mut lacking = None;
         for node in world.all() {
-            if let Some(what) = lacks(world, node).await {
+            if let Some(what) = lacks(world, node) {
                 lacking = Some(format!("node {node} lacks after {:?}: {what}", start.elapsed()));
                 break;
             }
@@ -254,7 +254,7 @@ pub(super) async fn all_read_with_f_down(world: &mut World, user: &User) {
 pub(super) async fn what_is_listed_is_readable(world: &World, user: &User) {
     let mut listed = BTreeSet::new();
     for node in world.running() {
-        if let Some(headers) = certified(world, node).await {
+        if let Some(headers) = certified(world, node) {
             listed.extend(headers.iter().map(VerifiedHeader::blob_id));
         }
     }
@@ -276,7 +276,7 @@ pub(super) async fn becomes_invalid(world: &World, blob_id: BlobId, limit: Durat
         let mut unaware = Vec::new();
         for node in world.running() {
             let Some(handles) = world.handles(node) else { continue };
-            if !matches!(handles.registry.status(blob_id).await, Ok(BlobStatus::Invalid(_))) {
+            if handles.blobs.status(blob_id) != Ok(BlobStatus::Invalid) {
                 unaware.push(node);
             }
         }

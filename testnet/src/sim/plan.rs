@@ -46,6 +46,8 @@ pub struct Plan {
     pub wrong_writer: bool,
     /// The first blob of each client takes two segments.
     pub long_blobs: bool,
+    /// Some members lie in consensus, as far as the fault model allows.
+    pub lies: bool,
 }
 
 impl Plan {
@@ -75,6 +77,7 @@ impl Plan {
             wrong_writer: rng.random_bool(0.15),
             // A segment is 8 MiB, which costs a second rather than milliseconds, and more with more shards.
             long_blobs: rng.random_bool(0.12) && n_shards <= 20,
+            lies: rng.random_bool(0.4),
         }
     }
 
@@ -106,6 +109,7 @@ impl Plan {
             byzantine: false,
             wrong_writer: false,
             long_blobs: false,
+            lies: false,
         }
     }
 }

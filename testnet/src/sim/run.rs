@@ -15,10 +15,12 @@ use protocol::{
     message::{Refusal, Response},
     quorum::max_faulty,
 };
-use rand::Rng as _;
+use rand::{Rng as _, seq::IndexedRandom as _};
+use rand_chacha::ChaCha8Rng;
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
 use super::{
+    conviction,
     faults::Faults,
     ledger::{self, Spender},
     model::Violation,
@@ -124,7 +126,9 @@ async fn drive(plan: Plan) -> Outcome {
     let whole_after = Box::pin(finish(&mut world, users)).await;
     if let Some(mut spender) = spenders.into_iter().next() {
         Box::pin(ledger::comes_together(&world, &mut spender, WHOLE_MAX)).await;
+        Box::pin(conviction::contradictors_are_ejected(&world, &mut spender, PENDING_MAX)).await;
     }
+    conviction::no_honest_node_was_ejected(&world);
     oracle::no_honest_node_was_blamed(&world, &ever_faulty);
     garbage_is_refused(&mut world).await;
     if plan.wrong_writer {
@@ -152,6 +156,9 @@ async fn chaos(world: &mut World) -> (Vec<User>, Vec<Spender>, BTreeSet<protocol
     if world.plan.byzantine {
         faults.corrupt_some(world);
     }
+    if world.plan.lies {
+        conviction::corrupt_some(world);
+    }
     let ever_faulty: BTreeSet<_> = world
         .all()
         .into_iter()
@@ -167,6 +174,7 @@ async fn chaos(world: &mut World) -> (Vec<User>, Vec<Spender>, BTreeSet<protocol
     for index in 0..u64::from(world.plan.n_clients) {
         let user = User {
             client: world.client(),
+            key: world.wallet(100 + index),
             rng: world.rng(100 + index),
             model: world.shared_model(),
             acknowledgements: acknowledgements.clone(),
@@ -183,7 +191,7 @@ async fn chaos(world: &mut World) -> (Vec<User>, Vec<Spender>, BTreeSet<protocol
         ledger::look(world);
         faults.step(world).await;
         ledger::look(world);
-        regained(world).await;
+        regained(world);
     }
     faults.heal(world).await;
     for node in world.all() {
@@ -229,10 +237,10 @@ async fn look_at_acknowledged(world: &World, acknowledged: &mut mpsc::Receiver<B
 }
 
 /// Nodes that had lost their disks and are whole again count as honest again.
-async fn regained(world: &mut World) {
+fn regained(world: &mut World) {
     let healing: Vec<NodeIndex> = world.running().into_iter().filter(|node| world.is_faulty(*node)).collect();
     for node in healing {
-        if oracle::is_whole(world, node).await && !world.may_contradict_itself(node) {
+        if oracle::is_whole(world, node) && !world.may_contradict_itself(node) {
             world.set_whole(node);
         }
     }
@@ -280,16 +288,22 @@ async fn nothing_is_stored_below_a_quorum(world: &mut World, user: &mut User) {
     }
     let data = user.blob(500);
     let source = std::sync::Arc::new([&data[..], b"below a quorum"].concat());
-    let result = user.client.store(source, node::client::StoreOptions::default(), silent()).await;
+    let result = user.client.store(source, &user.key, node::client::StoreOptions::default(), silent()).await;
     world.model().check("L1", result.is_err(), || format!("stored with {weight} shards down"));
     for node in down {
         world.restart(node).await;
     }
 }
 
+/// A node that is not faulty: only of those is anything promised, and some lie to the end.
+fn an_honest_node(world: &World, rng: &mut ChaCha8Rng) -> Option<NodeIndex> {
+    let honest: Vec<NodeIndex> = world.all().into_iter().filter(|node| !world.is_faulty(*node)).collect();
+    honest.choose(rng).copied()
+}
+
 /// D6: a sliver that does not match its commitment is refused, whoever sends it. D2: nor is it vouched for.
 async fn garbage_is_refused(world: &mut World) {
-    let victim = NodeIndex(world.rng(6).random_range(0..world.plan.n_nodes));
+    let Some(victim) = an_honest_node(world, &mut world.rng(6)) else { return };
     let writer = WrongWriter::new(std::sync::Arc::clone(&world.genesis), b"garbage", victim);
     let network = world.stranger();
     let answer = writer.send_garbage(&network).await;
@@ -305,7 +319,7 @@ async fn garbage_is_refused(world: &mut World) {
 /// H5: a blob that was encoded wrongly ends as invalid, for everyone and for the same reason.
 async fn wrong_writer_is_caught(world: &mut World) {
     let mut rng = world.rng(5);
-    let victim = NodeIndex(rng.random_range(0..world.plan.n_nodes));
+    let Some(victim) = an_honest_node(world, &mut rng) else { return };
     let data: Vec<u8> = (0..rng.random_range(1..2_000)).map(|_| rng.random()).collect();
     let writer = WrongWriter::new(std::sync::Arc::clone(&world.genesis), &data, victim);
     let blob_id = writer.blob_id();

@@ -161,8 +161,9 @@ impl Story {
     }
 
     /// True if the node knows what all others know and holds all that it owes.
-    pub async fn is_whole(&self, node: NodeIndex) -> bool {
-        oracle::is_whole(&self.world, node).await
+    #[must_use]
+    pub fn is_whole(&self, node: NodeIndex) -> bool {
+        oracle::is_whole(&self.world, node)
     }
 
     /// Waits until every node is whole, and says for how long; not within `limit` breaks a promise (D3).
@@ -205,6 +206,7 @@ impl Story {
 fn user(world: &mut World, purpose: u64, acknowledgements: &mpsc::Sender<BlobId>) -> User {
     User {
         client: world.client(),
+        key: world.wallet(purpose),
         rng: world.rng(purpose),
         model: world.shared_model(),
         acknowledgements: acknowledgements.clone(),

@@ -5,8 +5,8 @@ use std::{
     time::Duration,
 };
 
-use node::client::{OnProgress, ReadError, StatusError, StoreError, StoreOptions};
-use protocol::{BlobId, message::BlobStatus};
+use node::client::{OnProgress, ReadError, StoreError, StoreOptions, SubmitError};
+use protocol::{BlobId, ledger::signature::SigningKey};
 use rand::{Rng as _, RngCore as _, seq::IndexedRandom as _};
 use rand_chacha::ChaCha8Rng;
 use tokio::sync::mpsc;
@@ -23,6 +23,8 @@ pub(super) type Acknowledgements = mpsc::Sender<BlobId>;
 /// One client with its share of chance.
 pub(super) struct User {
     pub(super) client: SimClient,
+    /// The account that stores.
+    pub(super) key: SigningKey,
     pub(super) rng: ChaCha8Rng,
     pub(super) model: Arc<Mutex<Model>>,
     pub(super) acknowledgements: Acknowledgements,
@@ -76,9 +78,9 @@ impl User {
     /// Stores a blob, and writes down what it was told; says why if it was not acknowledged.
     pub(super) async fn store(&self, data: &Arc<Vec<u8>>) -> Result<(), String> {
         let source = Arc::new(data.to_vec());
-        match self.client.store(source, StoreOptions::default(), silent()).await {
+        match self.client.store(source, &self.key, StoreOptions::default(), silent()).await {
             Ok(stored) => {
-                let signers = self.signers(stored.blob_id).await;
+                let signers = stored.signers;
                 self.acknowledged(stored.blob_id, Acknowledged { data: Arc::clone(data), signers });
                 // The run has ended if nobody listens.
                 let _ = self.acknowledgements.send(stored.blob_id).await;
@@ -87,11 +89,7 @@ impl User {
             Err(error) => {
                 let mut model = self.model();
                 model.operation("store refused");
-                let is_expected = matches!(
-                    error,
-                    StoreError::TooFewConfirmations { .. } | StoreError::TooFewRecords { .. }
-                );
-                model.check("L1", is_expected, || format!("store failed: {error}"));
+                model.check("L1", is_explained_by_chaos(&error), || format!("store failed: {error}"));
                 Err(error.to_string())
             }
         }
@@ -105,21 +103,6 @@ impl User {
         model.check("H3", before.is_none_or(|before| before.data == data), || {
             format!("{blob_id} was acknowledged for two different blobs")
         });
-    }
-
-    /// The members that vouched for a blob, as far as they can be learned.
-    async fn signers(&self, blob_id: BlobId) -> Vec<protocol::NodeIndex> {
-        match self.client.status(blob_id).await {
-            Ok(report) => match report.status {
-                BlobStatus::Certified(record) => record.certificate.signers().iter().copied().collect(),
-                BlobStatus::Unknown | BlobStatus::Invalid(_) => {
-                    let detail = format!("{blob_id} was acknowledged, and its status is not certified");
-                    self.model().violation("H1", detail);
-                    Vec::new()
-                }
-            },
-            Err(StatusError::TooFewAnswers { .. }) => Vec::new(),
-        }
     }
 
     async fn read_some(&mut self) {
@@ -151,5 +134,16 @@ impl User {
                 false
             }
         }
+    }
+}
+
+/// True if nodes that are down, cut off or lying can be the reason.
+const fn is_explained_by_chaos(error: &StoreError) -> bool {
+    match error {
+        StoreError::TooFewConfirmations { .. } | StoreError::Ledger(_) | StoreError::Superseded => true,
+        StoreError::Submit(error) => {
+            !matches!(error, SubmitError::Rejected { .. } | SubmitError::Transaction(_))
+        }
+        _ => false,
     }
 }

@@ -11,7 +11,6 @@ use node::{
     encoder::Encoder,
     ledger::{self, Clock},
     node::{Handles, Parts, Settings},
-    registry::SyncConfig,
     repair::ScrubConfig,
     sliver_store::{self, Blocking, CompactConfig},
     supervisor::Supervisor,
@@ -32,8 +31,9 @@ use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    byzantine::{Peers, Watched},
+    byzantine::{Behaviour, Peers, Watched},
     ledger::endowment,
+    lies::{Conspiracy, Liar},
     model::Model,
     plan::Plan,
 };
@@ -85,6 +85,7 @@ pub struct World {
     pub genesis: Arc<Genesis>,
     nodes: Vec<Node>,
     model: Arc<Mutex<Model>>,
+    conspiracy: Conspiracy,
     n_clients: u16,
     settings: Settings,
     began: Instant,
@@ -169,14 +170,16 @@ impl World {
                 forgot: None,
             }
         });
+        let model = Arc::default();
         let mut world = Self {
             nodes: nodes.collect(),
+            conspiracy: Conspiracy::new(plan.seed, Arc::clone(&genesis), Arc::clone(&model)),
             settings: settings(),
             plan,
             simulation,
             peers,
             genesis,
-            model: Arc::default(),
+            model,
             n_clients: 0,
             began: Instant::now(),
         };
@@ -263,6 +266,13 @@ impl World {
     pub fn may_fail(&self, node: NodeIndex) -> bool {
         let f = protocol::quorum::max_faulty(self.committee().n_shards());
         !self.is_faulty(node) && self.faulty_weight() + self.committee().weight(node) <= f
+    }
+
+    /// Makes a member lie in consensus for the rest of the run.
+    pub fn lie(&self, node: NodeIndex, behaviour: Behaviour) {
+        let Node { peer, signing, .. } = self.node(node);
+        let liar = Liar::new(behaviour, signing.clone(), self.conspiracy.clone());
+        self.peers.lie(*peer, behaviour, liar);
     }
 
     /// Cuts a node's power: its tasks end, and what it had not synced is lost in part or whole.
@@ -372,6 +382,7 @@ impl World {
         let handles = node::node::start(parts, &mut supervisor)
             .await
             .unwrap_or_else(|error| panic!("seed {}: node {node} does not start: {error}", self.plan.seed));
+        self.peers.started(peer, handles.ledger.watch());
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             if let Err(error) = supervisor.run(CancellationToken::new()).await {
@@ -410,6 +421,14 @@ impl World {
         let network = self.stranger();
         let config = ClientConfig { request_timeout: Duration::from_secs(5), ..ClientConfig::default() };
         Client::new(network, Arc::clone(&self.genesis), Encoder::inline(self.genesis.n_shards()), config)
+    }
+
+    /// The key of an account of its own for one purpose. Storing is free of charge.
+    #[must_use]
+    pub fn wallet(&self, purpose: u64) -> SigningKey {
+        let mut secret = [0x3A; 32];
+        secret[..8].copy_from_slice(&purpose.to_be_bytes());
+        SigningKey::from_secret(&secret)
     }
 
     /// A stream of chance of its own for one purpose.
@@ -459,7 +478,6 @@ fn settings() -> Settings {
             compact: CompactConfig { interval: Duration::from_secs(5), ..CompactConfig::default() },
             ..sliver_store::Config::default()
         },
-        sync: SyncConfig { interval: Duration::from_secs(2), request_timeout, ..SyncConfig::default() },
         repair: node::repair::Config {
             request_timeout,
             retry_max: Duration::from_secs(8),

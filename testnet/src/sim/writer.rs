@@ -5,17 +5,23 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use bytes::Bytes;
 use node::exchange::{ExchangeError, ask};
 use protocol::{
-    BlobId, NodeIndex, SegmentIndex, SliverPairIndex,
+    BlobId, Epoch, NodeIndex, RegistrationId, SegmentIndex, SliverPairIndex,
     certificate::{CertificateBuilder, Persistence, StorageConfirmation},
     commitment::{BlobHeader, PairRoots, SegmentCommitment},
     encoding::{Axis, BlobShape, EncodedSegment, SegmentEncoder},
     genesis::Genesis,
-    message::{BlobRecord, Refusal, Request, Response, SliverAt},
+    ledger::{
+        signature::SigningKey,
+        transaction::{Action, Transaction},
+    },
+    message::{Refusal, Request, Response, SliverAt},
 };
 use swarm::Network;
 
 /// How long the writer waits for an answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// How often it asks a member again that has yet to hear of its registration, or has no time.
+const TRIES: u32 = 10;
 
 /// A blob of one segment that was encoded wrongly.
 #[derive(Debug)]
@@ -110,29 +116,28 @@ impl WrongWriter {
         Ok(answer.map(|(response, _)| response))
     }
 
-    /// Asks the victim to vouch for the blob.
+    /// Registers the blob, and asks the victim to vouch for it.
     ///
     /// # Errors
     ///
     /// [`NotCertified`] if it gives no answer.
     pub async fn ask_to_confirm<N: Network>(&self, network: &N) -> Result<Response, NotCertified> {
-        let confirm = Request::Confirm { header: self.header, persistence: Persistence::Permanent };
-        self.ask(network, self.victim, (&confirm, Bytes::new())).await
+        self.register(network).await?;
+        self.confirm(network, self.victim).await
     }
 
     /// Sends everybody but the victim what it should hold, and has the blob certified by those who can be reached.
     ///
     /// # Errors
     ///
-    /// [`NotCertified`] if too few members confirm, or too few record the certificate.
+    /// [`NotCertified`] if too few members confirm, or the ledger does not take the certificate.
     pub async fn store<N: Network>(&self, network: &N) -> Result<(), NotCertified> {
         node::node::introduce_members(network, &self.genesis);
+        self.register(network).await?;
         let committee = Arc::new(self.genesis.committee().clone());
-        let statement = StorageConfirmation {
-            epoch: committee.epoch(),
-            blob_id: self.blob_id(),
-            persistence: Persistence::Permanent,
-        };
+        let registration = self.registration();
+        let statement =
+            StorageConfirmation { epoch: committee.epoch(), blob_id: self.blob_id(), registration };
         let builder = CertificateBuilder::new(statement, &self.genesis.network_id(), Arc::clone(&committee));
         let mut builder = builder.map_err(|error| NotCertified(error.to_string()))?;
         let mut reasons = String::new();
@@ -146,22 +151,50 @@ impl WrongWriter {
             }
         }
         let certificate = builder.finish().map_err(|error| NotCertified(format!("{error}{reasons}")))?;
-        let certify = Request::Certify(BlobRecord { header: self.header, certificate });
-        let mut recorded = BTreeSet::new();
-        for (node, member) in committee.nodes().zip(committee.members()) {
-            // The others are told by gossip, and may have found the blob out by the time they are told here.
-            match ask(network, member.peer, (&certify, Bytes::new()), TIMEOUT).await {
-                Ok(_) | Err(ExchangeError::Refused(Refusal::Invalid)) => {
-                    recorded.insert(node);
+        self.submit(network, 1, Action::CertifyBlob { certificate: Box::new(certificate) }).await
+    }
+
+    /// The writer's key: one of its own for each blob, so that the first transaction registers it.
+    fn key(&self) -> SigningKey {
+        SigningKey::from_secret(&self.blob_id().0)
+    }
+
+    fn registration(&self) -> RegistrationId {
+        RegistrationId { owner: self.key().account(), nonce: 0 }
+    }
+
+    async fn register<N: Network>(&self, network: &N) -> Result<(), NotCertified> {
+        let action = Action::RegisterBlob {
+            header: self.header,
+            persistence: Persistence::Permanent,
+            end_epoch: Epoch(1),
+        };
+        self.submit(network, 0, action).await
+    }
+
+    /// Has the ledger execute a transaction: members worth a validity set say that it has, of which one is honest.
+    async fn submit<N: Network>(&self, network: &N, nonce: u64, action: Action) -> Result<(), NotCertified> {
+        let key = self.key();
+        let transaction = Transaction { sender: key.account(), nonce, action };
+        let bytes = Bytes::from(transaction.sign(&self.genesis.network_id(), &key).to_bytes());
+        let request = Request::Submit { keys: Vec::new() };
+        let committee = self.genesis.committee();
+        let (mut said, mut reasons) = (BTreeSet::new(), String::new());
+        for _ in 0..TRIES {
+            for node in committee.nodes() {
+                match self.ask(network, node, (&request, bytes.clone())).await {
+                    Ok(_) => said.insert(node),
+                    Err(NotCertified(reason)) => {
+                        reasons = reason;
+                        continue;
+                    }
+                };
+                if committee.weight_of(&said) >= committee.validity() {
+                    return Ok(());
                 }
-                Err(error) => reasons.push_str(&format!("; {}: {error}", member.name)),
             }
         }
-        let (got, required) = (committee.weight_of(&recorded), committee.quorum());
-        if got < required {
-            return Err(NotCertified(format!("recorded by {got} of {required} shards{reasons}")));
-        }
-        Ok(())
+        Err(NotCertified(format!("a transaction is not executed: {reasons}")))
     }
 
     async fn send_and_confirm<N: Network>(
@@ -170,8 +203,21 @@ impl WrongWriter {
         node: NodeIndex,
     ) -> Result<Response, NotCertified> {
         self.send(network, node).await?;
-        let confirm = Request::Confirm { header: self.header, persistence: Persistence::Permanent };
-        self.ask(network, node, (&confirm, Bytes::new())).await
+        self.confirm(network, node).await
+    }
+
+    async fn confirm<N: Network>(&self, network: &N, node: NodeIndex) -> Result<Response, NotCertified> {
+        let confirm = Request::Confirm { header: self.header, registration: self.registration() };
+        let busy = ExchangeError::Refused(Refusal::Busy).to_string();
+        let mut answer = self.ask(network, node, (&confirm, Bytes::new())).await;
+        for _ in 0..TRIES {
+            match &answer {
+                Err(NotCertified(reason)) if reason.ends_with(&busy) => {}
+                _ => break,
+            }
+            answer = self.ask(network, node, (&confirm, Bytes::new())).await;
+        }
+        answer
     }
 
     async fn send<N: Network>(&self, network: &N, node: NodeIndex) -> Result<(), NotCertified> {

@@ -12,6 +12,7 @@ use protocol::{
         chain::{AdvanceError, TrustedChain},
     },
     message::{Request, Response},
+    planted::{Bug, is_planted},
 };
 use swarm::Network;
 
@@ -26,8 +27,12 @@ use crate::client::{
 /// that a silent one costs nobody patience.
 const HEDGE_AFTER: Duration = Duration::from_millis(500);
 
+/// Pause before members are asked again that have not executed a block yet which others have: they do within a few times
+/// as long as a vote takes to them.
+const BEHIND_PAUSE: Duration = Duration::from_millis(50);
+
 /// Values in the order of their keys.
-type Values = Vec<Option<Vec<u8>>>;
+pub(in crate::client) type Values = Vec<Option<Vec<u8>>>;
 
 impl<N: Network> Client<N> {
     /// Entries of the ledger by their [keys](protocol::ledger::state::key), all of one height; `None` for those that are
@@ -35,7 +40,8 @@ impl<N: Network> Client<N> {
     ///
     /// Every answer is checked from the genesis on, and one that does not verify is held against the member. Proofs say
     /// what was so, not that nothing came after; so members worth a validity set are heard, of which one is honest, and
-    /// the highest answer counts. Members that are slow are not waited for if others can be asked.
+    /// the highest answer counts. Members that are slow are not waited for if others can be asked; if too few are as far as
+    /// what this client has seen before, those that are behind are asked again for a quarter of the timeout of a request.
     ///
     /// Cancel safe: yes.
     ///
@@ -43,23 +49,49 @@ impl<N: Network> Client<N> {
     ///
     /// [`LedgerError::TooFewProofs`], [`LedgerError::TooManyKeys`].
     pub async fn ledger_entries(&self, keys: &[Vec<u8>]) -> Result<Proven<Values>, LedgerError> {
+        self.entries_of(keys, Threshold::Validity).await
+    }
+
+    /// The same, heard from members worth a quorum.
+    ///
+    /// Cancel safe: yes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::ledger_entries`].
+    pub(in crate::client) async fn ledger_entries_of_quorum(
+        &self,
+        keys: &[Vec<u8>],
+    ) -> Result<Proven<Values>, LedgerError> {
+        self.entries_of(keys, Threshold::Quorum).await
+    }
+
+    async fn entries_of(
+        &self,
+        keys: &[Vec<u8>],
+        threshold: Threshold,
+    ) -> Result<Proven<Values>, LedgerError> {
         if keys.len() > KEYS_MAX {
             return Err(LedgerError::TooManyKeys { got: keys.len(), max: KEYS_MAX });
         }
         self.exchange.use_now();
         let committee = self.exchange.committee();
-        let mut newest = Newest::new(Threshold::Validity.weight(committee), self.ledger.seen());
+        let mut newest = Newest::new(threshold.weight(committee), self.ledger.seen());
         let mut plan = self.plan();
         let mut asked = FuturesUnordered::new();
         let mut wanted = plan.next(newest.missing());
+        let behind_until = tokio::time::Instant::now() + self.exchange.request_timeout() / 4;
         while newest.missing() > 0 {
             for node in std::mem::take(&mut wanted) {
                 asked.push(async move { (node, self.answer_of(node, keys).await) });
             }
             let hedge = tokio::time::sleep(HEDGE_AFTER);
+            let again = tokio::time::sleep(BEHIND_PAUSE);
+            let is_in_time = tokio::time::Instant::now() < behind_until;
+            let may_catch_up = plan.is_empty() && !newest.behind.is_empty() && is_in_time;
             tokio::select! {
                 biased;
-                answer = asked.next() => match answer {
+                answer = asked.next(), if !asked.is_empty() || !may_catch_up => match answer {
                     Some((node, answer)) => {
                         if !self.heard(&mut newest, (node, answer), keys) {
                             wanted = plan.next(committee.weight(node));
@@ -70,6 +102,7 @@ impl<N: Network> Client<N> {
                     }
                     None => break,
                 },
+                () = again, if may_catch_up => wanted = std::mem::take(&mut newest.behind),
                 () = hedge, if !plan.is_empty() => wanted = plan.next(newest.missing()),
             }
         }
@@ -104,23 +137,52 @@ impl<N: Network> Client<N> {
                 return false;
             }
         };
-        let (genesis, root) = self.ledger.get(self.exchange.genesis());
         // What proves itself against a head that is certified needs no second certificate.
-        let mut chain = newest.chain_at(answer.height()).unwrap_or(genesis).clone();
-        match answer.verify(&mut chain, root, keys) {
-            Ok(values) => {
-                let weight = self.exchange.committee().weight(node);
-                newest.proven(name, weight, (chain, values))
+        let known = newest.chain_at(answer.height()).cloned();
+        let weight = self.exchange.committee().weight(node);
+        match self.verify(node, (answer, known), keys) {
+            Ok((chain, values)) => {
+                let is_new = newest.proven(name, weight, (chain, values));
+                if !is_new {
+                    newest.behind.push(node);
+                }
+                is_new
+            }
+            Err(_) if is_planted(Bug::AbsenceUnproven) => {
+                newest.unproven = Some(vec![None; keys.len()]);
+                newest.proved = newest.proved.saturating_add(weight);
+                true
             }
             Err(error) if is_nobodys_fault(&error) => {
                 newest.failures.failed(name, Causes(&error));
                 false
             }
             Err(error) => {
-                tracing::info!(member = name, error = %Causes(&error), "refused an answer that proves nothing");
                 newest.failures.lied(name, format_args!("its answer proves nothing: {}", Causes(&error)));
-                self.exchange.report_unverifiable(node);
                 false
+            }
+        }
+    }
+
+    /// Verifies a member's answer, from `known` if its head is known, else from the genesis on. One that proves nothing is
+    /// held against the member, unless it is nobody's fault.
+    pub(super) fn verify(
+        &self,
+        node: NodeIndex,
+        (answer, known): (Answer, Option<TrustedChain>),
+        keys: &[Vec<u8>],
+    ) -> Result<(TrustedChain, Values), AnswerError> {
+        let (genesis, root) = self.ledger.get(self.exchange.genesis());
+        let mut chain = known.unwrap_or_else(|| genesis.clone());
+        match answer.verify(&mut chain, root, keys) {
+            Ok(values) => Ok((chain, values)),
+            Err(error) => {
+                if !is_nobodys_fault(&error) {
+                    let name = self.exchange.name(node);
+                    tracing::info!(member = name, error = %Causes(&error), "refused an answer that proves nothing");
+                    self.exchange.report_unverifiable(node);
+                }
+                Err(error)
             }
         }
     }
@@ -168,12 +230,17 @@ struct Newest {
     /// Weight of the members that proved something that is not old.
     proved: u16,
     best: Option<(TrustedChain, Values)>,
+    /// Members that proved what is old, and have not been asked again since.
+    behind: Vec<NodeIndex>,
+    /// What a planted bug takes for an answer.
+    unproven: Option<Values>,
     failures: Failures,
 }
 
 impl Newest {
     fn new(required: u16, floor: u64) -> Self {
-        Self { required, floor, proved: 0, best: None, failures: Failures::default() }
+        let (best, behind, unproven) = (None, Vec::new(), None);
+        Self { required, floor, proved: 0, best, behind, unproven, failures: Failures::default() }
     }
 
     /// Weight of the members that are still to be heard.
@@ -203,7 +270,10 @@ impl Newest {
     }
 
     fn result(self) -> Result<Proven<Values>, LedgerError> {
-        let Self { required, proved, best, failures, .. } = self;
+        let Self { required, floor, proved, best, unproven, failures, .. } = self;
+        if let Some(value) = unproven {
+            return Ok(Proven { height: floor, value });
+        }
         match best {
             Some((chain, value)) if proved >= required => Ok(Proven { height: chain.height(), value }),
             _ => Err(LedgerError::TooFewProofs { proved, required, failures }),

@@ -12,10 +12,12 @@
 //! - A transaction is signed once. It may be sent many times, to many members: its nonce makes it good once.
 
 mod entries;
+mod listing;
 mod overview;
 mod plan;
 mod submission;
 mod submit;
+mod turn;
 
 use std::{
     fmt,
@@ -43,6 +45,7 @@ use protocol::{
 };
 use swarm::Network;
 
+pub(super) use self::{entries::Values, turn::Turn};
 pub use self::{
     overview::{LedgerMember, LedgerOverview},
     submit::{SubmitError, Submitted},
@@ -180,6 +183,7 @@ pub enum LedgerError {
 fn hint(proved: u16, failures: &Failures) -> &'static str {
     match proved {
         0 if failures.liars.is_empty() => "; is the network up, and client.toml the right one?",
+        _ if failures.liars.is_empty() => "; too many nodes are down",
         _ => "",
     }
 }
@@ -188,6 +192,7 @@ fn hint(proved: u16, failures: &Failures) -> &'static str {
 #[derive(Debug, Default)]
 pub(super) struct Anchor {
     genesis: OnceLock<(TrustedChain, Hash)>,
+    accounts: turn::Accounts,
     /// The highest height proven so far.
     seen: AtomicU64,
 }
@@ -212,12 +217,15 @@ impl Anchor {
 }
 
 /// Reads an entry's value.
-fn decode<T: bincode::Decode<()>>(what: &'static str, value: &[u8]) -> Result<T, LedgerError> {
+pub(super) fn decode<T: bincode::Decode<()>>(what: &'static str, value: &[u8]) -> Result<T, LedgerError> {
     codec::decode_exact::<T, ENTRY_LIMIT>(value).map_err(|source| LedgerError::Form { what, source })
 }
 
 /// Reads an entry that every ledger has.
-fn require<T: bincode::Decode<()>>(what: &'static str, value: Option<&[u8]>) -> Result<T, LedgerError> {
+pub(super) fn require<T: bincode::Decode<()>>(
+    what: &'static str,
+    value: Option<&[u8]>,
+) -> Result<T, LedgerError> {
     decode(what, value.ok_or(LedgerError::Missing { what })?)
 }
 

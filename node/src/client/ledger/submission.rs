@@ -156,10 +156,12 @@ impl Submission {
 
     /// When to look again if nothing happens.
     pub(super) fn wake(&self) -> Instant {
-        let moved = self.moved.map(|(_, at)| at + ANSWER_GRACE);
-        let send = self.moved.is_none().then_some(self.send_at);
+        if let Some((_, at)) = self.moved {
+            // All that is waited for, however late it is: whoever looked at the deadline would look without end.
+            return at + ANSWER_GRACE;
+        }
         let read = self.read_at.filter(|_| !self.is_reading);
-        [read, moved, send].into_iter().flatten().fold(self.deadline, Instant::min)
+        read.into_iter().fold(self.deadline.min(self.send_at), Instant::min)
     }
 
     /// A member, called `name` and of this weight, answered.
@@ -422,6 +424,17 @@ mod tests {
         table.says_at(60, 0, Said::NotTaken("gone".to_owned()));
         table.says_at(60, 1, Said::NotTaken("gone".to_owned()));
         assert_eq!(table.outcome(60), Some(Outcome::NotTaken));
+    }
+
+    #[test]
+    fn a_nonce_that_moves_at_the_last_moment_leaves_no_look_in_the_past() {
+        let mut table = Table::new();
+        table.sends(0);
+        let late = table.at(59);
+        table.submission.proven(9, NONCE + 1, late);
+        assert_eq!(table.outcome(60), None, "its answer is still on its way");
+        assert_eq!(table.submission.wake(), table.at(61));
+        assert_eq!(table.outcome(61), Some(Outcome::Executed(9)));
     }
 
     #[test]

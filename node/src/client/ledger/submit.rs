@@ -3,10 +3,12 @@
 use bytes::Bytes;
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use protocol::{
-    NodeIndex,
+    AccountId, NodeIndex,
     certificate::Threshold,
     ledger::{
+        answer::Answer,
         signature::SigningKey,
+        state::{entry::Account, key},
         transaction::{Action, Transaction, TransactionError, TransactionId},
     },
     message::{Refusal, Request, Response},
@@ -15,7 +17,7 @@ use swarm::{Network, RequestError};
 use tokio::time::Instant;
 
 use super::{
-    Failures, LedgerError, printable,
+    Failures, LedgerError, Turn, Values, decode, printable,
     submission::{Outcome, Said, Submission},
 };
 use crate::client::{Client, exchange::AskError};
@@ -90,7 +92,37 @@ impl<N: Network> Client<N> {
     /// [`SubmitError`]. Only [`SubmitError::Unknown`] leaves open what happened.
     pub async fn submit(&self, action: Action, key: &SigningKey) -> Result<Submitted, SubmitError> {
         let sender = key.account();
+        let turn = self.turn(sender).await;
         let nonce = self.ledger_account(&sender).await.map_err(SubmitError::Nonce)?.value.nonce;
+        let (submitted, _) = self.submit_at(nonce, action, (key, &turn), &[]).await?;
+        Ok(submitted)
+    }
+
+    /// Waits until it is this caller's turn to use an account's nonce.
+    ///
+    /// Cancel safe: yes.
+    pub(in crate::client) async fn turn(&self, account: AccountId) -> Turn {
+        self.ledger.accounts.turn(account).await
+    }
+
+    /// Has an action executed by the transaction with this nonce; returns the values of `keys` as well, if a member proved
+    /// them as of a height at which it is.
+    ///
+    /// Cancel safe: what was sent may be executed.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::submit`].
+    pub(in crate::client) async fn submit_at(
+        &self,
+        nonce: u64,
+        action: Action,
+        (key, turn): (&SigningKey, &Turn),
+        keys: &[Vec<u8>],
+    ) -> Result<(Submitted, Option<Values>), SubmitError> {
+        let sender = key.account();
+        let keys = [&[key::account(&sender)], keys].concat();
+        let mut shown = None;
         let network = self.exchange.network_id();
         let signed = Transaction { sender, nonce, action }.sign(network, key);
         let payload = Bytes::from(signed.to_bytes());
@@ -109,16 +141,24 @@ impl<N: Network> Client<N> {
             }
             for node in submission.due_sends(now) {
                 let payload = payload.clone();
-                sends.push(async move { (node, self.submit_to(node, payload).await) });
+                sends.push(self.submit_to(node, payload, &keys));
             }
             if submission.due_read(now) {
                 reads.push(self.ledger_account(&sender));
             }
             tokio::select! {
                 biased;
-                Some((node, said)) = sends.next() => {
+                Some((node, said, proven)) = sends.next() => {
                     let (name, weight) = (self.exchange.name(node), committee.weight(node));
                     submission.answered((node, name, weight), said, Instant::now());
+                    if let Some((height, account, values)) = proven {
+                        let liars = submission.proven(height, account.nonce, Instant::now());
+                        self.report_liars(&mut submission, &liars);
+                        if account.nonce > nonce {
+                            self.ledger.saw(height);
+                            shown = Some(values);
+                        }
+                    }
                 }
                 Some(account) = reads.next() => match account {
                     Ok(account) => {
@@ -135,7 +175,10 @@ impl<N: Network> Client<N> {
         };
         let failures = submission.failures;
         match outcome {
-            Outcome::Executed(height) => Ok(Submitted { id, nonce, height }),
+            Outcome::Executed(height) => {
+                turn.used(nonce);
+                Ok((Submitted { id, nonce, height }, shown))
+            }
             Outcome::Rejected(reason) => Err(SubmitError::Rejected { reason }),
             Outcome::Superseded(height) => Err(SubmitError::Superseded { height }),
             Outcome::NotTaken => Err(SubmitError::NotTaken { failures }),
@@ -154,14 +197,38 @@ impl<N: Network> Client<N> {
         }
     }
 
-    async fn submit_to(&self, node: NodeIndex, payload: Bytes) -> Said {
-        match self.exchange.ask(node, &Request::Submit, payload).await {
-            Ok((Response::Submitted { height }, _)) => Said::Executed(height),
+    /// Sends the transaction to a member; returns what it says and, if it proves that, the height, the account, and the
+    /// values of the keys after the first, which is the account's.
+    async fn submit_to(
+        &self,
+        node: NodeIndex,
+        payload: Bytes,
+        keys: &[Vec<u8>],
+    ) -> (NodeIndex, Said, Option<(u64, Account, Values)>) {
+        let request = Request::Submit { keys: keys.to_vec() };
+        let mut proven = None;
+        let said = match self.exchange.ask(node, &request, payload).await {
+            Ok((Response::Submitted { height }, answer)) => {
+                proven = self.proof_of(node, &answer, keys);
+                Said::Executed(height)
+            }
             Ok(_) => Said::Unclear(self.exchange.report_unexpected(node).to_string()),
             Err(AskError::Refused(Refusal::Rejected(reason))) => Said::Rejected(printable(&reason)),
             Err(error) if is_not_taken(&error) => Said::NotTaken(error.to_string()),
             Err(error) => Said::Unclear(error.to_string()),
+        };
+        (node, said, proven)
+    }
+
+    /// What came with the word that a transaction was executed. Without it, or if it is of no use, the nonce is read.
+    fn proof_of(&self, node: NodeIndex, answer: &[u8], keys: &[Vec<u8>]) -> Option<(u64, Account, Values)> {
+        if answer.is_empty() {
+            return None;
         }
+        let answer = Answer::from_bytes(answer).map_err(|_| self.exchange.report_malformed(node)).ok()?;
+        let (chain, mut values) = self.verify(node, (answer, None), keys).ok()?;
+        let account = values.remove(0).map(|value| decode("an account", &value)).transpose().ok()?;
+        Some((chain.height(), account.unwrap_or_default(), values))
     }
 }
 

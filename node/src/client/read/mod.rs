@@ -16,14 +16,14 @@ mod segment;
 use std::{io, sync::Arc};
 
 use futures::{FutureExt as _, StreamExt as _, stream};
-use protocol::{BlobId, commitment::VerifiedHeader, message::BlobStatus};
+use protocol::{BlobId, commitment::VerifiedHeader};
 use swarm::Network;
 
 use self::{
     reader::Reader,
     segment::{SegmentBytes, read_segment},
 };
-use super::{BlobSink, Client, OnProgress, Progress, StatusError};
+use super::{BlobSink, BlobStatus, Client, LedgerError, OnProgress, Progress};
 use crate::encoder::Encoder;
 
 /// How a read went.
@@ -55,7 +55,7 @@ pub enum ReadError {
     Inconsistent,
     /// The status of the blob could not be found.
     #[error(transparent)]
-    Status(#[from] StatusError),
+    Status(#[from] LedgerError),
     /// Too few slivers could be had.
     #[error(
         "segment {segment}: got {got} of the {required} primary slivers needed; too many nodes are down, try again when they are back"
@@ -108,11 +108,9 @@ impl<N: Network> Client<N> {
     /// The verified header of a certified blob.
     async fn header(&self, blob_id: BlobId) -> Result<VerifiedHeader, ReadError> {
         match self.status(blob_id).await?.status {
-            BlobStatus::Certified(record) => {
-                Ok(record.header.verify_for(blob_id).expect("a status is verified before it is returned"))
-            }
-            BlobStatus::Invalid(_) => Err(ReadError::Invalid),
-            BlobStatus::Unknown => Err(ReadError::NotFound),
+            BlobStatus::Certified { header, .. } => Ok(header),
+            BlobStatus::Invalid { .. } => Err(ReadError::Invalid),
+            BlobStatus::Registered | BlobStatus::Unknown => Err(ReadError::NotFound),
         }
     }
 

@@ -1,53 +1,27 @@
 //! From signatures to the point of availability, and the tail after it.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use futures::FutureExt as _;
 use protocol::{
     NodeIndex,
-    certificate::{MemberSignature, Persistence},
-    message::{BlobRecord, BlobStatus},
+    certificate::{CertificateOfAvailability, MemberSignature},
+    ledger::transaction::Action,
 };
-use swarm::{Network, RequestError};
+use swarm::Network;
 use tokio::time::Instant;
 
 use super::{
-    StoreError, Stored,
-    upload::{Event, Phase, Upload},
+    Deal, StoreError, Stored,
+    terms::Facts,
+    upload::{Event, Making, Phase, Upload},
 };
-use crate::client::{Progress, StatusReport, exchange::AskError};
+use crate::client::{Client, Progress, SubmitError, ledger::Turn};
+
+/// How often certifying is tried: once as planned, and again when an order was executed by somebody else meanwhile.
+const ATTEMPTS: usize = 4;
 
 impl<N: Network> Upload<N> {
-    /// The network knew the blob before.
-    pub(super) fn known(&self, report: Option<StatusReport>) -> Result<Option<Stored>, StoreError> {
-        if !matches!(self.phase, Phase::Confirming) {
-            return Ok(None);
-        }
-        match report.map(|report| report.status) {
-            Some(BlobStatus::Invalid(_)) => Err(StoreError::Invalid),
-            Some(BlobStatus::Certified(record)) => {
-                let certified = record.certificate.statement().persistence;
-                // A blob that may be deleted is not what one who wants it kept asked for.
-                let is_enough = certified == self.persistence || certified == Persistence::Permanent;
-                let confirmed = self.client.exchange.committee().weight_of(record.certificate.signers());
-                Ok(is_enough.then(|| self.result(confirmed, true, self.started.elapsed())))
-            }
-            _ => Ok(None),
-        }
-    }
-
-    fn result(&self, confirmed: u16, already_certified: bool, duration: Duration) -> Stored {
-        let header = &self.identified.header;
-        Stored {
-            blob_id: header.blob_id(),
-            size: header.shape().length(),
-            encoded_size: header.shape().encoded_bytes(),
-            confirmed,
-            already_certified,
-            duration,
-        }
-    }
-
     pub(super) fn signed(&mut self, node: NodeIndex, signature: &MemberSignature) {
         if signature.member != node || self.builder.add(signature).is_err() {
             let error = self.client.exchange.report_unverifiable(node);
@@ -60,46 +34,39 @@ impl<N: Network> Upload<N> {
         }
         // Signatures of colluding members can cancel each other out; another one mends that.
         let Ok(certificate) = self.builder.finish() else { return };
-        let record = BlobRecord { header: *self.identified.header.header(), certificate };
-        self.phase = Phase::Recording { recorded: 0 };
-        for (node, lane) in self.client.exchange.committee().nodes().zip(&self.lanes) {
-            let (lane, record) = (Arc::clone(lane), record.clone());
-            self.recording.insert(node);
-            self.events.push(async move { Event::Recorded(node, lane.certify(record).await) }.boxed());
-        }
+        self.phase = Phase::Certifying;
+        self.timings.confirmed = self.started.elapsed();
+        let (client, deal) = (self.client.clone(), Arc::clone(&self.deal));
+        let (is_ordered, turn) = match &self.making {
+            Making::Ordered { turn, .. } => (true, Some(Arc::clone(turn))),
+            Making::Made | Making::Submitted => (false, None),
+        };
+        let certify = async move {
+            // Either the turn in which the nonce was read, or one of its own.
+            let turn = match turn {
+                Some(turn) => turn,
+                None => Arc::new(client.turn(deal.key.account()).await),
+            };
+            Event::Certified(certify(&client, &deal, certificate, (is_ordered, &turn)).await)
+        };
+        self.events.push(certify.boxed());
     }
 
-    pub(super) fn recorded(
-        &mut self,
-        node: NodeIndex,
-        result: Result<(), AskError>,
-    ) -> Result<(), StoreError> {
-        self.recording.remove(&node);
-        let Phase::Recording { recorded } = &mut self.phase else { return Ok(()) };
-        let committee = self.client.exchange.committee();
-        match result {
-            Ok(()) => *recorded += committee.weight(node),
-            Err(AskError::Network(RequestError::Stopped)) => return Err(StoreError::Stopped),
-            Err(_) => {}
-        }
-        let (got, required) = (*recorded, committee.quorum());
-        if got >= required {
-            let duration = self.started.elapsed();
-            let tail = self.client.config.tail.max(duration / 2);
-            self.phase = Phase::Certified { duration, deadline: Instant::now() + tail };
-            (self.progress)(Progress::Certified);
-        } else if got + committee.weight_of(&self.recording) < required {
-            return Err(StoreError::TooFewRecords { got, required });
-        }
-        Ok(())
+    /// The ledger has the certificate: the point of availability.
+    pub(super) fn certified(&mut self) {
+        let duration = self.started.elapsed();
+        self.timings.certified = duration;
+        let tail = self.client.config.tail.max(duration / 2);
+        self.phase = Phase::Certified { duration, deadline: Instant::now() + tail };
+        (self.progress)(Progress::Certified);
+        // The turn is over for whoever waits for it.
+        self.making = Making::Made;
     }
 
     /// Until when members that are still being sent something are worth waiting for: each for a tail after it last
     /// moved, all of them until the deadline.
     pub(super) fn tail_end(&self, deadline: Instant) -> Option<Instant> {
-        let reachable = |node: &NodeIndex| self.state.is_reachable(*node);
-        let recording = self.recording.iter().copied().filter(reachable);
-        let open = self.state.sending().into_iter().chain(recording);
+        let open = self.state.sending().into_iter();
         let ends = open.map(|node| self.lanes[node.as_usize()].last_progress() + self.client.config.tail);
         ends.max().map(|end| end.min(deadline))
     }
@@ -107,6 +74,106 @@ impl<N: Network> Upload<N> {
     pub(super) fn stored(&self) -> Option<Stored> {
         let Phase::Certified { duration, deadline } = self.phase else { return None };
         let is_over = self.tail_end(deadline).is_none_or(|end| end <= Instant::now());
-        is_over.then(|| self.result(self.builder.weight(), false, duration))
+        is_over.then(|| Stored {
+            confirmed: self.builder.weight(),
+            signers: self.builder.signers().collect(),
+            already_certified: false,
+            duration,
+            timings: self.timings,
+            ..Stored::of(&self.deal.header)
+        })
     }
+}
+
+/// Has the ledger certify a registration, or register and certify at once while the nonce of the registration is not used.
+async fn certify<N: Network>(
+    client: &Client<N>,
+    deal: &Deal,
+    certificate: CertificateOfAvailability,
+    (is_ordered, turn): (bool, &Turn),
+) -> Result<(), StoreError> {
+    let registering = deal.registration.nonce;
+    let certificate = Box::new(certificate);
+    let mut failure = StoreError::Superseded;
+    // Whoever registers by order knows the nonce, and so does who has just registered; others look first.
+    let mut next =
+        if is_ordered { Some(registering) } else { turn.next().filter(|next| *next > registering) };
+    for _ in 0..ATTEMPTS {
+        let nonce = match next.take() {
+            Some(nonce) => nonce,
+            None => {
+                let facts = client.facts_of(deal).await?;
+                match look(&facts, deal)? {
+                    Found::Certified => return Ok(()),
+                    Found::Registered => facts.account.nonce,
+                    // One before it is on its way: it is this one's turn once that is executed.
+                    Found::Ordered => registering,
+                }
+            }
+        };
+        let certificate = certificate.clone();
+        let action = if nonce == registering {
+            Action::StoreBlob {
+                header: *deal.header.header(),
+                persistence: deal.persistence,
+                end_epoch: deal.end,
+                certificate,
+            }
+        } else {
+            Action::CertifyBlob { certificate }
+        };
+        match client.submit_at(nonce, action, (&deal.key, turn), &deal.keys()).await {
+            // That its own transaction was executed is one thing, that the blob is certified another.
+            Ok((_, values)) => {
+                if let Some(facts) = values.and_then(|values| Facts::read(&values).ok())
+                    && let Ok(Found::Certified) = look(&facts, deal)
+                {
+                    return Ok(());
+                }
+            }
+            // Somebody may have been faster: a node that executes the order, or another try of this client.
+            Err(error) => failure = StoreError::Submit(error),
+        }
+    }
+    Err(failure)
+}
+
+impl<N: Network> Client<N> {
+    async fn facts_of(&self, deal: &Deal) -> Result<Facts, StoreError> {
+        self.facts(&deal.header.blob_id(), &deal.registration.owner).await
+    }
+
+    /// True if a registration has ended, or will never be.
+    pub(super) async fn is_over(&self, deal: &Deal) -> bool {
+        let facts = self.facts_of(deal).await;
+        facts.is_ok_and(|facts| matches!(look(&facts, deal), Err(StoreError::Superseded)))
+    }
+}
+
+/// How far the ledger is with a registration.
+enum Found {
+    /// The transaction that makes it may still be executed.
+    Ordered,
+    Registered,
+    Certified,
+}
+
+fn look(facts: &Facts, deal: &Deal) -> Result<Found, StoreError> {
+    let nonce = deal.registration.nonce;
+    if facts.blob.is_some_and(|blob| blob.invalid.is_some()) {
+        return Err(StoreError::Invalid);
+    }
+    match facts.registration {
+        Some(registration) if registration.nonce == nonce => Ok(match registration.certified {
+            Some(_) => Found::Certified,
+            None => Found::Registered,
+        }),
+        _ if facts.account.nonce <= nonce => Ok(Found::Ordered),
+        _ => Err(StoreError::Superseded),
+    }
+}
+
+/// True if the same may go well with another nonce.
+pub(super) const fn is_superseded(error: &StoreError) -> bool {
+    matches!(error, StoreError::Superseded | StoreError::Submit(SubmitError::Superseded { .. }))
 }

@@ -2,15 +2,15 @@
 
 use std::{ops::Range, sync::Arc};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use protocol::{
-    NodeIndex, SegmentIndex, SliverPairIndex,
-    certificate::{MemberSignature, Persistence},
-    commitment::VerifiedHeader,
+    NodeIndex, RegistrationId, SegmentIndex, SliverPairIndex,
+    certificate::MemberSignature,
+    commitment::{PAIR_ROOTS_BYTES, VerifiedHeader},
     encoding::{Axis, EncodedSegment},
     hash::Hash,
-    message::{BlobRecord, RANGE_BYTES_MAX, Refusal, Request, Response, SliverAt},
+    message::{RANGE_BYTES_MAX, Refusal, Request, Response, SliverAt},
 };
 use swarm::Network;
 use tokio::{sync::Mutex, time::Instant};
@@ -168,18 +168,47 @@ impl<N: Network> Lane<N> {
     }
 
     /// Asks the member for its signature; the caller verifies it.
-    pub(super) async fn confirm(&self, persistence: Persistence) -> Result<MemberSignature, AskError> {
-        let request = Request::Confirm { header: *self.header.header(), persistence };
-        match self.ask(&request, Bytes::new()).await? {
+    pub(super) async fn confirm(&self, registration: RegistrationId) -> Result<MemberSignature, AskError> {
+        let request = Request::Confirm { header: *self.header.header(), registration };
+        self.signature(&request, Bytes::new()).await
+    }
+
+    /// True if all that the member is sent of the blob fits into one message, with an order of this length.
+    pub(super) fn fits_in_one(&self, order_bytes: usize) -> bool {
+        let (shape, segment) = (self.header.shape(), SegmentIndex(0));
+        let Ok(segment_shape) = shape.segment(segment) else { return false };
+        let slivers =
+            self.exchange.committee().slivers_of(self.node, (self.header.blob_id(), segment), segment_shape);
+        let sliver_bytes: usize = slivers.map(|(_, axis)| segment_shape.sliver_bytes(axis)).sum();
+        let bytes = order_bytes + PAIR_ROOTS_BYTES * segment_shape.n_committed_pairs() + sliver_bytes;
+        shape.n_segments() == 1 && bytes <= RANGE_BYTES_MAX
+    }
+
+    /// Sends the member all of a blob of one segment, and asks it for its signature; the caller verifies that.
+    pub(super) async fn send_all(
+        &self,
+        outgoing: &Outgoing,
+        registration: RegistrationId,
+        order: Bytes,
+    ) -> Result<MemberSignature, AskError> {
+        let order_bytes = u16::try_from(order.len()).unwrap_or(0);
+        let shape = outgoing.segment.shape();
+        let of = (self.header.blob_id(), outgoing.index);
+        let mut payload = BytesMut::from(&order[..usize::from(order_bytes)]);
+        payload.extend_from_slice(&outgoing.commitment);
+        for (pair, axis) in self.exchange.committee().slivers_of(self.node, of, shape) {
+            payload.extend_from_slice(outgoing.segment.sliver_of_pair(axis, pair));
+        }
+        let request = Request::StoreBlob { header: *self.header.header(), registration, order_bytes };
+        self.signature(&request, payload.freeze()).await
+    }
+
+    async fn signature(&self, request: &Request, payload: Bytes) -> Result<MemberSignature, AskError> {
+        match self.ask(request, payload).await? {
             Response::Confirmed(signature) => Ok(signature),
             Response::Missing { slivers } => Err(AskError::Lost(slivers)),
             _ => Err(self.exchange.report_unexpected(self.node)),
         }
-    }
-
-    /// Asks the member to record the certificate.
-    pub(super) async fn certify(&self, record: BlobRecord) -> Result<(), AskError> {
-        self.done(&Request::Certify(record), Bytes::new()).await
     }
 
     async fn done(&self, request: &Request, payload: Bytes) -> Result<(), AskError> {

@@ -1,9 +1,11 @@
-//! The second pass over a blob: slivers to the members, signatures back, the certificate to the members.
+//! The second pass over a blob: slivers to the members, signatures back, the certificate to the ledger.
 //!
 //! ```text
+//! register (ledger) --------------------------------------------v
 //! encode --Outgoing--> Lane, one a member --Sent--> State --complete--> Confirm --Signed--> builder
-//!   ^                                                                    |       quorum: Certify --Recorded--> point
-//!   +--------------------- everything again, if it lost some of it ------+       of availability
+//!   ^                   |                                                |  quorum: certify (ledger) --> point
+//!   |                   +--all in one message, with the order--Signed----+                           of availability
+//!   +--------------------- everything again, if it lost some of it ------+
 //! ```
 //!
 //! All that is under way is in one set of futures that the call owns: dropping the call ends it.
@@ -15,25 +17,31 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use protocol::{
-    NodeIndex, SegmentIndex,
-    certificate::{CertificateBuilder, MemberSignature, Persistence, StorageConfirmation},
+    NodeIndex, RegistrationId, SegmentIndex,
+    certificate::{CertificateBuilder, MemberSignature, StorageConfirmation},
     encoding::EncodedSegment,
     hash::Hash,
+    ledger::transaction::{Action, Transaction},
     merkle,
-    message::{BlobStatus, Refusal},
+    message::Refusal,
 };
 use swarm::{Network, RequestError};
 use tokio::time::Instant;
 
 use super::{
-    StoreError, StoreOptions, Stored,
+    Deal, Job, StoreError, Stored, Timings,
     identify::{EncodeError, Identified, Segments},
     lane::{Lane, Outgoing},
     state::State,
 };
-use crate::client::{Client, OnProgress, Progress, StatusReport, exchange::AskError, flow::Flow};
+use crate::client::{BlobStatus, Client, OnProgress, Progress, exchange::AskError, flow::Flow, ledger::Turn};
+
+/// How long members may take to confirm on an order, before the registration is made apart: far longer than an honest one
+/// needs that has room for the order.
+const ORDER_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Something that came to its end.
 pub(super) enum Event {
@@ -42,16 +50,31 @@ pub(super) enum Event {
     EncodedAgain(BTreeSet<NodeIndex>, Result<Outgoing, StoreError>),
     Sent(NodeIndex, SegmentIndex, Option<Result<(), AskError>>),
     Signed(NodeIndex, Result<MemberSignature, AskError>),
-    Recorded(NodeIndex, Result<(), AskError>),
-    Known(Option<StatusReport>),
+    Registered(Result<(), StoreError>),
+    Certified(Result<(), StoreError>),
+}
+
+/// How the registration comes about.
+pub(super) enum Making {
+    /// The ledger has it.
+    Made,
+    /// Its transaction is on its way.
+    Submitted,
+    /// Members confirm on the order for it; it is made together with the certificate.
+    Ordered {
+        /// The signed transaction.
+        order: Bytes,
+        /// Held until the nonce is used.
+        turn: Arc<Turn>,
+    },
 }
 
 /// How far the blob is.
 pub(super) enum Phase {
     /// Slivers go out, signatures come back.
     Confirming,
-    /// There is a certificate, recorded by members of this weight.
-    Recording { recorded: u16 },
+    /// There is a certificate, on its way to the ledger.
+    Certifying,
     /// The point of availability is behind; stragglers have until the deadline.
     Certified { duration: Duration, deadline: Instant },
 }
@@ -62,8 +85,14 @@ pub(super) struct Upload<N> {
     segments: Segments,
     pub(super) identified: Identified,
     pub(super) progress: OnProgress,
-    pub(super) persistence: Persistence,
+    pub(super) deal: Arc<Deal>,
+    pub(super) making: Making,
+    /// When the registration is made apart, if members do not confirm on the order.
+    give_order_up_at: Option<Instant>,
+    /// All that a member is sent fits into one message.
+    in_one: bool,
     pub(super) started: Instant,
+    pub(super) timings: Timings,
     pub(super) state: State,
     pub(super) phase: Phase,
     pub(super) builder: CertificateBuilder<StorageConfirmation>,
@@ -76,52 +105,97 @@ pub(super) struct Upload<N> {
     pub(super) again: BTreeMap<SegmentIndex, BTreeSet<NodeIndex>>,
     /// Segments being encoded.
     pub(super) n_encoding: usize,
-    /// Members that were asked to record the certificate and have yet to answer.
-    pub(super) recording: BTreeSet<NodeIndex>,
     /// A member says that the blob is invalid.
     is_suspect: bool,
+    /// A member says that the registration has ended, or will never be.
+    is_over: bool,
     pub(super) events: FuturesUnordered<BoxFuture<'static, Event>>,
 }
 
 impl<N: Network> Upload<N> {
+    /// `turn` is that of the nonce of a registration that is still to be made; `is_available` says that the committee answers
+    /// for the blob, registered by whomever, so that members are first asked whether they hold it.
     pub(super) fn new(
         client: Client<N>,
-        segments: Segments,
+        Job { segments, progress, started, timings }: Job,
         identified: Identified,
-        (options, progress, started): (StoreOptions, OnProgress, Instant),
+        (deal, turn, is_available): (Deal, Option<Turn>, bool),
     ) -> Self {
         let exchange = &client.exchange;
         let committee = Arc::new(exchange.committee().clone());
         let header = identified.header;
         let flow = Arc::new(Flow::new());
         let lane = |node| Arc::new(Lane::new(exchange.clone(), header, node, Arc::clone(&flow)));
-        let lanes = committee.nodes().map(lane).collect();
-        let state = State::new(&committee, header.shape().n_segments(), client.config.tail);
+        let lanes: Vec<_> = committee.nodes().map(lane).collect();
+        let mut state = State::new(&committee, header.shape().n_segments(), client.config.tail);
         let statement = StorageConfirmation {
             epoch: committee.epoch(),
             blob_id: header.blob_id(),
-            persistence: options.persistence,
+            registration: deal.registration,
         };
         let builder = CertificateBuilder::new(statement, exchange.network_id(), committee)
             .expect("the statement is of the committee's epoch");
-        Self {
+        let order = Bytes::from(order(&deal, exchange.network_id()));
+        let in_one = !is_available && lanes.iter().all(|lane| lane.fits_in_one(order.len()));
+        let mut next = SegmentIndex(0);
+        if is_available {
+            state.assume_held();
+            next = SegmentIndex(header.shape().n_segments());
+        }
+        let (making, to_register) = match turn.map(Arc::new) {
+            Some(turn) if in_one => (Making::Ordered { order, turn }, None),
+            Some(turn) => (Making::Submitted, Some(turn)),
+            None => (Making::Made, None),
+        };
+        let is_ordered = matches!(making, Making::Ordered { .. });
+        let upload = Self {
             client,
             segments,
             identified,
             progress,
-            persistence: options.persistence,
+            deal: Arc::new(deal),
+            making,
+            give_order_up_at: is_ordered.then(|| Instant::now() + ORDER_PATIENCE),
+            in_one,
             started,
+            timings,
             state,
             phase: Phase::Confirming,
             builder,
             lanes,
             held: BTreeMap::new(),
-            next: SegmentIndex(0),
+            next,
             again: BTreeMap::new(),
             n_encoding: 0,
-            recording: BTreeSet::new(),
             is_suspect: false,
+            is_over: false,
             events: FuturesUnordered::new(),
+        };
+        if let Some(turn) = to_register {
+            upload.register(turn);
+        }
+        if is_available {
+            upload.client.exchange.committee().nodes().for_each(|node| upload.confirm(node));
+        }
+        upload
+    }
+
+    /// Has the ledger make the registration.
+    fn register(&self, turn: Arc<Turn>) {
+        let (client, deal) = (self.client.clone(), Arc::clone(&self.deal));
+        let register = async move {
+            let nonce = deal.registration.nonce;
+            let submitted = client.submit_at(nonce, registering(&deal), (&deal.key, &turn), &[]).await;
+            Event::Registered(submitted.map(|_| ()).map_err(StoreError::Submit))
+        };
+        self.events.push(register.boxed());
+    }
+
+    /// Members do not confirm on the order: the registration is made first.
+    fn give_order_up(&mut self) {
+        if let Making::Ordered { turn, .. } = std::mem::replace(&mut self.making, Making::Submitted) {
+            tracing::debug!("members do not confirm on the order; registering first");
+            self.register(turn);
         }
     }
 
@@ -129,7 +203,6 @@ impl<N: Network> Upload<N> {
     ///
     /// Cancel safe: yes; the blob may have been stored.
     pub(super) async fn run(mut self) -> Result<Stored, StoreError> {
-        self.ask_status();
         self.report_uploaded(0);
         loop {
             self.release();
@@ -143,38 +216,48 @@ impl<N: Network> Upload<N> {
             if let Some(stored) = self.stored() {
                 return Ok(stored);
             }
+            if self.give_order_up_at.is_some_and(|at| at <= Instant::now()) {
+                self.give_order_up_at = None;
+                if matches!(self.phase, Phase::Confirming) {
+                    self.give_order_up();
+                }
+            }
             let wake = self.wake_at();
             tokio::select! {
                 biased;
-                Some(event) = self.events.next() => if let Some(stored) = self.on(event)? {
-                    return Ok(stored);
-                },
+                Some(event) = self.events.next() => self.on(event)?,
                 () = tokio::time::sleep_until(wake.unwrap_or(self.started)), if wake.is_some() => {}
                 else => return Err(StoreError::Stopped),
             }
         }
     }
 
-    fn on(&mut self, event: Event) -> Result<Option<Stored>, StoreError> {
+    fn on(&mut self, event: Event) -> Result<(), StoreError> {
         match event {
             Event::Encoded(outgoing) => self.offer(outgoing?),
             Event::EncodedAgain(nodes, outgoing) => self.offer_again(nodes, outgoing)?,
             Event::Sent(_, _, None) => {}
             Event::Sent(node, segment, Some(Ok(()))) => self.holds(node, segment),
-            Event::Signed(node, Ok(signature)) => self.signed(node, &signature),
+            Event::Signed(node, Ok(signature)) => {
+                if self.in_one {
+                    self.holds(node, SegmentIndex(0));
+                }
+                self.signed(node, &signature);
+            }
             Event::Signed(node, Err(AskError::Lost(_))) if self.state.lost(node) => self.resend(node),
             Event::Sent(node, _, Some(Err(error))) | Event::Signed(node, Err(error)) => {
                 self.failed(node, &error)?;
             }
-            Event::Recorded(node, result) => self.recorded(node, result)?,
-            Event::Known(report) => return self.known(report),
+            Event::Registered(Ok(())) => self.timings.registered = Some(self.started.elapsed()),
+            Event::Registered(Err(error)) if matches!(self.phase, Phase::Confirming) => return Err(error),
+            // Nodes had it made, or certifying says more.
+            Event::Registered(Err(_)) => {}
+            Event::Certified(result) => {
+                result?;
+                self.certified();
+            }
         }
-        Ok(None)
-    }
-
-    fn ask_status(&self) {
-        let (client, blob_id) = (self.client.clone(), self.identified.header.blob_id());
-        self.events.push(async move { Event::Known(client.status(blob_id).await.ok()) }.boxed());
+        Ok(())
     }
 
     pub(super) fn has_next(&self) -> bool {
@@ -249,6 +332,17 @@ impl<N: Network> Upload<N> {
 
     pub(super) fn send(&self, node: NodeIndex, outgoing: &Arc<Outgoing>) {
         let (lane, outgoing) = (Arc::clone(&self.lanes[node.as_usize()]), Arc::clone(outgoing));
+        if self.in_one {
+            let order = match &self.making {
+                Making::Ordered { order, .. } => order.clone(),
+                Making::Made | Making::Submitted => Bytes::new(),
+            };
+            let registration = self.deal.registration;
+            let send =
+                async move { Event::Signed(node, lane.send_all(&outgoing, registration, order).await) };
+            self.events.push(send.boxed());
+            return;
+        }
         let index = outgoing.index;
         self.events.push(async move { Event::Sent(node, index, lane.send(outgoing).await) }.boxed());
     }
@@ -257,10 +351,15 @@ impl<N: Network> Upload<N> {
         let before = self.state.uploaded();
         let is_complete = self.state.holds(node, segment, self.started.elapsed());
         self.report_uploaded(before);
-        if is_complete && matches!(self.phase, Phase::Confirming) {
-            let (lane, persistence) = (Arc::clone(&self.lanes[node.as_usize()]), self.persistence);
-            self.events.push(async move { Event::Signed(node, lane.confirm(persistence).await) }.boxed());
+        if is_complete && !self.in_one && matches!(self.phase, Phase::Confirming) {
+            self.confirm(node);
         }
+    }
+
+    /// Asks a member to vouch for what it holds.
+    fn confirm(&self, node: NodeIndex) {
+        let (lane, registration) = (Arc::clone(&self.lanes[node.as_usize()]), self.deal.registration);
+        self.events.push(async move { Event::Signed(node, lane.confirm(registration).await) }.boxed());
     }
 
     fn report_uploaded(&self, before: u32) {
@@ -279,6 +378,7 @@ impl<N: Network> Upload<N> {
         }
         tracing::info!(member = self.client.exchange.name(node), %error, "cannot take the blob");
         self.is_suspect |= matches!(error, AskError::Refused(Refusal::Invalid));
+        self.is_over |= matches!(error, AskError::Refused(Refusal::NotRegistered));
         self.give_up(node, error.to_string());
         Ok(())
     }
@@ -295,26 +395,41 @@ impl<N: Network> Upload<N> {
             required: self.builder.required(),
             reasons: self.state.reasons(),
         };
-        let (client, blob_id, is_suspect) =
-            (self.client.clone(), self.identified.header.blob_id(), self.is_suspect);
+        let (client, deal, is_suspect, is_over) =
+            (self.client.clone(), Arc::clone(&self.deal), self.is_suspect, self.is_over);
         // Memory is let go before anyone is asked.
         drop(self);
         if is_suspect {
-            let status = client.status(blob_id).await;
-            if status.is_ok_and(|report| matches!(report.status, BlobStatus::Invalid(_))) {
+            let status = client.status(deal.header.blob_id()).await;
+            if status.is_ok_and(|report| matches!(report.status, BlobStatus::Invalid { .. })) {
                 return StoreError::Invalid;
             }
+        }
+        if is_over && client.is_over(&deal).await {
+            return StoreError::Superseded;
         }
         failure
     }
 
     fn wake_at(&self) -> Option<Instant> {
-        match self.phase {
+        let due = match self.phase {
             Phase::Certified { deadline, .. } => self.tail_end(deadline),
             _ if self.wants_memory() => self.state.next_due().map(|due| self.started + due),
             _ => None,
-        }
+        };
+        due.into_iter().chain(self.give_order_up_at).min()
     }
+}
+
+/// What makes the registration of a deal.
+fn registering(deal: &Deal) -> Action {
+    Action::RegisterBlob { header: *deal.header.header(), persistence: deal.persistence, end_epoch: deal.end }
+}
+
+/// The transaction that makes it, signed.
+fn order(deal: &Deal, network: &protocol::NetworkId) -> Vec<u8> {
+    let RegistrationId { owner: sender, nonce } = deal.registration;
+    Transaction { sender, nonce, action: registering(deal) }.sign(network, &deal.key).to_bytes()
 }
 
 /// Binds a segment to the blob, if it is still what the first pass saw.

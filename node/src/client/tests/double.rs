@@ -2,20 +2,21 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
 };
 
 use bytes::Bytes;
+use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use protocol::{
-    BlobId, NodeIndex, SegmentIndex,
+    BlobId, NodeIndex, RegistrationId, SegmentIndex,
     bls::SecretKey,
-    certificate::{CertificateOfAvailability, Statement as _, StorageConfirmation},
-    codec,
-    commitment::BlobHeader,
+    certificate::{Statement as _, StorageConfirmation},
+    commitment::{BlobHeader, VerifiedHeader},
     encoding::SegmentEncoder,
     genesis::Genesis,
     hash::Hash,
-    message::{BlobRecord, BlobStatus, NodeHealth, RANGE_BYTES_MAX, Refusal, Request, Response, SliverAt},
+    message::{NodeHealth, RANGE_BYTES_MAX, Refusal, Request, Response, SliverAt},
 };
 use swarm::{Frame, Inbound, InboundReceiver};
 
@@ -28,7 +29,7 @@ pub(super) enum Manner {
     Honest,
     /// Takes requests and never answers.
     Silent,
-    /// Flips a byte of every sliver, commitment and certificate that it hands out, and signs something else.
+    /// Flips a byte of every sliver, commitment and proof that it hands out, and signs something else.
     Liar,
     /// Refuses everything.
     Refuses(Refusal),
@@ -40,10 +41,23 @@ pub(super) enum Manner {
     Loses,
     /// Asked to sign, finds its disk empty, this many times.
     Drops(u32),
-    /// Does not record certificates.
-    RecordsNothing,
+    /// Takes no transactions.
+    SubmitsNothing,
+    /// Vouches for nothing before the ledger has the registration, whatever was ordered.
+    RefusesOrders,
+    /// Has an order executed before it vouches on it.
+    ExecutesOrders,
     /// Is honest but about the ledger.
     Ledger(Tampering),
+}
+
+/// What a node's manner is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// All that it is asked.
+    All,
+    /// Blobs only: of the ledger, it is honest.
+    Blobs,
 }
 
 #[derive(Default)]
@@ -52,7 +66,8 @@ struct Store {
     reminded: BTreeMap<(BlobId, SegmentIndex), ()>,
     parts: BTreeMap<SliverAt, BTreeMap<usize, Bytes>>,
     slivers: BTreeMap<SliverAt, (Bytes, Hash)>,
-    statuses: BTreeMap<BlobId, BlobStatus>,
+    /// Messages that brought slivers.
+    n_uploads: usize,
 }
 
 /// One node.
@@ -60,37 +75,36 @@ pub(super) struct Double {
     node: NodeIndex,
     key: SecretKey,
     genesis: Arc<Genesis>,
-    manner: Mutex<Manner>,
+    manner: Mutex<(Manner, Scope)>,
     store: Mutex<Store>,
-    /// The ledger that all nodes share, if there is one.
-    ledger: Option<Arc<Mutex<FakeLedger>>>,
+    /// The ledger that all nodes share.
+    ledger: Arc<Mutex<FakeLedger>>,
 }
 
 type Answer = Result<(Response, Bytes), Refusal>;
 
 impl Double {
-    pub(super) fn new(node: NodeIndex, key: SecretKey, genesis: Arc<Genesis>) -> Self {
-        Self { node, key, genesis, manner: Mutex::new(Manner::Honest), store: Mutex::default(), ledger: None }
+    pub(super) fn new(
+        node: NodeIndex,
+        key: SecretKey,
+        genesis: Arc<Genesis>,
+        ledger: Arc<Mutex<FakeLedger>>,
+    ) -> Self {
+        let manner = Mutex::new((Manner::Honest, Scope::All));
+        Self { node, key, genesis, manner, store: Mutex::default(), ledger }
     }
 
-    pub(super) fn with_ledger(self, ledger: Arc<Mutex<FakeLedger>>) -> Self {
-        Self { ledger: Some(ledger), ..self }
-    }
-
-    pub(super) fn become_(&self, manner: Manner) {
-        *self.manner.lock().unwrap() = manner;
+    pub(super) fn become_(&self, manner: Manner, scope: Scope) {
+        *self.manner.lock().unwrap() = (manner, scope);
     }
 
     pub(super) fn n_slivers(&self) -> usize {
         self.store.lock().unwrap().slivers.len()
     }
 
-    pub(super) fn set_status(&self, blob_id: BlobId, status: BlobStatus) {
-        self.store.lock().unwrap().statuses.insert(blob_id, status);
-    }
-
-    pub(super) fn status(&self, blob_id: BlobId) -> BlobStatus {
-        self.store.lock().unwrap().statuses.get(&blob_id).cloned().unwrap_or(BlobStatus::Unknown)
+    /// Messages so far that brought slivers.
+    pub(super) fn n_uploads(&self) -> usize {
+        self.store.lock().unwrap().n_uploads
     }
 
     /// Drops slivers and commitments, as a node does with those of invalid blobs.
@@ -102,68 +116,98 @@ impl Double {
 
     pub(super) async fn serve(self: Arc<Self>, mut inbound: InboundReceiver) {
         let mut unanswered = Vec::new();
-        while let Some(inbound) = inbound.recv().await {
+        let mut waiting: FuturesUnordered<BoxFuture<'static, ()>> = FuturesUnordered::new();
+        loop {
+            let inbound = tokio::select! {
+                biased;
+                Some(()) = waiting.next() => continue,
+                inbound = inbound.recv() => inbound,
+            };
+            let Some(inbound) = inbound else { return };
             let Inbound::Request { frame, reply, .. } = inbound else { continue };
-            let manner = self.manner.lock().unwrap().clone();
-            let refusal = match manner {
+            let request = Request::from_bytes(&frame.header).unwrap();
+            let is_submission = matches!(request, Request::Submit { .. });
+            let refusal = match self.manner_in(&request) {
                 Manner::Silent => {
                     unanswered.push(reply);
                     continue;
                 }
                 Manner::Refuses(refusal) => Some(refusal),
-                Manner::Busy(0) => None,
-                Manner::Busy(times) => {
-                    self.become_(Manner::Busy(times - 1));
+                Manner::Busy(times @ 1..) => {
+                    self.go_on_as(Manner::Busy(times - 1));
                     reply.busy();
+                    continue;
+                }
+                Manner::SubmitsNothing if is_submission => Some(Refusal::Busy),
+                Manner::Ledger(Tampering::GoneOnceExecuted) if is_submission => {
+                    let _ = self.answer(request, frame.payload);
+                    unanswered.push(reply);
                     continue;
                 }
                 _ => None,
             };
-            let request = Request::from_bytes(&frame.header).unwrap();
-            if matches!(request, Request::Submit) && self.is(&Manner::Ledger(Tampering::GoneOnceExecuted)) {
-                let _ = self.ledger_answer(&request, &frame.payload);
-                unanswered.push(reply);
-                continue;
+            let block_time = if is_submission { self.ledger().block_time } else { Duration::ZERO };
+            let me = Arc::clone(&self);
+            let answer = move || {
+                let is_liar = me.manner_in(&request) == Manner::Liar;
+                let answer = refusal.map_or_else(|| me.answer(request, frame.payload), Err);
+                let (response, payload) =
+                    answer.unwrap_or_else(|refusal| (Response::Refused(refusal), Bytes::new()));
+                let (response, payload) = if is_liar { lie(response, payload) } else { (response, payload) };
+                reply.send(Frame::new(response.to_bytes(), payload)).unwrap();
+            };
+            if block_time.is_zero() {
+                answer();
+            } else {
+                waiting.push(tokio::time::sleep(block_time).map(|()| answer()).boxed());
             }
-            let answer = refusal.map_or_else(|| self.answer(request, frame.payload), Err);
-            let (response, payload) =
-                answer.unwrap_or_else(|refusal| (Response::Refused(refusal), Bytes::new()));
-            let (response, payload) =
-                if self.is(&Manner::Liar) { lie(response, payload) } else { (response, payload) };
-            reply.send(Frame::new(response.to_bytes(), payload)).unwrap();
         }
+    }
+
+    /// The manner in which a request is met.
+    fn manner_in(&self, request: &Request) -> Manner {
+        let is_ledgers = matches!(request, Request::Entries { .. } | Request::Submit { .. });
+        match self.manner.lock().unwrap().clone() {
+            (_, Scope::Blobs) if is_ledgers => Manner::Honest,
+            (manner, _) => manner,
+        }
+    }
+
+    /// Changes the manner, about the same things as before.
+    fn go_on_as(&self, manner: Manner) {
+        self.manner.lock().unwrap().0 = manner;
     }
 
     fn is(&self, manner: &Manner) -> bool {
-        *self.manner.lock().unwrap() == *manner
+        self.manner.lock().unwrap().0 == *manner
     }
 
-    /// What the ledger, or what is told of it, has to say.
-    fn ledger_answer(&self, request: &Request, payload: &[u8]) -> Answer {
-        let mut ledger = self.ledger.as_ref().ok_or(Refusal::NotFound)?.lock().unwrap();
-        let tampering = match *self.manner.lock().unwrap() {
-            Manner::Ledger(tampering) => tampering,
-            _ => Tampering::None,
-        };
-        match request {
-            Request::Entries { keys } => {
-                Ok((Response::Entries, ledger.answer(self.node, keys, tampering).into()))
-            }
-            _ => {
-                ledger.submit(payload, tampering).map(|height| (Response::Submitted { height }, Bytes::new()))
-            }
-        }
+    fn ledger(&self) -> MutexGuard<'_, FakeLedger> {
+        self.ledger.lock().unwrap()
     }
 
     fn answer(&self, request: Request, payload: Bytes) -> Answer {
-        if let Request::Entries { .. } | Request::Submit = request {
-            return self.ledger_answer(&request, &payload);
-        }
+        let tampering = match self.manner_in(&request) {
+            Manner::Ledger(tampering) => tampering,
+            _ => Tampering::None,
+        };
         let mut store = self.store.lock().unwrap();
         let done = Ok((Response::Done, Bytes::new()));
         match request {
+            Request::Entries { keys } => {
+                Ok((Response::Entries, self.ledger().answer(self.node, &keys, tampering).into()))
+            }
+            Request::Submit { keys } => {
+                let height = self.ledger().submit(&payload, tampering)?;
+                // Who lies about that has nothing to show.
+                let answer = match tampering {
+                    Tampering::ClaimsExecuted(_) => Vec::new(),
+                    tampering => self.ledger().answer(self.node, &keys, tampering),
+                };
+                Ok((Response::Submitted { height }, answer.into()))
+            }
             Request::StoreCommitment { header, segment, path } => {
-                let verified = header.verify().map_err(|_| Refusal::Unverifiable)?;
+                let verified = self.acceptable(header)?;
                 verified.verify_segment(segment, &payload, &path).map_err(|_| Refusal::Unverifiable)?;
                 store.commitments.insert((verified.blob_id(), segment), (header, path, payload));
                 done
@@ -176,42 +220,32 @@ impl Double {
                 self.part(&mut store, at, usize::try_from(offset).unwrap(), payload)?;
                 done
             }
-            Request::Confirm { header, persistence } => {
-                let verified = header.verify().map_err(|_| Refusal::Unverifiable)?;
-                let blob_id = verified.blob_id();
-                let manner = self.manner.lock().unwrap().clone();
+            Request::StoreBlob { header, registration, order_bytes } => {
+                let verified = self.acceptable(header)?;
+                let mut rest = payload;
+                let order = rest.split_to(order_bytes.into());
+                self.segment(&mut store, &verified, rest)?;
+                if !self.ledger().has(verified.blob_id(), registration)? {
+                    self.act_on(&verified, registration, &order)?;
+                }
+                self.vouch(&store, &verified, registration)
+            }
+            Request::Confirm { header, registration } => {
+                let verified = self.acceptable(header)?;
+                if !self.ledger().has(verified.blob_id(), registration)? {
+                    return Err(Refusal::Busy);
+                }
+                let manner = self.manner.lock().unwrap().0.clone();
                 if let Manner::Drops(times @ 1..) = manner {
-                    self.become_(Manner::Drops(times - 1));
+                    self.go_on_as(Manner::Drops(times - 1));
                     store.slivers.clear();
                     store.commitments.clear();
                 }
-                let n_held = store.slivers.keys().filter(|at| at.blob_id == blob_id).count();
-                let committee = self.genesis.committee();
-                let slivers_of = |segment| {
-                    let shape = verified.shape().segment(segment).unwrap();
-                    committee.slivers_of(self.node, (blob_id, segment), shape).count()
-                };
-                let expected: usize = verified.shape().segments().map(slivers_of).sum();
-                if n_held != expected || self.is(&Manner::Loses) {
-                    return Ok((Response::Missing { slivers: 1 }, Bytes::new()));
-                }
-                let statement = StorageConfirmation { epoch: committee.epoch(), blob_id, persistence };
-                let signature = statement.sign(&self.genesis.network_id(), self.node, &self.key);
-                Ok((Response::Confirmed(signature), Bytes::new()))
-            }
-            Request::Certify(_) if self.is(&Manner::RecordsNothing) => Err(Refusal::Internal),
-            Request::Certify(record) => {
-                record.certificate.verify(&self.genesis.network_id(), self.genesis.committee()).unwrap();
-                store.statuses.insert(record.header.blob_id(), BlobStatus::Certified(record));
-                done
-            }
-            Request::Status(blob_id) => {
-                let status = store.statuses.get(&blob_id).cloned().unwrap_or(BlobStatus::Unknown);
-                Ok((Response::Status(status), Bytes::new()))
+                self.vouch(&store, &verified, registration)
             }
             Request::FetchCommitment { blob_id, .. }
             | Request::FetchSliver { at: SliverAt { blob_id, .. }, .. }
-                if matches!(store.statuses.get(&blob_id), Some(BlobStatus::Invalid(_))) =>
+                if self.ledger().is_invalid(blob_id) =>
             {
                 Err(Refusal::Invalid)
             }
@@ -229,6 +263,45 @@ impl Double {
             Request::Health => Ok((Response::Health(self.health(store.slivers.len())), Bytes::new())),
             _ => Err(Refusal::Malformed),
         }
+    }
+
+    fn acceptable(&self, header: BlobHeader) -> Result<VerifiedHeader, Refusal> {
+        let verified = header.verify().map_err(|_| Refusal::Unverifiable)?;
+        if self.ledger().is_invalid(verified.blob_id()) { Err(Refusal::Invalid) } else { Ok(verified) }
+    }
+
+    /// Says whether this node would vouch on an order.
+    fn act_on(
+        &self,
+        header: &VerifiedHeader,
+        registration: RegistrationId,
+        order: &[u8],
+    ) -> Result<(), Refusal> {
+        let mut ledger = self.ledger();
+        if self.is(&Manner::RefusesOrders) || !ledger.would_execute(order, header.header(), registration) {
+            return Err(Refusal::Busy);
+        }
+        if self.is(&Manner::ExecutesOrders) {
+            ledger.submit(order, Tampering::None).unwrap();
+        }
+        Ok(())
+    }
+
+    /// Signs, if everything is there.
+    fn vouch(&self, store: &Store, header: &VerifiedHeader, registration: RegistrationId) -> Answer {
+        let (blob_id, committee) = (header.blob_id(), self.genesis.committee());
+        let n_held = store.slivers.keys().filter(|at| at.blob_id == blob_id).count();
+        let slivers_of = |segment| {
+            let shape = header.shape().segment(segment).unwrap();
+            committee.slivers_of(self.node, (blob_id, segment), shape).count()
+        };
+        let expected: usize = header.shape().segments().map(slivers_of).sum();
+        if n_held != expected || self.is(&Manner::Loses) {
+            return Ok((Response::Missing { slivers: 1 }, Bytes::new()));
+        }
+        let statement = StorageConfirmation { epoch: committee.epoch(), blob_id, registration };
+        let signature = statement.sign(&self.genesis.network_id(), self.node, &self.key);
+        Ok((Response::Confirmed(signature), Bytes::new()))
     }
 
     fn health(&self, n_slivers: usize) -> NodeHealth {
@@ -249,50 +322,66 @@ impl Double {
     }
 
     fn part(&self, store: &mut Store, at: SliverAt, offset: usize, part: Bytes) -> Result<(), Refusal> {
-        let committee = self.genesis.committee();
-        let shard = committee.shard_of(&at.blob_id, at.segment, at.pair);
-        assert_eq!(committee.owner(shard), self.node, "slivers go to their owners");
-        let (header, path, bytes) =
+        let (header, ..) =
             store.commitments.get(&(at.blob_id, at.segment)).cloned().ok_or(Refusal::NotFound)?;
-        let verified = header.verify().unwrap();
-        let shape = verified.shape().segment(at.segment).unwrap();
+        let shape = header.verify().unwrap().shape().segment(at.segment).unwrap();
         let len = shape.sliver_bytes(at.axis);
         assert_eq!(offset % RANGE_BYTES_MAX, 0);
         assert_eq!(part.len(), RANGE_BYTES_MAX.min(len - offset));
+        store.n_uploads += 1;
         let parts = store.parts.entry(at).or_default();
         parts.insert(offset, part);
         if parts.values().map(Bytes::len).sum::<usize>() == len {
             let sliver: Vec<u8> = store.parts.remove(&at).unwrap().into_values().flatten().collect();
-            let hashes = SegmentEncoder::new(shape.n()).hash_sliver(shape, at.axis, &sliver);
-            let commitment = verified.verify_segment(at.segment, &bytes, &path).unwrap();
-            assert_eq!(hashes.root(), commitment.pair(at.pair).root(at.axis), "a sliver as committed to");
-            store.slivers.insert(at, (sliver.into(), hashes.parity));
+            self.keep(store, at, sliver.into());
         }
         Ok(())
+    }
+
+    /// Takes all that is to be held here of a blob of one segment.
+    fn segment(&self, store: &mut Store, header: &VerifiedHeader, mut payload: Bytes) -> Result<(), Refusal> {
+        assert!(payload.len() <= RANGE_BYTES_MAX);
+        assert_eq!(header.shape().n_segments(), 1);
+        let (blob_id, segment) = (header.blob_id(), SegmentIndex(0));
+        let shape = header.shape().segment(segment).unwrap();
+        let slivers: Vec<_> =
+            self.genesis.committee().slivers_of(self.node, (blob_id, segment), shape).collect();
+        let sliver_bytes: usize = slivers.iter().map(|(_, axis)| shape.sliver_bytes(*axis)).sum();
+        let commitment = payload.split_to(payload.len().checked_sub(sliver_bytes).ok_or(Refusal::Malformed)?);
+        header.verify_segment(segment, &commitment, &[]).map_err(|_| Refusal::Unverifiable)?;
+        store.commitments.insert((blob_id, segment), (*header.header(), Vec::new(), commitment));
+        store.n_uploads += 1;
+        for (pair, axis) in slivers {
+            let sliver = payload.split_to(shape.sliver_bytes(axis));
+            self.keep(store, SliverAt { blob_id, segment, pair, axis }, sliver);
+        }
+        Ok(())
+    }
+
+    /// Keeps a sliver, which must be right and at its place.
+    fn keep(&self, store: &mut Store, at: SliverAt, sliver: Bytes) {
+        let committee = self.genesis.committee();
+        let shard = committee.shard_of(&at.blob_id, at.segment, at.pair);
+        assert_eq!(committee.owner(shard), self.node, "slivers go to their owners");
+        let (header, path, bytes) = store.commitments[&(at.blob_id, at.segment)].clone();
+        let verified = header.verify().unwrap();
+        let shape = verified.shape().segment(at.segment).unwrap();
+        let hashes = SegmentEncoder::new(shape.n()).hash_sliver(shape, at.axis, &sliver);
+        let commitment = verified.verify_segment(at.segment, &bytes, &path).unwrap();
+        assert_eq!(hashes.root(), commitment.pair(at.pair).root(at.axis), "a sliver as committed to");
+        store.slivers.insert(at, (sliver, hashes.parity));
     }
 }
 
 /// Flips a byte of what is handed out.
 fn lie(response: Response, payload: Bytes) -> (Response, Bytes) {
-    let flipped = |bytes: Bytes| {
-        let mut bytes = bytes.to_vec();
-        if let Some(byte) = bytes.last_mut() {
-            *byte ^= 1;
-        }
-        Bytes::from(bytes)
-    };
-    match response {
-        Response::Status(BlobStatus::Certified(BlobRecord { header, certificate })) => {
-            let mut bytes = codec::encode(&certificate);
-            // The epoch is first, the blob ID next, then the persistence.
-            bytes[36] ^= 1;
-            let certificate = codec::decode_exact::<CertificateOfAvailability, 512>(&bytes).unwrap();
-            (Response::Status(BlobStatus::Certified(BlobRecord { header, certificate })), payload)
-        }
-        Response::Confirmed(mut signed) => {
-            signed.signature = SecretKey::from_seed(&[99; 32]).sign(b"something else");
-            (Response::Confirmed(signed), payload)
-        }
-        other => (other, flipped(payload)),
+    if let Response::Confirmed(mut signed) = response {
+        signed.signature = SecretKey::from_seed(&[99; 32]).sign(b"something else");
+        return (Response::Confirmed(signed), payload);
     }
+    let mut bytes = payload.to_vec();
+    if let Some(byte) = bytes.last_mut() {
+        *byte ^= 1;
+    }
+    (response, bytes.into())
 }

@@ -1,17 +1,21 @@
 //! A ledger without consensus: the real state machine, in blocks that all members sign at once.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use protocol::{
-    AccountId, NetworkId, NodeIndex, codec,
+    AccountId, BlobId, NetworkId, NodeIndex, RegistrationId, codec,
+    commitment::BlobHeader,
     genesis::Genesis,
     ledger::{
         answer::Answer,
         block::{Block, Draft, Header, Tip},
         commit::CommitCertificate,
         signature::SigningKey,
-        state::{State, entry::Account, key},
-        transaction::SignedTransaction,
+        state::{
+            State,
+            entry::{Account, Blob, Registration},
+        },
+        transaction::{Action, SignedTransaction, Transaction, TransactionId},
         vote::{VoteKind, vote_bytes},
     },
     message::Refusal,
@@ -62,6 +66,10 @@ pub(super) struct FakeLedger {
     tip: Tip,
     /// By height.
     moments: Vec<Moment>,
+    /// Heights of the blocks of all transactions.
+    executed: BTreeMap<TransactionId, u64>,
+    /// How long a transaction takes to get into a block.
+    pub(super) block_time: Duration,
 }
 
 impl FakeLedger {
@@ -69,7 +77,8 @@ impl FakeLedger {
         let network = genesis.network_id();
         let state = State::genesis(genesis).unwrap();
         let tip = Tip::genesis(network, Arc::new(genesis.committee().clone()));
-        Self { network, keys, tip, moments: vec![Moment { state, head: None }] }
+        let moments = vec![Moment { state, head: None }];
+        Self { network, keys, tip, moments, executed: BTreeMap::new(), block_time: Duration::ZERO }
     }
 
     fn last(&self) -> &Moment {
@@ -96,7 +105,12 @@ impl FakeLedger {
         state.begin_block(height, time_ms).unwrap();
         if let Some(transaction) = transaction {
             let verified = transaction.clone().verify(&self.network).map_err(|_| Refusal::Unverifiable)?;
+            // Submitted again, it is not executed again.
+            if let Some(height) = self.executed.get(&verified.id()) {
+                return Ok(*height);
+            }
             state.apply(&verified).map_err(|error| Refusal::Rejected(error.to_string()))?;
+            self.executed.insert(verified.id(), height);
         }
         let draft = Draft {
             tip: self.tip.clone(),
@@ -166,9 +180,57 @@ impl FakeLedger {
         if tampering == Tampering::ExecutesUnordered { Err(Refusal::NotOrdered) } else { Ok(height) }
     }
 
+    /// Has an action of an account executed in a block of its own.
+    pub(super) fn execute(&mut self, key: &SigningKey, action: Action) -> u64 {
+        let sender = key.account();
+        let nonce = self.account(&sender).nonce;
+        let transaction = Transaction { sender, nonce, action }.sign(&self.network, key);
+        self.advance(Some(&transaction)).unwrap()
+    }
+
+    /// True if there is this registration, false if it can still be made.
+    pub(super) fn has(&self, blob_id: BlobId, registration: RegistrationId) -> Result<bool, Refusal> {
+        let RegistrationId { owner, nonce } = registration;
+        match self.registration(blob_id, &owner) {
+            Some(registration) if registration.nonce == nonce => Ok(true),
+            _ if self.account(&owner).nonce <= nonce => Ok(false),
+            _ => Err(Refusal::NotRegistered),
+        }
+    }
+
+    /// True if a node may act on an order.
+    pub(super) fn would_execute(&self, order: &[u8], of: &BlobHeader, registration: RegistrationId) -> bool {
+        let Ok(signed) = SignedTransaction::from_bytes(order) else { return false };
+        let Ok(verified) = signed.verify(&self.network) else { return false };
+        let Transaction { sender, nonce, action } = verified.transaction();
+        matches!(action, Action::RegisterBlob { header, .. } if header == of)
+            && (RegistrationId { owner: *sender, nonce: *nonce }) == registration
+            && self.state().clone().apply(&verified).is_ok()
+    }
+
+    pub(super) fn blob(&self, blob_id: BlobId) -> Option<Blob> {
+        self.state().blob(&blob_id).unwrap()
+    }
+
+    pub(super) fn is_available(&self, blob_id: BlobId) -> bool {
+        self.blob(blob_id).is_some_and(|blob| blob.available.is_some())
+    }
+
+    pub(super) fn is_invalid(&self, blob_id: BlobId) -> bool {
+        self.blob(blob_id).is_some_and(|blob| blob.invalid.is_some())
+    }
+
+    pub(super) fn registration(&self, blob_id: BlobId, owner: &AccountId) -> Option<Registration> {
+        self.state().registration(&blob_id, owner).unwrap()
+    }
+
+    /// Height of the last block.
+    pub(super) const fn height(&self) -> u64 {
+        self.tip.height
+    }
+
     /// Credits of an account, and the nonce of its next transaction.
     pub(super) fn account(&self, account: &AccountId) -> Account {
-        let value = self.state().tree().get(&key::account(account));
-        value.map(|value| codec::decode_exact::<Account, 64>(value).unwrap()).unwrap_or_default()
+        self.state().account(account).unwrap()
     }
 }

@@ -6,9 +6,7 @@ use protocol::{
     ledger::{
         answer::KEYS_MAX,
         parameters::Parameters,
-        signature::SigningKey,
         state::{entry::Stage, key as entry_key},
-        transaction::Action,
     },
 };
 use tokio::time::Instant;
@@ -19,45 +17,29 @@ use crate::client::{LedgerError, SubmitError};
 const CREDITS: u64 = 1_000;
 const STAKE: u64 = 70;
 
-fn secret(i: u8) -> SigningKey {
-    SigningKey::from_secret(&[i; 32])
-}
-
 /// The account that has credits.
 fn rich() -> SigningKey {
-    secret(100)
+    owner()
 }
 
 fn poor() -> AccountId {
-    secret(101).account()
+    stranger().account()
 }
 
 struct LedgerCluster {
     cluster: Cluster,
-    ledger: Arc<Mutex<FakeLedger>>,
 }
 
 impl LedgerCluster {
-    /// Members whose keys sign blocks, an account with credits, and a stake on the first member.
-    fn new(n_shards: u16, n_members: u8) -> Self {
-        let mut keys: Vec<SigningKey> = (1..=n_members).map(secret).collect();
-        keys.sort_by_key(SigningKey::peer);
-        let peers: Vec<PeerId> = keys.iter().map(SigningKey::peer).collect();
-        let mut made = None;
-        let setup = (Simulation::new(Plan::new(1)), ClientConfig::default());
-        let cluster = Cluster::build(setup, n_shards, &peers, |genesis| {
-            let account = rich().account();
-            let endowment = Endowment {
-                accounts: vec![GenesisAccount { account, balance: CREDITS }],
-                stakes: vec![GenesisStake { node: peers[0], account, amount: STAKE }],
-                parameters: Parameters { storage_price: 3, ..Parameters::default() },
-            };
-            let genesis = genesis.with_endowment(endowment).unwrap();
-            let ledger = Arc::new(Mutex::new(FakeLedger::new(&genesis, keys)));
-            made = Some(Arc::clone(&ledger));
-            (genesis, Some(ledger))
+    /// An account with credits, and a stake on the first member.
+    fn new(n_shards: u16, n_members: u16) -> Self {
+        let account = rich().account();
+        let cluster = Cluster::endowed(n_shards, n_members, |peers| Endowment {
+            accounts: vec![GenesisAccount { account, balance: CREDITS }],
+            stakes: vec![GenesisStake { node: peers[0], account, amount: STAKE }],
+            parameters: Parameters { storage_price: 3, ..Parameters::default() },
         });
-        Self { cluster, ledger: made.unwrap() }
+        Self { cluster }
     }
 
     fn client(&self) -> &Client<SimulatedNetwork> {
@@ -69,11 +51,11 @@ impl LedgerCluster {
     }
 
     fn advance(&self) -> u64 {
-        self.ledger.lock().unwrap().advance(None).unwrap()
+        self.cluster.ledger().advance(None).unwrap()
     }
 
     fn balance_of(&self, account: &AccountId) -> u64 {
-        self.ledger.lock().unwrap().account(account).balance
+        self.cluster.ledger().account(account).balance
     }
 
     async fn balance(&self) -> Result<(u64, u64), LedgerError> {
@@ -220,6 +202,25 @@ fn an_answer_of_an_old_height_does_not_count_beside_a_newer_one() {
 }
 
 #[test]
+fn members_that_are_only_a_moment_behind_are_asked_again() {
+    run(async {
+        let net = LedgerCluster::new(4, 4);
+        for _ in 0..5 {
+            net.advance();
+        }
+        assert_eq!(net.balance().await, Ok((5, CREDITS)));
+        // All but one have yet to execute what the client has seen.
+        net.tamper(1..4, Tampering::Stale(4));
+        let catch_up = async {
+            tokio::time::sleep(SECOND / 5).await;
+            net.tamper([2], Tampering::None);
+        };
+        let (balance, ()) = tokio::join!(net.balance(), catch_up);
+        assert_eq!(balance, Ok((5, CREDITS)));
+    });
+}
+
+#[test]
 fn members_that_are_silent_or_gone_are_not_waited_for() {
     run(async {
         let net = LedgerCluster::new(7, 7);
@@ -324,13 +325,24 @@ fn it_is_said_what_is_not_known() {
 }
 
 #[test]
+fn transactions_of_one_account_take_turns() {
+    run(async {
+        let net = LedgerCluster::new(7, 7);
+        let (first, second) = tokio::join!(net.send(10), net.send(20));
+        assert_eq!((first.unwrap().nonce, second.unwrap().nonce), (0, 1));
+        assert_eq!(net.balance_of(&poor()), 30);
+    });
+}
+
+#[test]
 fn a_transaction_that_came_too_late_is_not_taken_for_another_of_the_account() {
     run(async {
         let net = LedgerCluster::new(7, 7);
         let (client, key) = (net.client(), rich());
-        // Two at the same time with the same nonce: one is executed, and the other is told.
+        let other = net.cluster.join(PeerId([201; 32]));
+        // Two programs at the same time with the same nonce: one is executed, and the other is told.
         let action = |amount| Action::Transfer { to: poor(), amount };
-        let (first, second) = tokio::join!(client.submit(action(10), &key), client.submit(action(20), &key));
+        let (first, second) = tokio::join!(client.submit(action(10), &key), other.submit(action(20), &key));
         let sent = net.balance_of(&poor());
         match (first, second) {
             (Ok(_), Err(SubmitError::Superseded { .. })) => assert_eq!(sent, 10),

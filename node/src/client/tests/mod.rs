@@ -8,34 +8,45 @@ mod storing;
 
 use std::{
     future::Future,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
 use protocol::{
-    BlobId, NodeIndex, PeerId,
+    BlobId, Epoch, NodeIndex, PeerId,
     bls::SecretKey,
-    certificate::{CertificateBuilder, InvalidityAttestation, InvalidityCertificate, Statement as _},
+    certificate::{
+        CertificateBuilder, InvalidityAttestation, InvalidityCertificate, Persistence, Statement as _,
+    },
+    commitment::BlobHeader,
     committee::{Member, spread},
     encoding::BlobShape,
-    genesis::Genesis,
+    genesis::{Endowment, Genesis},
+    ledger::{signature::SigningKey, state::entry::Registration, transaction::Action},
 };
 use swarm::simulated::{Plan, SimulatedNetwork, Simulation};
 use tokio::task::JoinSet;
 
 use self::{
-    double::{Double, Manner},
+    double::{Double, Manner, Scope},
     fake_ledger::FakeLedger,
 };
 use super::{
-    Client, ClientConfig, OnProgress, Progress, ReadError, ReadSummary, StoreError, StoreOptions, Stored,
+    Client, ClientConfig, DEFAULT_EPOCHS, OnProgress, Progress, ReadError, ReadSummary, StoreError,
+    StoreOptions, Stored,
 };
-use crate::encoder::Encoder;
+use crate::{encoder::Encoder, ledger::tests::signing_keys};
 
 const CLIENT: PeerId = PeerId([200; 32]);
 
-fn peer(i: u16) -> PeerId {
-    PeerId([u8::try_from(i + 1).unwrap(); 32])
+/// Whose blobs these are.
+fn owner() -> SigningKey {
+    SigningKey::from_secret(&[100; 32])
+}
+
+/// Another account.
+fn stranger() -> SigningKey {
+    SigningKey::from_secret(&[101; 32])
 }
 
 fn key(i: u16) -> SecretKey {
@@ -48,10 +59,11 @@ fn run<T>(test: impl Future<Output = T>) -> T {
     runtime.block_on(test)
 }
 
-/// Nodes, the network between them, and a client.
+/// Nodes, the network between them, the ledger that they share, and a client.
 struct Cluster {
     simulation: Simulation,
     genesis: Arc<Genesis>,
+    ledger: Arc<Mutex<FakeLedger>>,
     doubles: Vec<Arc<Double>>,
     client: Client<SimulatedNetwork>,
     _servers: JoinSet<()>,
@@ -63,19 +75,23 @@ impl Cluster {
     }
 
     fn with(plan: Plan, n_shards: u16, n_members: u16, config: ClientConfig) -> Self {
-        let peers: Vec<PeerId> = (0..n_members).map(peer).collect();
-        Self::build((Simulation::new(plan), config), n_shards, &peers, |genesis| (genesis, None))
+        Self::build((plan, config), (n_shards, n_members), |_| Endowment::default())
     }
 
-    /// A network of members with these identities, in ascending order, and a genesis to which something was added.
+    /// A network on which there are credits; `endow` is given the identities of the members, in ascending order.
+    fn endowed(n_shards: u16, n_members: u16, endow: impl FnOnce(&[PeerId]) -> Endowment) -> Self {
+        Self::build((Plan::new(1), ClientConfig::default()), (n_shards, n_members), endow)
+    }
+
     fn build(
-        (simulation, config): (Simulation, ClientConfig),
-        n_shards: u16,
-        peers: &[PeerId],
-        complete: impl FnOnce(Genesis) -> (Genesis, Option<Arc<Mutex<FakeLedger>>>),
+        (plan, config): (Plan, ClientConfig),
+        (n_shards, n_members): (u16, u16),
+        endow: impl FnOnce(&[PeerId]) -> Endowment,
     ) -> Self {
-        let shards = spread(n_shards, u16::try_from(peers.len()).unwrap());
-        let members = (0..).zip(peers).zip(shards).map(|((i, peer), shards)| Member {
+        let simulation = Simulation::new(plan);
+        let keys = signing_keys(n_members);
+        let peers: Vec<PeerId> = keys.iter().map(SigningKey::peer).collect();
+        let members = (0..).zip(&peers).zip(spread(n_shards, n_members)).map(|((i, peer), shards)| Member {
             name: format!("node-{i}"),
             peer: *peer,
             public_key: key(i).public_key(),
@@ -84,40 +100,65 @@ impl Cluster {
             shards,
         });
         let genesis = Genesis::new("test".into(), n_shards, members.collect()).unwrap();
-        let (genesis, ledger) = complete(genesis);
-        let genesis = Arc::new(genesis);
+        let genesis = Arc::new(genesis.with_endowment(endow(&peers)).unwrap());
+        let ledger = Arc::new(Mutex::new(FakeLedger::new(&genesis, keys)));
         let mut servers = JoinSet::new();
         let mut doubles = Vec::new();
         for (i, peer) in (0..).zip(peers) {
             // Members are sorted by peer ID, which ascends with `i`.
-            let double = Double::new(NodeIndex(i), key(i), Arc::clone(&genesis));
-            let double = Arc::new(match &ledger {
-                Some(ledger) => double.with_ledger(Arc::clone(ledger)),
-                None => double,
-            });
-            let (_network, inbound) = simulation.join(*peer, genesis.network_id());
+            let double =
+                Arc::new(Double::new(NodeIndex(i), key(i), Arc::clone(&genesis), Arc::clone(&ledger)));
+            let (_network, inbound) = simulation.join(peer, genesis.network_id());
             servers.spawn(Arc::clone(&double).serve(inbound));
             doubles.push(double);
         }
-        let (network, _inbound) = simulation.join(CLIENT, genesis.network_id());
-        let client = Client::new(network, Arc::clone(&genesis), Encoder::inline(n_shards), config);
-        Self { simulation, genesis, doubles, client, _servers: servers }
+        let client = join(&simulation, &genesis, CLIENT, config);
+        Self { simulation, genesis, ledger, doubles, client, _servers: servers }
+    }
+
+    fn peer(&self, node: u16) -> PeerId {
+        self.genesis.committee().member(NodeIndex(node)).unwrap().peer
+    }
+
+    /// Another client.
+    fn join(&self, peer: PeerId) -> Client<SimulatedNetwork> {
+        join(&self.simulation, &self.genesis, peer, ClientConfig::default())
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, FakeLedger> {
+        self.ledger.lock().unwrap()
     }
 
     fn behave(&self, nodes: impl IntoIterator<Item = u16>, manner: &Manner) {
         for node in nodes {
-            self.doubles[usize::from(node)].become_(manner.clone());
+            self.doubles[usize::from(node)].become_(manner.clone(), Scope::All);
+        }
+    }
+
+    /// Has nodes behave so with blobs; of the ledger they are honest.
+    fn behave_with_blobs(&self, nodes: impl IntoIterator<Item = u16>, manner: &Manner) {
+        for node in nodes {
+            self.doubles[usize::from(node)].become_(manner.clone(), Scope::Blobs);
         }
     }
 
     fn crash(&self, nodes: impl IntoIterator<Item = u16>) {
         for node in nodes {
-            self.simulation.crash(self.genesis.committee().member(NodeIndex(node)).unwrap().peer);
+            self.simulation.crash(self.peer(node));
         }
     }
 
     async fn store(&self, data: &[u8]) -> Result<Stored, StoreError> {
-        self.client.store(Arc::new(data.to_vec()), StoreOptions::default(), quiet()).await
+        self.store_as(&owner(), data, StoreOptions::default()).await
+    }
+
+    async fn store_as(
+        &self,
+        key: &SigningKey,
+        data: &[u8],
+        options: StoreOptions,
+    ) -> Result<Stored, StoreError> {
+        self.client.store(Arc::new(data.to_vec()), key, options, quiet()).await
     }
 
     async fn read(&self, blob_id: BlobId) -> Result<(ReadSummary, Vec<u8>), ReadError> {
@@ -132,6 +173,33 @@ impl Cluster {
         (stored, summary)
     }
 
+    /// An account registers a blob of which nobody was sent anything.
+    fn register(&self, key: &SigningKey, header: BlobHeader) -> u64 {
+        let (persistence, end_epoch) = (Persistence::Deletable, Epoch(DEFAULT_EPOCHS));
+        self.ledger().execute(key, Action::RegisterBlob { header, persistence, end_epoch })
+    }
+
+    async fn header_of(&self, data: &[u8]) -> BlobHeader {
+        let other = Self::new(self.genesis.n_shards(), 1);
+        let stored = other.store(data).await.unwrap();
+        other.ledger().blob(stored.blob_id).unwrap().header
+    }
+
+    fn registration(&self, key: &SigningKey, blob_id: BlobId) -> Registration {
+        self.ledger().registration(blob_id, &key.account()).unwrap()
+    }
+
+    /// The committee finds out that a blob was encoded wrongly.
+    fn invalidate(&self, blob_id: BlobId) {
+        let certificate = Box::new(self.invalidity(blob_id));
+        self.ledger().execute(&stranger(), Action::InvalidateBlob { certificate });
+    }
+
+    /// Messages so far that brought slivers to any node.
+    fn n_uploads(&self) -> usize {
+        self.doubles.iter().map(|double| double.n_uploads()).sum()
+    }
+
     fn invalidity(&self, blob_id: BlobId) -> InvalidityCertificate {
         let committee = Arc::new(self.genesis.committee().clone());
         let statement = InvalidityAttestation { epoch: committee.epoch(), blob_id };
@@ -142,6 +210,16 @@ impl Cluster {
         }
         builder.finish().unwrap()
     }
+}
+
+fn join(
+    simulation: &Simulation,
+    genesis: &Arc<Genesis>,
+    peer: PeerId,
+    config: ClientConfig,
+) -> Client<SimulatedNetwork> {
+    let (network, _inbound) = simulation.join(peer, genesis.network_id());
+    Client::new(network, Arc::clone(genesis), Encoder::inline(genesis.n_shards()), config)
 }
 
 fn quiet() -> OnProgress {
@@ -173,13 +251,15 @@ fn segment_bytes(n_shards: u16) -> usize {
 }
 
 const SECOND: Duration = Duration::from_secs(1);
+const MILLIS: Duration = Duration::from_millis(1);
 
 #[test]
 fn long_operations_can_run_on_any_thread() {
     const fn is_send<T: Send>(_: &T) {}
     run(async {
         let cluster = Cluster::new(4, 4);
-        is_send(&cluster.client.store(Arc::new(Vec::new()), StoreOptions::default(), quiet()));
+        let key = owner();
+        is_send(&cluster.client.store(Arc::new(Vec::new()), &key, StoreOptions::default(), quiet()));
         is_send(&cluster.client.read(BlobId([0; 32]), Vec::new(), quiet()));
         is_send(&cluster.client.status(BlobId([0; 32])));
         is_send(&cluster.client.health());

@@ -1,11 +1,11 @@
 //! Reading, and the status of a blob.
 
-use protocol::message::{BlobStatus, Refusal};
+use protocol::message::Refusal;
 use swarm::simulated::Link;
 use tokio::time::Instant;
 
-use super::*;
-use crate::client::StatusError;
+use super::{fake_ledger::Tampering, *};
+use crate::client::{BlobStatus, LedgerError};
 
 #[test]
 fn up_to_two_f_silent_shards_do_not_stop_a_read() {
@@ -41,7 +41,7 @@ fn too_few_slivers_are_told_in_bounded_time() {
         run(async {
             let cluster = Cluster::new(7, 7);
             let stored = cluster.store(&blob(100_000)).await.unwrap();
-            cluster.behave(0..5, &manner);
+            cluster.behave_with_blobs(0..5, &manner);
             let started = Instant::now();
             let error = cluster.read(stored.blob_id).await.unwrap_err();
             assert!(
@@ -55,9 +55,10 @@ fn too_few_slivers_are_told_in_bounded_time() {
         let cluster = Cluster::new(7, 7);
         let stored = cluster.store(&blob(1000)).await.unwrap();
         cluster.crash(0..5);
+        // Without a validity set, it is not even known what the ledger says.
         assert!(matches!(
             cluster.read(stored.blob_id).await,
-            Err(ReadError::TooFewSlivers { segment: 0, got: 2, required: 3 })
+            Err(ReadError::Status(LedgerError::TooFewProofs { proved: 2, required: 3, .. }))
         ));
     });
 }
@@ -68,11 +69,12 @@ fn one_copy_is_enough_of_a_small_blob() {
         // Nodes with several shards hold it once.
         let cluster = Cluster::new(7, 4);
         let stored = cluster.store(b"hello").await.unwrap();
-        cluster.crash(0..3);
+        cluster.behave_with_blobs(0..3, &Manner::Refuses(Refusal::NotFound));
         let (summary, read) = cluster.read(stored.blob_id).await.unwrap();
         assert_eq!((&read[..], summary.segments_decoded), (&b"hello"[..], 0));
-        cluster.crash(0..4);
-        assert!(cluster.read(stored.blob_id).await.is_err());
+        cluster.behave_with_blobs([3], &Manner::Refuses(Refusal::NotFound));
+        let error = cluster.read(stored.blob_id).await.unwrap_err();
+        assert!(matches!(error, ReadError::TooFewSlivers { got: 0, .. }), "{error:?}");
     });
 }
 
@@ -115,7 +117,7 @@ fn a_link_that_is_slow_for_all_is_not_loaded_with_hedges() {
         let stored = cluster.store(&data).await.unwrap();
         for i in 0..7 {
             let link = Link { bytes_per_second: Some(2 << 20), ..Link::default() };
-            cluster.simulation.set_link(peer(i), CLIENT, link);
+            cluster.simulation.set_link(cluster.peer(i), CLIENT, link);
         }
         let (summary, read) = cluster.read(stored.blob_id).await.unwrap();
         assert!(read == data);
@@ -134,11 +136,12 @@ fn liars_never_change_the_bytes() {
         assert!(read == data);
         assert!(summary.segments_decoded > 0);
         // With three, two slivers cannot be had, and nothing false is read instead.
-        cluster.behave([0], &Manner::Liar);
-        assert!(matches!(
-            cluster.read(stored.blob_id).await,
-            Err(ReadError::TooFewSlivers { got: 0 | 1, required: 2, .. } | ReadError::Status(_))
-        ));
+        cluster.behave_with_blobs([0, 1, 3], &Manner::Liar);
+        let error = cluster.read(stored.blob_id).await.unwrap_err();
+        assert!(matches!(error, ReadError::TooFewSlivers { got: 0 | 1, required: 2, .. }), "{error:?}");
+        cluster.behave([0, 1, 3], &Manner::Liar);
+        let error = cluster.read(stored.blob_id).await.unwrap_err();
+        assert!(matches!(error, ReadError::Status(LedgerError::TooFewProofs { proved: 1, .. })), "{error:?}");
     });
 }
 
@@ -150,44 +153,60 @@ fn unknown_blobs_are_not_found_on_the_word_of_a_quorum() {
         cluster.behave([0, 1], &Manner::Silent);
         let started = Instant::now();
         let report = cluster.client.status(unknown).await.unwrap();
-        assert!((report.status == BlobStatus::Unknown) && report.answered == 5);
-        assert!(started.elapsed() < SECOND);
+        assert_eq!(report.status, BlobStatus::Unknown);
+        // A validity set is asked first, then a quorum; silence is noticed after half a second each time.
+        assert!(started.elapsed() < 2 * SECOND, "{:?}", started.elapsed());
         assert!(matches!(cluster.read(unknown).await, Err(ReadError::NotFound)));
         cluster.behave([2], &Manner::Silent);
         let started = Instant::now();
         let error = cluster.client.status(unknown).await.unwrap_err();
-        assert!(matches!(error, StatusError::TooFewAnswers { answered: 4, required: 5 }));
+        assert!(matches!(error, LedgerError::TooFewProofs { proved: 4, required: 5, .. }), "{error:?}");
         assert!(started.elapsed() <= 25 * SECOND, "{:?}", started.elapsed());
     });
 }
 
 #[test]
-fn one_honest_member_is_enough_to_know_that_a_blob_is_certified() {
+fn what_is_registered_and_not_certified_is_not_there_to_be_read() {
     run(async {
         let cluster = Cluster::new(7, 7);
         let stored = cluster.store(b"hello").await.unwrap();
-        cluster.behave(0..3, &Manner::Liar);
-        cluster.behave(3..6, &Manner::Silent);
-        let started = Instant::now();
+        let header = cluster.ledger().blob(stored.blob_id).unwrap().header;
+        cluster.ledger().execute(&owner(), Action::DeleteBlob { blob_id: stored.blob_id });
+        cluster.register(&stranger(), header);
         let report = cluster.client.status(stored.blob_id).await.unwrap();
-        assert!(matches!(report.status, BlobStatus::Certified(_)));
-        assert!(started.elapsed() < SECOND, "{:?}", started.elapsed());
+        assert_eq!((report.status, report.height), (BlobStatus::Registered, cluster.ledger().height()));
+        assert!(matches!(cluster.read(stored.blob_id).await, Err(ReadError::NotFound)));
     });
 }
 
 #[test]
-fn an_invalidity_certificate_overrules_availability() {
+fn a_validity_set_of_members_is_enough_to_know_that_a_blob_is_certified() {
     run(async {
         let cluster = Cluster::new(7, 7);
         let stored = cluster.store(b"hello").await.unwrap();
-        let certificate = cluster.invalidity(stored.blob_id);
-        cluster.doubles[6].set_status(stored.blob_id, BlobStatus::Invalid(certificate));
-        // Its answer is among the last, yet within the time that a certificate waits.
-        let latency = Duration::from_millis(60)..=Duration::from_millis(60);
-        cluster.simulation.set_link(CLIENT, peer(6), Link { latency, ..Link::default() });
-        cluster.behave([0, 1, 2], &Manner::Silent);
+        cluster.behave([0, 6], &Manner::Liar);
+        cluster.behave([1, 2], &Manner::Silent);
+        let started = Instant::now();
         let report = cluster.client.status(stored.blob_id).await.unwrap();
-        assert!(matches!(report.status, BlobStatus::Invalid(_)));
+        assert!(matches!(report.status, BlobStatus::Certified { .. }));
+        assert!(started.elapsed() < SECOND, "{:?}", started.elapsed());
+        cluster.behave([3], &Manner::Liar);
+        let error = cluster.client.status(stored.blob_id).await.unwrap_err();
+        assert!(matches!(error, LedgerError::TooFewProofs { proved: 2, required: 3, .. }), "{error:?}");
+    });
+}
+
+#[test]
+fn that_a_blob_is_invalid_overrules_availability() {
+    run(async {
+        let cluster = Cluster::new(7, 7);
+        let stored = cluster.store(b"hello").await.unwrap();
+        let height = cluster.ledger().height();
+        cluster.invalidate(stored.blob_id);
+        // Those that are asked first do not know yet.
+        cluster.behave([6, 0], &Manner::Ledger(Tampering::Stale(height)));
+        let report = cluster.client.status(stored.blob_id).await.unwrap();
+        assert_eq!(report.status, BlobStatus::Invalid { height: height + 1 });
         assert!(matches!(cluster.read(stored.blob_id).await, Err(ReadError::Invalid)));
         assert!(matches!(cluster.store(b"hello").await, Err(StoreError::Invalid)));
     });
@@ -198,13 +217,11 @@ fn a_blob_found_invalid_while_it_is_read_is_told_so() {
     run(async {
         let cluster = Cluster::new(7, 7);
         let stored = cluster.store(&blob(1000)).await.unwrap();
-        let certificate = cluster.invalidity(stored.blob_id);
-        cluster.simulation.set_default_link(Link::default());
         let late = async {
             // After the status, before the slivers.
             tokio::time::sleep(Duration::from_millis(42)).await;
+            cluster.invalidate(stored.blob_id);
             for double in &cluster.doubles {
-                double.set_status(stored.blob_id, BlobStatus::Invalid(certificate.clone()));
                 double.drop_slivers();
             }
         };

@@ -1,14 +1,21 @@
 //! Storing.
 
 use protocol::{
-    certificate::Persistence,
-    message::{BlobStatus, Refusal},
+    genesis::GenesisAccount,
+    ledger::{
+        parameters::{Parameters, cost},
+        state::entry::Registration,
+    },
+    message::Refusal,
 };
 use swarm::simulated::Link;
 use tokio::time::Instant;
 
-use super::*;
-use crate::client::{BlobSource, blob_id};
+use super::{fake_ledger::Tampering, *};
+use crate::client::{BlobSource, SubmitError, blob_id};
+
+/// Bytes of blobs of which each member of seven is sent one message, and several.
+const SIZES: [usize; 2] = [50_000, 2_000_000];
 
 #[test]
 fn blobs_of_any_size_come_back() {
@@ -29,8 +36,11 @@ fn blobs_of_any_size_come_back() {
                     // Small blobs are held once.
                     let owed = if len <= 64 * usize::from(n_shards) { 1 } else { 2 * weight };
                     assert_eq!(double.n_slivers(), owed, "the tail reaches everyone");
-                    assert!(matches!(double.status(stored.blob_id), BlobStatus::Certified(_)));
                 }
+                assert!(cluster.ledger().is_available(stored.blob_id));
+                let registration = cluster.registration(&owner(), stored.blob_id);
+                assert_eq!((registration.end, registration.nonce), (stored.end, 0));
+                assert_eq!(stored.end, Epoch(DEFAULT_EPOCHS));
             });
         }
     }
@@ -43,7 +53,9 @@ fn several_segments_come_back_and_progress_is_told_in_order() {
         let data = blob(3 * segment_bytes(4) + 17);
         let (progress, log) = recorded();
         let source = Arc::new(data.clone());
-        let stored = cluster.client.store(source, StoreOptions::default(), progress).await.unwrap();
+        let options = StoreOptions::default();
+        let stored = cluster.client.store(source, &owner(), options, progress).await.unwrap();
+        assert!(stored.timings.registered.is_some(), "it does not fit into one message");
         let (summary, read) = cluster.read(stored.blob_id).await.unwrap();
         assert!(read == data);
         assert_eq!((summary.segments, summary.segments_decoded), (4, 0));
@@ -63,17 +75,233 @@ fn several_segments_come_back_and_progress_is_told_in_order() {
 
 #[test]
 fn what_is_certified_is_not_sent_again() {
+    for len in SIZES {
+        run(async {
+            let cluster = Cluster::new(7, 7);
+            let data = blob(len);
+            let first = cluster.store(&data).await.unwrap();
+            let (n_uploads, height) = (cluster.n_uploads(), cluster.ledger().height());
+            let again = cluster.store(&data).await.unwrap();
+            assert!(again.already_certified);
+            assert_eq!((again.blob_id, again.end), (first.blob_id, first.end));
+            // For less than there is, nothing is to be done either.
+            let options = StoreOptions { epochs: 1, ..StoreOptions::default() };
+            let again = cluster.store_as(&owner(), &data, options).await.unwrap();
+            assert_eq!((again.already_certified, again.end), (true, first.end));
+            assert_eq!(cluster.n_uploads(), n_uploads);
+            assert_eq!(cluster.ledger().height(), height, "nothing to put on the ledger");
+        });
+    }
+}
+
+#[test]
+fn a_blob_stored_for_more_epochs_holds_longer() {
     run(async {
         let cluster = Cluster::new(7, 7);
         let first = cluster.store(b"hello").await.unwrap();
-        let again = cluster.store(b"hello").await.unwrap();
+        let n_uploads = cluster.n_uploads();
+        let options = StoreOptions { epochs: 20, ..StoreOptions::default() };
+        let again = cluster.store_as(&owner(), b"hello", options).await.unwrap();
+        assert_eq!((first.end, again.end), (Epoch(10), Epoch(20)));
         assert!(again.already_certified);
-        assert_eq!(again.blob_id, first.blob_id);
-        assert!(again.confirmed >= 5, "a quorum is on record");
-        let options = StoreOptions { persistence: Persistence::Permanent };
-        let permanent = cluster.client.store(Arc::new(b"hello".to_vec()), options, quiet()).await.unwrap();
-        assert!(!permanent.already_certified, "a blob that may be deleted is not what was asked for");
-        assert!(cluster.store(b"hello").await.unwrap().already_certified);
+        let Registration { end, certified, .. } = cluster.registration(&owner(), first.blob_id);
+        assert_eq!((end, certified), (Epoch(20), Some(1)));
+        assert_eq!(cluster.n_uploads(), n_uploads);
+    });
+}
+
+#[test]
+fn a_blob_that_may_be_deleted_is_not_what_one_who_wants_it_kept_asked_for() {
+    run(async {
+        let cluster = Cluster::new(7, 7);
+        let permanent = StoreOptions { persistence: Persistence::Permanent, ..StoreOptions::default() };
+        let first = cluster.store(b"hello").await.unwrap();
+        let error = cluster.store_as(&owner(), b"hello", permanent).await.unwrap_err();
+        let StoreError::Deletable { blob_id, end } = error else { panic!("{error:?}") };
+        assert_eq!((blob_id, end), (first.blob_id, first.end));
+        // As the error says.
+        cluster.ledger().execute(&owner(), Action::DeleteBlob { blob_id });
+        let second = cluster.store_as(&owner(), b"hello", permanent).await.unwrap();
+        assert!(!second.already_certified);
+        assert_eq!(cluster.registration(&owner(), blob_id).persistence, Persistence::Permanent);
+        assert!(cluster.store(b"hello").await.unwrap().already_certified, "more than was asked for");
+    });
+}
+
+#[test]
+fn what_another_account_has_stored_is_confirmed_and_not_sent_again() {
+    for len in SIZES {
+        run(async {
+            let cluster = Cluster::new(7, 7);
+            let data = blob(len);
+            let first = cluster.store(&data).await.unwrap();
+            let n_uploads = cluster.n_uploads();
+            let second = cluster.store_as(&stranger(), &data, StoreOptions::default()).await.unwrap();
+            assert_eq!(second.blob_id, first.blob_id);
+            assert!(!second.already_certified, "the registration is its own");
+            assert!(second.confirmed >= 5);
+            assert_eq!(cluster.n_uploads(), n_uploads);
+            assert_eq!(cluster.ledger().blob(first.blob_id).unwrap().n_registrations, 2);
+            assert!(cluster.registration(&stranger(), first.blob_id).certified.is_some());
+            // So it stays when the first is gone.
+            cluster.ledger().execute(&owner(), Action::DeleteBlob { blob_id: first.blob_id });
+            assert!(cluster.ledger().is_available(first.blob_id));
+            assert!(cluster.read(first.blob_id).await.unwrap().1 == data);
+        });
+        run(async {
+            // Three lost it meanwhile, without whom there is no quorum: they are sent it.
+            let cluster = Cluster::new(7, 7);
+            let data = blob(len);
+            cluster.store(&data).await.unwrap();
+            let n_uploads = cluster.n_uploads();
+            cluster.behave([1, 2, 5], &Manner::Drops(1));
+            cluster.store_as(&stranger(), &data, StoreOptions::default()).await.unwrap();
+            assert!(cluster.n_uploads() > n_uploads);
+            assert!(cluster.doubles.iter().all(|double| double.n_slivers() == 2));
+        });
+    }
+}
+
+#[test]
+fn what_was_registered_and_not_certified_is_taken_up() {
+    for len in SIZES {
+        run(async {
+            let cluster = Cluster::new(7, 7);
+            let data = blob(len);
+            let header = cluster.header_of(&data).await;
+            cluster.register(&owner(), header);
+            let stored = cluster.store(&data).await.unwrap();
+            assert!(!stored.already_certified);
+            assert_eq!(stored.end, Epoch(DEFAULT_EPOCHS));
+            let registration = cluster.registration(&owner(), stored.blob_id);
+            assert_eq!((registration.nonce, registration.certified), (0, Some(2)));
+        });
+    }
+}
+
+#[test]
+fn one_account_stores_several_blobs_at_once() {
+    for len in SIZES {
+        run(async {
+            let cluster = Cluster::new(7, 7);
+            let (a, b) = (blob(len), blob(len + 1));
+            let (a, b) = futures::future::join(cluster.store(&a), cluster.store(&b)).await;
+            for stored in [a.unwrap(), b.unwrap()] {
+                assert!(!stored.already_certified);
+                assert!(cluster.registration(&owner(), stored.blob_id).certified.is_some());
+            }
+        });
+        run(async {
+            // The same one twice.
+            let cluster = Cluster::new(7, 7);
+            let data = blob(len);
+            let (a, b) = futures::future::join(cluster.store(&data), cluster.store(&data)).await;
+            assert_eq!(a.unwrap().blob_id, b.unwrap().blob_id);
+        });
+        run(async {
+            // By two programs, neither of which knows of the other.
+            let cluster = Cluster::new(7, 7);
+            let other = cluster.join(PeerId([201; 32]));
+            let (data, key) = (blob(len + 1), owner());
+            let there = other.store(Arc::new(data), &key, StoreOptions::default(), quiet());
+            let (a, b) = futures::future::join(cluster.store(&blob(len)), there).await;
+            for stored in [a.unwrap(), b.unwrap()] {
+                assert!(cluster.registration(&owner(), stored.blob_id).certified.is_some());
+            }
+        });
+    }
+}
+
+#[test]
+fn an_order_that_members_do_not_act_on_is_given_up() {
+    run(async {
+        let cluster = Cluster::new(7, 7);
+        cluster.behave(0..7, &Manner::RefusesOrders);
+        let stored = cluster.store(b"hello").await.unwrap();
+        assert!(stored.timings.registered.is_some_and(|at| at >= SECOND), "{:?}", stored.timings);
+        assert!(stored.duration < 3 * SECOND, "{:?}", stored.duration);
+        assert_eq!(cluster.registration(&owner(), stored.blob_id).certified, Some(2));
+        assert_eq!(cluster.read(stored.blob_id).await.unwrap().1, b"hello");
+    });
+    run(async {
+        // As long as a quorum does, the others are no reason to.
+        let cluster = Cluster::new(7, 7);
+        cluster.behave([0, 6], &Manner::RefusesOrders);
+        let stored = cluster.store(b"hello").await.unwrap();
+        assert_eq!((stored.timings.registered, cluster.ledger().height()), (None, 1));
+        assert!(stored.duration < SECOND / 4, "{:?}", stored.duration);
+    });
+}
+
+#[test]
+fn an_order_that_a_member_has_executed_is_certified_all_the_same() {
+    for nodes in [vec![4], vec![6], (0..7).collect()] {
+        run(async {
+            let cluster = Cluster::new(7, 7);
+            cluster.behave(nodes, &Manner::ExecutesOrders);
+            let stored = cluster.store(b"hello").await.unwrap();
+            let registration = cluster.registration(&owner(), stored.blob_id);
+            assert_eq!((registration.nonce, registration.certified), (0, Some(2)));
+            assert!(stored.duration < 3 * SECOND, "{:?}", stored.duration);
+        });
+    }
+}
+
+/// A network where storage has a price, and the owner has this many credits.
+fn with_credits(balance: u64) -> Cluster {
+    Cluster::endowed(7, 7, |_| Endowment {
+        accounts: vec![GenesisAccount { account: owner().account(), balance }],
+        parameters: Parameters { storage_price: 7, write_price: 5, ..Parameters::default() },
+        ..Endowment::default()
+    })
+}
+
+#[test]
+fn what_the_owner_cannot_pay_for_is_not_stored_and_it_is_said_why() {
+    for len in SIZES {
+        run(async {
+            let cluster = with_credits(20);
+            let started = Instant::now();
+            let error = cluster.store(&blob(len)).await.unwrap_err();
+            let StoreError::Submit(SubmitError::Rejected { reason }) = &error else { panic!("{error:?}") };
+            assert!(reason.contains("has 20 credits and needs"), "{reason}");
+            assert!(started.elapsed() < 5 * SECOND, "{:?}", started.elapsed());
+            let account = cluster.ledger().account(&owner().account());
+            assert_eq!((account.balance, account.nonce), (20, 0));
+        });
+    }
+    run(async {
+        let cluster = with_credits(1_000);
+        let (stored, _) = cluster.round_trip(&blob(50_000)).await;
+        let paid = 10 * cost(stored.encoded_size, 7) + cost(stored.encoded_size, 5);
+        assert!(paid > 20);
+        assert_eq!(cluster.ledger().account(&owner().account()).balance, 1_000 - paid);
+    });
+}
+
+#[test]
+fn a_small_blob_takes_three_round_trips_and_a_block() {
+    run(async {
+        let cluster = Cluster::new(7, 7);
+        let (round_trip, block_time) = (Duration::from_millis(100), Duration::from_millis(150));
+        let latency = round_trip / 2..=round_trip / 2;
+        cluster.simulation.set_default_link(Link { latency, ..Link::default() });
+        cluster.ledger().block_time = block_time;
+        // To be connected takes a moment more.
+        cluster.client.health().await;
+        let started = Instant::now();
+        let stored = cluster.store(&blob(1024)).await.unwrap();
+        let timings = stored.timings;
+        // What the ledger says.
+        assert!(timings.looked_up - timings.identified <= round_trip + MILLIS, "{timings:?}");
+        // All parts, and the order: confirmed at once.
+        assert!(timings.confirmed - timings.looked_up <= round_trip + MILLIS, "{timings:?}");
+        // Registered and certified by one transaction, which is proven in the answer.
+        assert_eq!(timings.registered, None);
+        assert!(timings.certified - timings.confirmed <= round_trip + block_time + MILLIS, "{timings:?}");
+        assert!(stored.duration <= 3 * round_trip + block_time + 3 * MILLIS, "{timings:?}");
+        assert!(started.elapsed() < SECOND / 2, "everyone has it, so nobody is waited for");
+        assert_eq!((cluster.ledger().height(), cluster.n_uploads()), (1, 7));
     });
 }
 
@@ -84,27 +312,44 @@ fn faulty_shards_up_to_f_do_not_stop_an_upload() {
         Manner::Liar,
         Manner::Loses,
         Manner::Forgetful,
-        Manner::RecordsNothing,
+        Manner::SubmitsNothing,
+        Manner::RefusesOrders,
         Manner::Busy(5),
         Manner::Refuses(Refusal::Full),
         Manner::Refuses(Refusal::Busy),
+        Manner::Ledger(Tampering::ForgedValue),
+        Manner::Ledger(Tampering::ForgedGenesis),
+        Manner::Ledger(Tampering::Truncated),
+        Manner::Ledger(Tampering::Stale(0)),
     ];
-    for manner in manners {
+    for (manner, len) in manners.iter().flat_map(|manner| SIZES.map(|len| (manner, len))) {
         run(async {
             let cluster = Cluster::new(7, 7);
-            cluster.behave([2, 5], &manner);
-            let data = blob(50_000);
+            cluster.behave([2, 5], manner);
+            let data = blob(len);
             let stored = cluster.store(&data).await.unwrap();
-            assert!(stored.duration < SECOND, "{manner:?} {:?}", stored.duration);
+            assert!(stored.duration < SECOND, "{manner:?} {len} {:?}", stored.duration);
             let (_, read) = cluster.read(stored.blob_id).await.unwrap();
             assert!(read == data, "{manner:?}");
         });
     }
-    run(async {
-        let cluster = Cluster::new(7, 7);
-        cluster.crash([0, 6]);
-        assert!(cluster.round_trip(b"hello").await.0.duration < SECOND);
-    });
+    // Those that are asked first.
+    for (manner, len) in manners.iter().flat_map(|manner| SIZES.map(|len| (manner, len))) {
+        run(async {
+            let cluster = Cluster::new(7, 7);
+            cluster.behave([6, 0], manner);
+            let stored = cluster.store(&blob(len)).await.unwrap();
+            // Who takes a transaction and is not heard of again is waited for; one is registered, one certified.
+            assert!(stored.duration < 15 * SECOND, "{manner:?} {len} {:?}", stored.duration);
+        });
+    }
+    for len in SIZES {
+        run(async {
+            let cluster = Cluster::new(7, 7);
+            cluster.crash([0, 6]);
+            assert!(cluster.round_trip(&blob(len)).await.0.duration < SECOND);
+        });
+    }
 }
 
 #[test]
@@ -116,12 +361,12 @@ fn too_many_faulty_shards_fail_it_in_bounded_time_and_say_why() {
         (Manner::Refuses(Refusal::Full), "disk is full"),
         (Manner::Refuses(Refusal::Busy), "busy"),
     ];
-    for (manner, expected) in manners {
+    for ((manner, expected), len) in manners.iter().flat_map(|manner| SIZES.map(|len| (manner, len))) {
         run(async {
             let cluster = Cluster::new(7, 7);
-            cluster.behave([1, 2, 5], &manner);
+            cluster.behave([1, 2, 5], manner);
             let started = Instant::now();
-            let error = cluster.store(&blob(50_000)).await.unwrap_err();
+            let error = cluster.store(&blob(len)).await.unwrap_err();
             assert!(started.elapsed() <= 25 * SECOND, "{manner:?} {:?}", started.elapsed());
             let StoreError::TooFewConfirmations { got: 4, required: 5, reasons } = error else {
                 panic!("{manner:?} {error:?}")
@@ -147,7 +392,7 @@ fn a_node_that_lost_what_it_was_sent_is_sent_it_again() {
             let cluster = Cluster::new(7, 7);
             // Without one of these there is no quorum.
             cluster.behave([1, 2, 5], &Manner::Drops(times));
-            cluster.round_trip(&blob(50_000)).await;
+            cluster.round_trip(&blob(2_000_000)).await;
             assert!(cluster.doubles.iter().all(|double| double.n_slivers() == 2), "{times}");
         });
     }
@@ -162,19 +407,39 @@ fn a_node_that_lost_what_it_was_sent_is_sent_it_again() {
     run(async {
         let cluster = Cluster::new(7, 7);
         cluster.behave([1, 2, 5], &Manner::Drops(9));
-        let error = cluster.store(&blob(50_000)).await.unwrap_err();
+        let error = cluster.store(&blob(2_000_000)).await.unwrap_err();
         assert!(error.to_string().contains("node-2: it lost"), "{error}");
     });
 }
 
 #[test]
-fn a_certificate_that_too_few_record_is_no_success() {
-    run(async {
-        let cluster = Cluster::new(7, 7);
-        cluster.behave([1, 2, 5], &Manner::RecordsNothing);
-        let error = cluster.store(b"hello").await.unwrap_err();
-        assert!(matches!(error, StoreError::TooFewRecords { got: 4, required: 5 }), "{error:?}");
-    });
+fn a_certificate_that_the_ledger_does_not_have_is_no_success() {
+    for (manner, len) in [
+        Manner::SubmitsNothing,
+        Manner::Ledger(Tampering::DropsUnordered),
+        Manner::Ledger(Tampering::ClaimsExecuted(0)),
+        Manner::Ledger(Tampering::ClaimsExecuted(9)),
+    ]
+    .iter()
+    .flat_map(|manner| SIZES.map(|len| (manner, len)))
+    {
+        run(async {
+            let cluster = Cluster::new(7, 7);
+            cluster.behave(0..7, manner);
+            let started = Instant::now();
+            let error = cluster.store(&blob(len)).await.unwrap_err();
+            assert!(
+                matches!(
+                    error,
+                    StoreError::Submit(SubmitError::NotTaken { .. } | SubmitError::Unknown { .. })
+                        | StoreError::TooFewConfirmations { .. }
+                ),
+                "{manner:?} {len} {error:?}"
+            );
+            assert!(started.elapsed() <= 4 * 61 * SECOND, "{:?}", started.elapsed());
+            assert_eq!(cluster.ledger().height(), 0);
+        });
+    }
 }
 
 #[test]
@@ -186,7 +451,8 @@ fn nodes_that_come_up_late_are_waited_for() {
             tokio::time::sleep(3 * SECOND).await;
             let mut servers = JoinSet::new();
             for i in [0, 1] {
-                let (_network, inbound) = cluster.simulation.join(peer(i), cluster.genesis.network_id());
+                let network_id = cluster.genesis.network_id();
+                let (_network, inbound) = cluster.simulation.join(cluster.peer(i), network_id);
                 servers.spawn(Arc::clone(&cluster.doubles[usize::from(i)]).serve(inbound));
             }
             servers
@@ -203,7 +469,7 @@ fn with_slow_node(bytes_per_second: u64) -> Cluster {
     for i in 0..4 {
         let rate = if i == 3 { bytes_per_second } else { 100 << 20 };
         let link = Link { bytes_per_second: Some(rate), ..Link::default() };
-        cluster.simulation.set_link(CLIENT, peer(i), link);
+        cluster.simulation.set_link(CLIENT, cluster.peer(i), link);
     }
     cluster
 }
@@ -237,8 +503,8 @@ fn a_slow_line_takes_long_and_fails_nothing() {
         for i in 0..10 {
             // A range takes five seconds, and many of them are wanted at once.
             let link = Link { bytes_per_second: Some(50_000), ..Link::default() };
-            cluster.simulation.set_link(CLIENT, peer(i), link.clone());
-            cluster.simulation.set_link(peer(i), CLIENT, link);
+            cluster.simulation.set_link(CLIENT, cluster.peer(i), link.clone());
+            cluster.simulation.set_link(cluster.peer(i), CLIENT, link);
         }
         let (stored, _) = cluster.round_trip(&blob(segment_bytes(10))).await;
         assert!(stored.duration > 60 * SECOND, "the line was slow: {:?}", stored.duration);
@@ -254,6 +520,7 @@ fn lost_messages_are_repeated() {
             let cluster = Cluster::with(plan, 7, 7, ClientConfig::default());
             cluster.behave([1], &Manner::Silent);
             cluster.round_trip(&blob(100_000)).await;
+            cluster.round_trip(&blob(1_000_000)).await;
         });
     }
 }
@@ -263,6 +530,14 @@ struct Unsteady {
     data: Vec<u8>,
     reads_left: Mutex<u32>,
     then_shorter: bool,
+    /// Number of reads since then.
+    n_later: Mutex<u32>,
+}
+
+impl Unsteady {
+    fn new(data: Vec<u8>, reads_left: u32, then_shorter: bool) -> Self {
+        Self { data, reads_left: Mutex::new(reads_left), then_shorter, n_later: Mutex::default() }
+    }
 }
 
 impl BlobSource for Unsteady {
@@ -274,6 +549,7 @@ impl BlobSource for Unsteady {
         self.data.read_at(offset, buffer)?;
         let mut left = self.reads_left.lock().unwrap();
         if *left == 0 {
+            *self.n_later.lock().unwrap() += 1;
             if self.then_shorter {
                 return Err(std::io::ErrorKind::UnexpectedEof.into());
             }
@@ -291,8 +567,8 @@ fn a_file_that_changes_meanwhile_is_not_stored() {
             let config = ClientConfig { segments_in_flight: 1, ..ClientConfig::default() };
             let cluster = Cluster::with(Plan::new(1), 4, 4, config);
             let data = blob(segment_bytes(4) + 1);
-            let source = Arc::new(Unsteady { data, reads_left: Mutex::new(3), then_shorter });
-            let result = cluster.client.store(source, StoreOptions::default(), quiet()).await;
+            let source = Arc::new(Unsteady::new(data, 3, then_shorter));
+            let result = cluster.client.store(source, &owner(), StoreOptions::default(), quiet()).await;
             assert!(matches!(result, Err(StoreError::Changed)), "{result:?}");
         });
     }
@@ -304,9 +580,13 @@ fn a_file_that_changes_before_it_is_sent_again_fails_only_who_lost_it() {
         run(async {
             let cluster = Cluster::new(7, 7);
             cluster.behave([1], &Manner::Drops(1));
-            let source = Arc::new(Unsteady { data: blob(50_000), reads_left: Mutex::new(1), then_shorter });
-            let stored = cluster.client.store(source, StoreOptions::default(), quiet()).await.unwrap();
+            // It takes a block until they are asked to confirm: by then the encoded bytes are no longer there.
+            cluster.ledger().block_time = SECOND;
+            let source = Arc::new(Unsteady::new(blob(2_000_000), 1, then_shorter));
+            let (options, read) = (StoreOptions::default(), Arc::clone(&source));
+            let stored = cluster.client.store(source, &owner(), options, quiet()).await.unwrap();
             assert!(stored.confirmed >= 5);
+            assert_eq!(*read.n_later.lock().unwrap(), 1);
             assert_eq!(cluster.doubles[1].n_slivers(), 0);
         });
     }
@@ -316,11 +596,30 @@ fn a_file_that_changes_before_it_is_sent_again_fails_only_who_lost_it() {
 fn an_invalid_blob_is_not_stored() {
     run(async {
         let cluster = Cluster::new(7, 7);
-        let id = blob_id(&Encoder::inline(7), Arc::new(b"hello".to_vec()), 7, quiet()).await.unwrap();
-        cluster.doubles[3].set_status(id, BlobStatus::Invalid(cluster.invalidity(id)));
-        cluster.behave([0, 1, 2], &Manner::Refuses(Refusal::Invalid));
+        let header = cluster.header_of(b"hello").await;
+        cluster.register(&stranger(), header);
+        cluster.invalidate(header.blob_id());
+        let height = cluster.ledger().height();
         assert!(matches!(cluster.store(b"hello").await, Err(StoreError::Invalid)));
+        assert_eq!((cluster.n_uploads(), cluster.ledger().height()), (0, height));
     });
+    for len in SIZES {
+        run(async {
+            // It is found out between what the ledger says at first and the upload.
+            let cluster = Cluster::new(7, 7);
+            let data = blob(len);
+            let header = cluster.header_of(&data).await;
+            cluster.register(&stranger(), header);
+            let latency = Duration::from_millis(20)..=Duration::from_millis(20);
+            cluster.simulation.set_default_link(Link { latency, ..Link::default() });
+            let late = async {
+                tokio::time::sleep(Duration::from_millis(42)).await;
+                cluster.invalidate(header.blob_id());
+            };
+            let (result, ()) = futures::future::join(cluster.store(&data), late).await;
+            assert!(matches!(result, Err(StoreError::Invalid)), "{result:?}");
+        });
+    }
 }
 
 #[test]

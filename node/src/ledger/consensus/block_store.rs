@@ -1,19 +1,43 @@
 //! Where decided blocks are kept: record after record in the storage crate's log files, each with its certificate.
+//!
+//! ```text
+//! b height   block and certificate                    of consecutive heights, up to the head
+//! c height   header and certificate                   where the committee changes; kept for ever
+//! d height   the committee put in place               beside it
+//! s          where the chain was begun anew, and which blocks before are left over
+//! ```
+//!
+//! # Invariants
+//!
+//! - Blocks are deleted from below and in order, so that what is there has no gap whenever the power fails.
+//! - A chain that is begun anew counts from the moment that its first block is durable; until then the old one does.
 
-use std::{io, sync::Arc};
+use std::{io, ops::Range, sync::Arc};
 
+use bincode::{Decode, Encode};
 use bytes::Bytes;
 use protocol::{
     codec,
     ledger::{
-        block::{BLOCK_BYTES_MAX, Decided},
-        commit::COMMIT_BYTES_MAX,
+        block::{BLOCK_BYTES_MAX, Decided, Header},
+        commit::{COMMIT_BYTES_MAX, CommitCertificate},
+        wire::COMMITTEE_PART_BYTES,
     },
 };
 use storage::{Key, ReadError, Store, Write, WriteError};
 
 /// Begins the keys of blocks.
 const PREFIX: u8 = b'b';
+/// Begins the keys of headers at which the committee changes.
+const CHANGE: u8 = b'c';
+/// Begins the keys of the committees that they put in place.
+const COMMITTEE: u8 = b'd';
+/// The key of a [`Start`].
+const START: u8 = b's';
+/// Blocks deleted at once: what a call to the replica may wait for.
+const PRUNED_MAX: usize = 1024;
+/// Bytes copied at once to get room back: nearly always none, since what is deleted is older than what is kept.
+const COMPACTED_BYTES: u64 = 4 << 20;
 /// Limit for decoding a block with its certificate.
 const DECODE_LIMIT: usize = 4 * (BLOCK_BYTES_MAX + COMMIT_BYTES_MAX);
 
@@ -60,7 +84,18 @@ pub enum StoreError {
     Other(#[source] io::Error),
 }
 
-/// The chain on disk: the blocks of consecutive heights.
+/// A header at which the committee changes, and what is needed to follow it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The header, with a next committee.
+    pub header: Header,
+    /// The proof that it was decided.
+    pub certificate: CommitCertificate,
+    /// The committee that it puts in place, in canonical form.
+    pub committee: Vec<u8>,
+}
+
+/// The chain on disk: the blocks of consecutive heights, and what proves who signed those that are gone.
 pub trait BlockStore {
     /// Height of the last block; 0 if there is none.
     ///
@@ -83,19 +118,97 @@ pub trait BlockStore {
     ///
     /// If the store fails.
     fn read(&self, height: u64) -> Result<Option<Decided>, StoreError>;
+
+    /// Height of the first block; 0 if there is none.
+    ///
+    /// # Errors
+    ///
+    /// If the store fails.
+    fn first(&self) -> Result<u64, StoreError>;
+
+    /// Deletes blocks below a height, the lowest first and at most some at a time. The last block stays.
+    ///
+    /// # Errors
+    ///
+    /// If the store fails; blocks that are left have no gap.
+    fn prune(&mut self, below: u64) -> Result<(), StoreError>;
+
+    /// Begins the chain anew with this block, which is above the last, and returns once that is durable. Blocks before it
+    /// are deleted by and by.
+    ///
+    /// # Errors
+    ///
+    /// If it is not durable; after a start the chain is the old one or the new one.
+    fn restart(&mut self, decided: &Decided) -> Result<(), StoreError>;
+
+    /// Keeps a change of the committee for good, unless it is there already, and returns once it is durable.
+    ///
+    /// # Errors
+    ///
+    /// If it is not.
+    fn keep_change(&mut self, change: &Change) -> Result<(), StoreError>;
+
+    /// The first header above a height at which the committee changes, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// If the store fails.
+    fn change_after(&self, height: u64) -> Result<Option<(Header, CommitCertificate)>, StoreError>;
+
+    /// Up to [`COMMITTEE_PART_BYTES`] bytes, from `offset` on, of the committee that the block of this height put in place;
+    /// none if it is not there, or ends before.
+    ///
+    /// # Errors
+    ///
+    /// If the store fails.
+    fn committee(&self, height: u64, offset: u32) -> Result<Vec<u8>, StoreError>;
+}
+
+/// Where a chain was begun anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+struct Start {
+    /// Height of its first block.
+    first: u64,
+    /// Heights from which and up to which, exclusive, blocks of the chain before may be left.
+    stale_from: u64,
+    stale_end: u64,
 }
 
 /// Blocks in a [`Store`].
 #[derive(Debug)]
 pub struct StoredBlocks {
     store: Arc<Store>,
+    /// INV: 0 if and only if `head` is.
+    first: u64,
     head: u64,
+    /// Blocks of a chain before this one that are still to be deleted.
+    stale: Range<u64>,
+}
+
+fn key_of(prefix: u8, height: u64) -> Key {
+    let mut bytes = vec![prefix];
+    bytes.extend(height.to_be_bytes());
+    Key::new(bytes).expect("nine bytes are a key")
 }
 
 fn key(height: u64) -> Key {
-    let mut bytes = vec![PREFIX];
-    bytes.extend(height.to_be_bytes());
-    Key::new(bytes).expect("nine bytes are a key")
+    key_of(PREFIX, height)
+}
+
+fn start_key() -> Key {
+    Key::new(vec![START]).expect("one byte is a key")
+}
+
+fn height_of(key: &Key) -> Option<u64> {
+    Some(u64::from_be_bytes(key.as_bytes().get(1..)?.try_into().ok()?))
+}
+
+fn to_u64(n: usize) -> u64 {
+    u64::try_from(n).expect("addresses are at most 64 bits")
+}
+
+const fn read_error(height: u64) -> impl Fn(ReadError) -> StoreError {
+    move |source| StoreError::Read { height, source }
 }
 
 impl StoredBlocks {
@@ -105,14 +218,26 @@ impl StoredBlocks {
     ///
     /// If the store fails.
     pub fn new(store: Arc<Store>) -> Result<Self, StoreError> {
-        let failed = |source| StoreError::Read { height: 0, source };
-        let first = store.scan(&[PREFIX], None, 1).map_err(failed)?;
-        let first = first.first().and_then(|(key, _)| {
-            let bytes = key.as_bytes().get(1..)?;
-            Some(u64::from_be_bytes(bytes.try_into().ok()?))
-        });
-        let Some(first) = first else { return Ok(Self { store, head: 0 }) };
-        let has = |height| store.contains(&key(height)).map_err(|source| StoreError::Read { height, source });
+        let start = read_start(&store)?;
+        let (first, stale) = match start {
+            Some(start) if store.contains(&key(start.first)).map_err(read_error(start.first))? => {
+                (start.first, start.stale_from..start.stale_end)
+            }
+            start => {
+                if start.is_some() {
+                    // The power failed before its block was there, or that block was deleted since. Should another of
+                    // that height come, blocks before it would be taken for left over.
+                    let write = Write::Delete { key: start_key() };
+                    store.write(vec![write]).map_err(|source| StoreError::Write { height: 0, source })?;
+                }
+                let first = store.scan(&[PREFIX], None, 1).map_err(read_error(0))?;
+                let Some(first) = first.first().and_then(|(key, _)| height_of(key)) else {
+                    return Ok(Self { store, first: 0, head: 0, stale: 0..0 });
+                };
+                (first, 0..0)
+            }
+        };
+        let has = |height| store.contains(&key(height)).map_err(read_error(height));
         // Blocks are there without gaps: double the distance until one is missing, then halve the gap.
         let (mut head, mut step) = (first, 1_u64);
         while let Some(next) = head.checked_add(step)
@@ -129,13 +254,30 @@ impl StoredBlocks {
             }
             step /= 2;
         }
-        Ok(Self { store, head })
+        Ok(Self { store, first, head, stale })
     }
+
+    fn write(&self, height: u64, batch: Vec<Write>) -> Result<(), StoreError> {
+        self.store.write(batch).map_err(|source| StoreError::Write { height, source })
+    }
+}
+
+fn read_start(store: &Store) -> Result<Option<Start>, StoreError> {
+    if !store.contains(&start_key()).map_err(read_error(0))? {
+        return Ok(None);
+    }
+    let bytes = store.read_all(&start_key()).map_err(read_error(0))?;
+    let start = codec::decode_exact::<Start, 64>(&bytes);
+    start.map(Some).map_err(|source| StoreError::NoBlock { height: 0, source })
 }
 
 impl BlockStore for StoredBlocks {
     fn head(&self) -> Result<u64, StoreError> {
         Ok(self.head)
+    }
+
+    fn first(&self) -> Result<u64, StoreError> {
+        Ok(self.first)
     }
 
     fn append(&mut self, decided: &Decided) -> Result<(), StoreError> {
@@ -144,21 +286,96 @@ impl BlockStore for StoredBlocks {
             return Err(StoreError::Gap { got: height, head: self.head });
         }
         let payload = Bytes::from(codec::encode(decided));
-        let write = Write::Put { key: key(height), payload };
-        self.store.write(vec![write]).map_err(|source| StoreError::Write { height, source })?;
+        self.write(height, vec![Write::Put { key: key(height), payload }])?;
+        if self.head == 0 {
+            self.first = height;
+        }
         self.head = height;
         Ok(())
     }
 
     fn read(&self, height: u64) -> Result<Option<Decided>, StoreError> {
+        // What is left of a chain before is not of this one.
+        if !(self.first..=self.head).contains(&height) {
+            return Ok(None);
+        }
         let key = key(height);
-        let failed = |source| StoreError::Read { height, source };
-        if !self.store.contains(&key).map_err(failed)? {
+        let failed = read_error(height);
+        if !self.store.contains(&key).map_err(&failed)? {
             return Ok(None);
         }
         let bytes = self.store.read_all(&key).map_err(failed)?;
         let decided = codec::decode_exact::<Decided, DECODE_LIMIT>(&bytes)
             .map_err(|source| StoreError::NoBlock { height, source })?;
         Ok(Some(decided))
+    }
+
+    fn prune(&mut self, below: u64) -> Result<(), StoreError> {
+        let stale = self.stale.clone();
+        let gone: Vec<u64> = stale.chain(self.first..below.min(self.head)).take(PRUNED_MAX).collect();
+        let Some(last) = gone.last().copied() else { return Ok(()) };
+        let batch = gone.iter().map(|height| Write::Delete { key: key(*height) }).collect();
+        self.write(last, batch)?;
+        self.stale.start = self.stale.end.min(self.stale.start + to_u64(gone.len()));
+        if last >= self.first {
+            self.first = last + 1;
+        }
+        match self.store.compact(COMPACTED_BYTES) {
+            // Without room for copies, deleting has given back what it could.
+            Ok(_) | Err(WriteError::Full { .. }) => Ok(()),
+            Err(source) => Err(StoreError::Write { height: last, source }),
+        }
+    }
+
+    fn restart(&mut self, decided: &Decided) -> Result<(), StoreError> {
+        let height = decided.block.header().height;
+        if height <= self.head {
+            return Err(StoreError::Gap { got: height, head: self.head });
+        }
+        let stale_from = if self.stale.is_empty() { self.first } else { self.stale.start };
+        let stale_end = if self.head == 0 { stale_from } else { self.head + 1 };
+        let start = Start { first: height, stale_from, stale_end };
+        // In this order, and the first of them alone changes nothing.
+        let batch = vec![
+            Write::Put { key: start_key(), payload: Bytes::from(codec::encode(&start)) },
+            Write::Put { key: key(height), payload: Bytes::from(codec::encode(decided)) },
+        ];
+        self.write(height, batch)?;
+        (self.first, self.head, self.stale) = (height, height, stale_from..stale_end);
+        Ok(())
+    }
+
+    fn keep_change(&mut self, change: &Change) -> Result<(), StoreError> {
+        let height = change.header.height;
+        let header = key_of(CHANGE, height);
+        if self.store.contains(&header).map_err(read_error(height))? {
+            return Ok(());
+        }
+        let payload = Bytes::from(codec::encode(&(&change.header, &change.certificate)));
+        // The header last: where it is, the committee is.
+        let batch = vec![
+            Write::Put { key: key_of(COMMITTEE, height), payload: change.committee.clone().into() },
+            Write::Put { key: header, payload },
+        ];
+        self.write(height, batch)
+    }
+
+    fn change_after(&self, height: u64) -> Result<Option<(Header, CommitCertificate)>, StoreError> {
+        let found =
+            self.store.scan(&[CHANGE], Some(&key_of(CHANGE, height)), 1).map_err(read_error(height))?;
+        let Some((key, _)) = found.first() else { return Ok(None) };
+        let bytes = self.store.read_all(key).map_err(read_error(height))?;
+        let change = codec::decode_exact::<(Header, CommitCertificate), DECODE_LIMIT>(&bytes);
+        change.map(Some).map_err(|source| StoreError::NoBlock { height, source })
+    }
+
+    fn committee(&self, height: u64, offset: u32) -> Result<Vec<u8>, StoreError> {
+        let (key, offset) = (key_of(COMMITTEE, height), u64::from(offset));
+        let Some(len) = self.store.len(&key).map_err(read_error(height))? else { return Ok(Vec::new()) };
+        let end = len.min(offset + to_u64(COMMITTEE_PART_BYTES));
+        if offset >= end {
+            return Ok(Vec::new());
+        }
+        Ok(self.store.read(&key, offset..end).map_err(read_error(height))?.to_vec())
     }
 }

@@ -46,6 +46,12 @@ pub struct Config {
     /// A transaction that is still not in a block after this many is dropped: otherwise one that never will be would make
     /// blocks for ever.
     pub mempool_blocks_max: u64,
+    /// Who is more blocks behind takes a snapshot instead of executing them. More than twice what lies between two snapshots,
+    /// so that the newest of a peer is well ahead; fewer than are kept, so that whoever is less behind finds the blocks.
+    pub snapshot_lag_min: u64,
+    /// Blocks kept for those who are behind, beside those that a restart needs: at the longest 2 GB, and ordinarily a
+    /// hundredth of that.
+    pub blocks_kept: u64,
 }
 
 impl Default for Config {
@@ -64,6 +70,8 @@ impl Default for Config {
             mempool_bytes_max: 16 << 20,
             mempool_transactions_max: 16_384,
             mempool_blocks_max: 64,
+            snapshot_lag_min: 2_560,
+            blocks_kept: 8_192,
         }
     }
 }

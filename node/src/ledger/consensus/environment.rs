@@ -20,6 +20,7 @@ use protocol::{
         block::{BLOCK_BYTES_MAX, Block, Decided, Draft, TRANSACTIONS_MAX, Tip},
         commit::CommitCertificate,
         signature::{Signature, SigningKey},
+        transaction::Place,
         vote::{Equivocation, SignedProposal, SignedVote},
         wire::Message,
     },
@@ -27,7 +28,7 @@ use protocol::{
 
 use super::{
     application::{Application, Payload},
-    block_store::BlockStore,
+    block_store::{BlockStore, Change},
     config::{Config, Now},
     context::{
         Height, Ledger, Members, Proposal, Value, Vote, commit_of, polka_of, proposal_of, round_of,
@@ -37,6 +38,7 @@ use super::{
     mempool::Mempool,
     output::{Offence, Output},
     record::Record,
+    snapshot_sync::Fetched,
     verify::{Unproven, verify_polka, verify_round},
     wal::Wal,
 };
@@ -187,6 +189,12 @@ impl<A: Application> Environment<A> {
         self.app.due_ms().filter(|due_ms| *due_ms <= self.now.unix_ms.saturating_add(drift_ms))
     }
 
+    /// Whether a transaction could be executed after those of its sender that wait.
+    pub(super) fn admits(&self, transaction: &[u8], place: Option<&Place>) -> bool {
+        let before = place.map(|place| self.mempool.before(place)).unwrap_or_default();
+        self.app.admits(transaction, &before)
+    }
+
     /// Height to be decided next.
     pub(super) const fn next_height(&self) -> u64 {
         self.tip.height + 1
@@ -206,9 +214,43 @@ impl<A: Application> Environment<A> {
         self.tip = self.tip.advanced(header, next);
         if changes {
             self.members = Members::new(self.tip.committee());
+            self.keep_change(&decided)?;
         }
         self.last_commit = Some(decided.certificate);
         Ok(())
+    }
+
+    /// Keeps for good what proves that this block, the last one, put the current committee in place, if it did.
+    pub(super) fn keep_change(&mut self, decided: &Decided) -> Result<(), Fatal> {
+        let header = decided.block.header().clone();
+        if header.next_committee.is_some() {
+            let committee = codec::encode(&**self.tip.committee());
+            self.blocks.keep_change(&Change {
+                header,
+                certificate: decided.certificate.clone(),
+                committee,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Goes on from a state that others had. Whatever dies when, a start finds the old state with its blocks or the new one.
+    pub(super) fn install(&mut self, fetched: Fetched) -> Result<Decided, Fatal> {
+        let Fetched { decided, signed_by, committee, tree } = fetched;
+        let header = decided.block.header();
+        let height = header.height;
+        self.app
+            .prepare(&decided, tree)
+            .map_err(|source| Fatal::Install { height, source: Arc::new(source) })?;
+        // From here on the new state is the one that counts.
+        self.blocks.restart(&decided)?;
+        self.app.adopt(&decided);
+        self.tip = Tip::of(header, signed_by, committee);
+        self.members = Members::new(self.tip.committee());
+        self.last_commit = Some(decided.certificate.clone());
+        // What was voted on is decided: nothing that this node says from now on can contradict it.
+        self.wal.reset(height + 1)?;
+        Ok(decided)
     }
 
     /// Forgets what was known of the height that has been decided.

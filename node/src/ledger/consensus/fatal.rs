@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{block_store::StoreError, wal::WalError};
+use super::{application::PrepareError, block_store::StoreError, wal::WalError};
 
 /// Why a replica can go on no longer. The node stops; what is on its disk is the truth it starts from again.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -28,6 +28,15 @@ pub enum Fatal {
         height: u64,
         /// What is wrong with it.
         reason: String,
+    },
+    /// The state after a block was there, certified, and could not be taken.
+    #[error("cannot take the state of height {height} from others")]
+    Install {
+        /// Height of the block.
+        height: u64,
+        /// Why.
+        #[source]
+        source: Arc<PrepareError>,
     },
     /// The application proposed what is no block.
     #[error("the proposed payload does not make a block: {reason}")]

@@ -6,7 +6,7 @@
 //!        |                                                            ^    Committed, Evidence, Misbehaved
 //!        v                                                            |
 //!     Replica ---> engine (Malachite's core) ---> effects ---> Environment ---> Wal, BlockStore, Application
-//!        \-- CatchUp: whom to ask for blocks        mempool, timers --/
+//!        \-- CatchUp: whom to ask, SnapshotSync: for what    mempool, timers --/
 //! ```
 //!
 //! The engine knows rounds, votes and locks; this module owns what lasts: a vote is in the write-ahead log before it
@@ -31,13 +31,15 @@ mod fatal;
 mod future;
 mod mempool;
 mod output;
+mod rates;
 mod record;
 mod replica;
+mod snapshot_sync;
 mod verify;
 mod wal;
 
-pub use application::{Application, InvalidPayload, Payload};
-pub use block_store::{BlockStore, StoreError, StoredBlocks};
+pub use application::{Application, InvalidPayload, Payload, PrepareError};
+pub use block_store::{BlockStore, Change, StoreError, StoredBlocks};
 pub use config::{Config, Now};
 pub use fatal::Fatal;
 pub use mempool::Refused;

@@ -4,8 +4,10 @@ use protocol::{
     BlockId, PeerId,
     ledger::{
         block::{Decided, InvalidBlock},
+        chain::AdvanceError,
         commit::CommitError,
         signature::VerifyError,
+        tree::PageError,
         vote::Equivocation,
         wire::{Message, Request, Response},
     },
@@ -38,8 +40,15 @@ pub enum Output {
         /// The answer.
         response: Response,
     },
+    /// Tell a peer that it asks too much.
+    Busy {
+        /// The request refused; chosen by whoever passed it on.
+        id: RequestId,
+    },
     /// A block is decided, durable and executed.
     Committed(Decided),
+    /// The state after this block was taken from others and is durable; the blocks before it were not executed.
+    Installed(Decided),
     /// A member contradicted itself. Anyone can check it; it belongs on the ledger.
     Evidence(Equivocation),
     /// A peer sent what no honest node sends.
@@ -99,4 +108,34 @@ pub enum Offence {
         /// Height asked for.
         required: u64,
     },
+    /// A header on the way to a snapshot is not proven to be decided.
+    #[error("sent a header on the way to a snapshot that is not proven")]
+    Link(#[source] Box<AdvanceError>),
+    /// A header on the way to a snapshot neither changes the committee nor is the snapshot's.
+    #[error("sent header {height}, which leads to no snapshot")]
+    NeedlessLink {
+        /// Height of the header.
+        height: u64,
+    },
+    /// A committee is not the one that the header puts in place.
+    #[error("sent another committee than header {height} puts in place")]
+    OtherCommittee {
+        /// Height of the header.
+        height: u64,
+    },
+    /// A page of a snapshot is not of the certified state.
+    #[error("sent what is no page of the state of height {height}")]
+    Page {
+        /// Height of the snapshot.
+        height: u64,
+        /// What is wrong with it.
+        #[source]
+        source: PageError,
+    },
+    /// Nobody stands behind a transaction that it passed on.
+    #[error("passed on a transaction that its sender did not sign")]
+    Transaction,
+    /// It answered another question than it was asked.
+    #[error("answered another question than it was asked")]
+    OtherAnswer,
 }

@@ -1,7 +1,7 @@
 //! Balances and nonces.
 
 use super::{ApplyError, Corrupt, Event, Rejected, State, entry::Account, slot::AccountSlot, store::add};
-use crate::ids::AccountId;
+use crate::{ids::AccountId, ledger::transaction::Place};
 
 const BALANCES: &str = "balances";
 
@@ -13,6 +13,29 @@ impl State {
     /// If the state contradicts itself.
     pub fn account(&self, account: &AccountId) -> Result<Account, Corrupt> {
         Ok(self.store.get(&AccountSlot { account: *account })?.unwrap_or_default())
+    }
+
+    /// How many transactions of its sender have to be executed before one at this place can be; 0 if it is next. A look at
+    /// one account, without a proof or signature being checked: it may still be refused when its turn comes.
+    ///
+    /// # Errors
+    ///
+    /// If its place is taken, or its sender cannot pay the fee.
+    pub fn turn(&self, place: &Place) -> Result<u64, ApplyError> {
+        let account = self.account(&place.sender)?;
+        let (got, required) = (place.nonce, account.nonce);
+        let nonce = Rejected::Nonce { account: place.sender, got, required };
+        let turn = got.checked_sub(required).ok_or(nonce)?;
+        let (has, fee) = (account.balance, self.fee(place)?);
+        if has < fee {
+            return Err(Rejected::Overdraft { account: place.sender, has, needs: fee.into() }.into());
+        }
+        Ok(turn)
+    }
+
+    /// What a transaction at this place pays.
+    pub(super) fn fee(&self, place: &Place) -> Result<u64, Corrupt> {
+        if place.pays_fee { Ok(self.parameters()?.transaction_fee) } else { Ok(0) }
     }
 
     fn write_account(&mut self, account: &AccountId, value: Account) {

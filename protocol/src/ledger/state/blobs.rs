@@ -1,27 +1,26 @@
 //! Blobs: registered, certified, extended, deleted, expired, invalid.
 //!
 //! Each owner of a blob has a registration of its own, with its own terms. The committee answers for the blob while one is
-//! certified. Nodes confirm a blob while it has any, and drop its slivers when the ledger says so and not before.
+//! certified. Nodes drop its slivers when the last registration ends.
 //!
-//! A certificate says that nodes stored a blob in an epoch, not that they still do, and confirmations of one epoch are the
-//! same bytes whenever they were given. So a blob whose last registration was deleted lingers to the end of the epoch,
-//! which was paid for: if it is registered again before, a certificate of that epoch is still true. In the next epoch only
-//! certificates of that epoch count for what is registered in it, so nothing has to linger longer.
+//! A certificate says that nodes stored a blob when they confirmed it, not that they still do. So a confirmation names the
+//! registration that it is for, by its owner and the nonce of the transaction that made it: when that registration has
+//! ended, what was confirmed for it proves nothing any more, and nobody has to keep slivers on account of it.
 
 use std::sync::Arc;
 
 use super::{
     ApplyError, Corrupt, Event, Left, Rejected, State,
-    entry::{Blob, PointOfAvailability, Registration},
+    entry::{Availability, Blob, Head, Registration},
     fund::Purchase,
-    slot::{BlobSlot, ExpirySlot, Latest, LifetimeSlot, LingerSlot, RegistrationSlot},
+    slot::{BlobSlot, ExpirySlot, HeadSlot, Latest, LifetimeSlot, RegistrationSlot},
     store::{add, sub},
 };
 use crate::{
     certificate::{CertificateOfAvailability, InvalidityCertificate, Persistence, StorageConfirmation},
     commitment::{BlobHeader, VerifiedHeader},
     committee::Committee,
-    ids::{AccountId, BlobId, Epoch},
+    ids::{AccountId, BlobId, Epoch, RegistrationId},
     ledger::parameters::cost,
 };
 
@@ -68,7 +67,7 @@ impl State {
 
     pub(super) fn register_blob(
         &mut self,
-        owner: AccountId,
+        RegistrationId { owner, nonce }: RegistrationId,
         header: BlobHeader,
         persistence: Persistence,
         end: Epoch,
@@ -78,7 +77,7 @@ impl State {
         let registered = self.head()?.epoch;
         self.check_end(end, registered)?;
         let mut blob = self.blob_entry(blob_id)?.unwrap_or_else(|| Blob {
-            length: shape.length(),
+            header: *header.header(),
             encoded_bytes: shape.encoded_bytes(),
             n_registrations: 0,
             available: None,
@@ -96,9 +95,9 @@ impl State {
         self.buy(&owner, &Purchase { encoded_bytes, rate, once, from: registered, to: end })?;
         blob.n_registrations = add(REGISTRATIONS, blob.n_registrations, 1)?;
         self.write_blob(blob_id, &blob);
-        self.store.set(&slot, &Registration { persistence, registered, end, rate, certified: None });
+        self.store.set(&slot, &Registration { persistence, nonce, registered, end, rate, certified: None });
         self.store.set(&ExpirySlot { end, blob_id, owner }, &());
-        Ok(Event::BlobRegistered { blob_id, owner, length: blob.length, persistence, end })
+        Ok(Event::BlobRegistered { blob_id, owner, length: shape.length(), persistence, end })
     }
 
     /// The committee whose word of this epoch counts: the current one's, and during the handover that of the one before,
@@ -115,29 +114,49 @@ impl State {
         }
     }
 
-    pub(super) fn certify_blob(
+    /// Certifies the registration that the same transaction has just made.
+    pub(super) fn certify_own(
         &mut self,
-        owner: AccountId,
+        by: RegistrationId,
         certificate: &CertificateOfAvailability,
     ) -> Result<Event, ApplyError> {
-        let StorageConfirmation { epoch: got, blob_id, persistence: certified } = *certificate.statement();
+        let StorageConfirmation { blob_id, registration, .. } = *certificate.statement();
+        if registration.owner != by.owner {
+            return Err(Rejected::NoRegistration { blob_id, owner: registration.owner }.into());
+        }
+        if registration != by {
+            let (got, required) = (registration.nonce, by.nonce);
+            return Err(Rejected::OtherRegistration { blob_id, got, required }.into());
+        }
+        self.certify_blob(certificate)
+    }
+
+    pub(super) fn certify_blob(
+        &mut self,
+        certificate: &CertificateOfAvailability,
+    ) -> Result<Event, ApplyError> {
+        let StorageConfirmation { epoch: got, blob_id, registration: id } = *certificate.statement();
+        let RegistrationId { owner, nonce } = id;
         let (mut blob, registration) = self.registered(blob_id, owner)?;
         check_valid(blob_id, &blob)?;
-        let Registration { persistence, registered, end, .. } = registration;
+        let Registration { nonce: required, registered, end, .. } = registration;
+        if nonce != required {
+            return Err(Rejected::OtherRegistration { blob_id, got: nonce, required }.into());
+        }
         if let Some(height) = registration.certified {
             return Err(Rejected::AlreadyCertified { blob_id, owner, height }.into());
-        }
-        if persistence != certified {
-            return Err(Rejected::OtherPersistence { blob_id, registered: persistence, certified }.into());
         }
         let head = self.head()?;
         let committee = self.committee_of(got, Some(registered))?;
         certificate.verify(&head.network, &committee).map_err(Rejected::Certificate)?;
         let is_first = blob.available.is_none();
         if is_first {
-            blob.available = Some(PointOfAvailability { height: head.height, epoch: head.epoch });
-            self.write_blob(blob_id, &blob);
+            self.count_available()?;
         }
+        let point = Availability { height: head.height, epoch: head.epoch, end };
+        let available = blob.available.get_or_insert(point);
+        available.end = available.end.max(end);
+        self.write_blob(blob_id, &blob);
         let certified = Some(head.height);
         self.store.set(&RegistrationSlot { blob_id, owner }, &Registration { certified, ..registration });
         self.count_lifetime(blob_id, end)?;
@@ -150,7 +169,7 @@ impl State {
         blob_id: BlobId,
         end: Epoch,
     ) -> Result<Event, ApplyError> {
-        let (blob, registration) = self.registered(blob_id, owner)?;
+        let (mut blob, registration) = self.registered(blob_id, owner)?;
         check_valid(blob_id, &blob)?;
         if registration.certified.is_none() {
             return Err(Rejected::NotCertified { blob_id, owner }.into());
@@ -166,6 +185,10 @@ impl State {
         self.store.set(&ExpirySlot { end, blob_id, owner }, &());
         self.discount_lifetime(blob_id, old)?;
         self.count_lifetime(blob_id, end)?;
+        if let Some(available) = &mut blob.available {
+            available.end = available.end.max(end);
+            self.write_blob(blob_id, &blob);
+        }
         Ok(Event::BlobExtended { blob_id, owner, end })
     }
 
@@ -182,10 +205,6 @@ impl State {
         self.deposit(&owner, refund)?;
         self.store.remove(&ExpirySlot { end, blob_id, owner })?;
         let left = self.end_registration(blob_id, owner)?;
-        if left == Left::Nothing {
-            let epoch = self.head()?.epoch;
-            self.store.set(&LingerSlot { epoch, blob_id }, &());
-        }
         Ok(Event::BlobDeleted { blob_id, owner, refund, left })
     }
 
@@ -200,42 +219,28 @@ impl State {
         let head = self.head()?;
         let committee = self.committee_of(certificate.statement().epoch, None)?;
         certificate.verify(&head.network, &committee).map_err(Rejected::Certificate)?;
+        if blob.available.is_some() {
+            self.discount_available()?;
+        }
         self.write_blob(blob_id, &Blob { invalid: Some(head.height), available: None, ..blob });
         Ok(Event::BlobInvalidated { blob_id })
     }
 
-    /// Drops what lingered in the epoch that ends, and ends the registrations that end when `next` begins.
+    /// Ends the registrations that end when `next` begins.
     pub(super) fn expire(&mut self, next: Epoch) -> Result<Vec<Event>, Corrupt> {
         let mut events = Vec::new();
-        let old = self.head()?.epoch;
-        let lingering: Vec<_> = self.store.scan::<LingerSlot>(&[&old]).collect::<Result<_, _>>()?;
-        for (slot, ()) in lingering {
-            self.store.remove(&slot)?;
-            events.extend(self.drop_blob(slot.blob_id)?);
-        }
         let due: Vec<_> = self.store.scan::<ExpirySlot>(&[&next]).collect::<Result<_, _>>()?;
         for (slot, ()) in due {
             let ExpirySlot { blob_id, owner, .. } = slot;
             self.store.remove(&slot)?;
             let left = self.end_registration(blob_id, owner)?;
             events.push(Event::BlobExpired { blob_id, owner, left });
-            events.extend(self.drop_blob(blob_id)?);
         }
         Ok(events)
     }
 
-    /// Forgets a blob that has no registration; one that is invalid is remembered for good.
-    fn drop_blob(&mut self, blob_id: BlobId) -> Result<Option<Event>, Corrupt> {
-        let slot = BlobSlot { blob_id };
-        let blob = self.store.require(&slot)?;
-        if blob.n_registrations > 0 || blob.invalid.is_some() {
-            return Ok(None);
-        }
-        self.store.remove(&slot)?;
-        Ok(Some(Event::BlobDropped { blob_id }))
-    }
-
-    /// Removes a registration whose expiry is no longer listed.
+    /// Removes a registration whose expiry is no longer listed, and with the last of them the blob; one that is invalid is
+    /// remembered for good.
     fn end_registration(&mut self, blob_id: BlobId, owner: AccountId) -> Result<Left, Corrupt> {
         let slot = RegistrationSlot { blob_id, owner };
         let registration = self.store.require(&slot)?;
@@ -245,18 +250,38 @@ impl State {
         }
         let mut blob = self.store.require(&BlobSlot { blob_id })?;
         blob.n_registrations = sub(REGISTRATIONS, blob.n_registrations, 1)?;
-        let is_certified = blob.invalid.is_none() && self.latest_end(blob_id)?.is_some();
-        if !is_certified {
-            blob.available = None;
+        let latest = if blob.invalid.is_some() { None } else { self.latest_end(blob_id)? };
+        let left = blob.available.zip(latest).map(|(available, end)| Availability { end, ..available });
+        if blob.available.is_some() && left.is_none() {
+            self.discount_available()?;
         }
-        self.write_blob(blob_id, &blob);
+        blob.available = left;
+        if blob.n_registrations == 0 && blob.invalid.is_none() {
+            self.store.remove(&BlobSlot { blob_id })?;
+        } else {
+            self.write_blob(blob_id, &blob);
+        }
         Ok(match blob.n_registrations {
             0 => Left::Nothing,
             // Its slivers were dropped when it was found out.
             _ if blob.invalid.is_some() => Left::Nothing,
-            _ if is_certified => Left::Certified,
+            _ if blob.available.is_some() => Left::Certified,
             _ => Left::Registered,
         })
+    }
+
+    fn count_available(&mut self) -> Result<(), Corrupt> {
+        let head = self.head()?;
+        let n_available = add("blobs", head.n_available, 1)?;
+        self.store.set(&HeadSlot {}, &Head { n_available, ..head });
+        Ok(())
+    }
+
+    fn discount_available(&mut self) -> Result<(), Corrupt> {
+        let head = self.head()?;
+        let n_available = sub("blobs", head.n_available, 1)?;
+        self.store.set(&HeadSlot {}, &Head { n_available, ..head });
+        Ok(())
     }
 
     fn count_lifetime(&mut self, blob_id: BlobId, end: Epoch) -> Result<(), Corrupt> {
@@ -276,7 +301,7 @@ impl State {
     }
 
     /// The latest end of a certified registration of a blob.
-    pub(super) fn latest_end(&self, blob_id: BlobId) -> Result<Option<Epoch>, Corrupt> {
+    fn latest_end(&self, blob_id: BlobId) -> Result<Option<Epoch>, Corrupt> {
         let latest = self.store.scan::<LifetimeSlot>(&[&blob_id]).next().transpose()?;
         Ok(latest.map(|(slot, _)| slot.end.epoch()))
     }

@@ -5,6 +5,7 @@ use bincode::{Decode, Encode};
 use super::pool::Pool;
 use crate::{
     certificate::Persistence,
+    commitment::BlobHeader,
     ids::{Epoch, NetworkId},
     ledger::{parameters::Ballot, transaction::NodeDescription},
 };
@@ -36,6 +37,8 @@ pub struct Head {
     pub epoch: Epoch,
     /// How far it has come.
     pub stage: Stage,
+    /// Blobs that the committee answers for.
+    pub n_available: u64,
 }
 
 /// An account.
@@ -74,26 +77,28 @@ pub struct Node {
     pub commission_bp: u16,
 }
 
-/// Where a blob came into the care of the committee.
+/// For how long the committee answers for a blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct PointOfAvailability {
-    /// Height of the block that certified it.
+pub struct Availability {
+    /// Height of the block that certified it: its point of availability.
     pub height: u64,
     /// Epoch of that block.
     pub epoch: Epoch,
+    /// The first epoch in which it no longer does, as things are: the latest end of a certified registration.
+    pub end: Epoch,
 }
 
 /// A blob that was registered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Blob {
-    /// Its bytes.
-    pub length: u64,
+    /// What its ID is a hash of: whoever knows it can check commitments and slivers.
+    pub header: BlobHeader,
     /// Bytes of its slivers over all shards.
     pub encoded_bytes: u64,
-    /// Number of its registrations. With none, its slivers are kept to the end of the epoch.
+    /// Number of its registrations. With none, only that it is invalid is remembered.
     pub n_registrations: u64,
     /// Since when the committee has answered for it, without a break; `None` if it does not.
-    pub available: Option<PointOfAvailability>,
+    pub available: Option<Availability>,
     /// Height at which it was found to be encoded wrongly.
     pub invalid: Option<u64>,
 }
@@ -103,6 +108,8 @@ pub struct Blob {
 pub struct Registration {
     /// Whether the owner may delete it.
     pub persistence: Persistence,
+    /// Nonce of the transaction that made it.
+    pub nonce: u64,
     /// The epoch in which it was registered.
     pub registered: Epoch,
     /// The first epoch in which it holds no longer.

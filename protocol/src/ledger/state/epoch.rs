@@ -94,9 +94,10 @@ impl State {
         let mut events = self.settle(&old)?;
         self.forget_ready(head.epoch)?;
         let stage = Stage::Handover { ready_shards: 0 };
-        // Before the head moves on: what lingers does so in the old epoch.
         events.extend(self.expire(epoch)?);
         events.extend(self.release(epoch)?);
+        // Blobs were counted in it meanwhile.
+        let head = self.head()?;
         self.store.set(&HeadSlot {}, &Head { epoch, stage, ..head });
         self.write_members(&committee);
         self.fix_commissions(&committee)?;

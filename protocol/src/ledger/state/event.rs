@@ -133,11 +133,6 @@ pub enum Event {
         /// What this means for the blob.
         left: Left,
     },
-    /// A blob has no registration any more and no certificate of it counts: nodes drop its slivers.
-    BlobDropped {
-        /// The blob.
-        blob_id: BlobId,
-    },
     /// A blob was found to be encoded wrongly: nodes drop its slivers, reads of it fail.
     BlobInvalidated {
         /// The blob.
@@ -183,6 +178,6 @@ pub enum Left {
     Certified,
     /// A registration that is not certified: its slivers are still kept for it.
     Registered,
-    /// Nothing. Its slivers are kept until an event says that it is dropped, unless it is invalid.
+    /// Nothing: nodes drop its slivers.
     Nothing,
 }

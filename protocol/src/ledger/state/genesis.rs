@@ -34,6 +34,7 @@ impl State {
             time_ms: 0,
             epoch: committee.epoch(),
             stage: Stage::Steady,
+            n_available: 0,
         };
         let endowment = genesis.endowment();
         state.store.set(&HeadSlot {}, &head);

@@ -4,9 +4,21 @@
 
 use super::slot::{
     AccountSlot, BlobSlot, BucketSlot, HeadSlot, MemberSlot, NodeSlot, ParametersSlot, RegistrationSlot,
-    Slot as _,
+    Slot as _, prefix,
 };
 use crate::ids::{AccountId, BlobId, Epoch, NodeIndex, PeerId};
+
+/// Beginning of the keys of an owner's registrations; the blob ID follows.
+#[must_use]
+pub fn registrations(owner: &AccountId) -> Vec<u8> {
+    prefix::<RegistrationSlot>(&[owner])
+}
+
+/// The blob of the key of an owner's registration.
+#[must_use]
+pub fn registered_blob(key: &[u8]) -> Option<BlobId> {
+    RegistrationSlot::parse(key).map(|slot| slot.blob_id)
+}
 
 /// Key of the [`Head`](super::entry::Head).
 #[must_use]

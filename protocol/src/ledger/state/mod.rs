@@ -44,14 +44,13 @@ use self::{
 pub use self::{
     event::{Event, Left, Receipt},
     pool::{Pool, SHARES_MIN},
-    queries::BlobStatus,
     rejected::{AdvanceError, ApplyError, BlockError, Rejected},
     store::Corrupt,
 };
 use crate::{
     committee::{Committee, Member},
     hash::Hash,
-    ids::{AccountId, Epoch},
+    ids::{Epoch, RegistrationId},
     ledger::{
         transaction::{Action, Transaction, VerifiedTransaction},
         tree::Tree,
@@ -132,17 +131,15 @@ impl State {
         }
         let Transaction { sender, nonce, action } = verified.transaction();
         self.use_nonce(sender, *nonce)?;
-        let fee = match action {
-            // Duties of nodes, each of which can be done once: nobody is to be without credits for them.
-            Action::ShardsReady { .. } | Action::InvalidateBlob { .. } | Action::Evidence { .. } => 0,
-            _ => self.parameters()?.transaction_fee,
-        };
+        let fee = self.fee(&verified.transaction().place())?;
         self.charge_fee(sender, fee)?;
-        let events = self.act(*sender, action)?;
+        let events = self.act(RegistrationId { owner: *sender, nonce: *nonce }, action)?;
         Ok(Receipt { id: verified.id(), fee, events })
     }
 
-    fn act(&mut self, sender: AccountId, action: &Action) -> Result<Vec<Event>, ApplyError> {
+    /// Does what the transaction `by` says; what it registers is called the same.
+    fn act(&mut self, by: RegistrationId, action: &Action) -> Result<Vec<Event>, ApplyError> {
+        let sender = by.owner;
         let event = match action {
             Action::Transfer { to, amount } => self.transfer(sender, *to, *amount),
             Action::RegisterNode { description } => self.register_node(sender, description),
@@ -151,15 +148,19 @@ impl State {
             Action::Stake { node, amount } => self.stake(sender, *node, *amount),
             Action::Unstake { node, amount } => self.unstake(sender, *node, *amount),
             Action::RegisterBlob { header, persistence, end_epoch } => {
-                self.register_blob(sender, *header, *persistence, *end_epoch)
+                self.register_blob(by, *header, *persistence, *end_epoch)
             }
-            Action::CertifyBlob { owner, certificate } => self.certify_blob(*owner, certificate),
+            Action::CertifyBlob { certificate } => self.certify_blob(certificate),
             Action::ExtendBlob { blob_id, end_epoch } => self.extend_blob(sender, *blob_id, *end_epoch),
             Action::DeleteBlob { blob_id } => self.delete_blob(sender, *blob_id),
             Action::InvalidateBlob { certificate } => self.invalidate_blob(certificate),
             Action::ShardsReady { epoch } => return self.shards_ready(sender, *epoch),
             Action::Vote { node, ballot } => self.vote(sender, *node, *ballot),
             Action::Evidence { equivocation } => self.punish(equivocation),
+            Action::StoreBlob { header, persistence, end_epoch, certificate } => {
+                let registered = self.register_blob(by, *header, *persistence, *end_epoch)?;
+                return Ok(vec![registered, self.certify_own(by, certificate)?]);
+            }
         };
         Ok(vec![event?])
     }

@@ -13,18 +13,9 @@ use super::{
 use crate::{
     committee::Committee,
     hash::Hash,
-    ids::{AccountId, BlobId, Epoch, PeerId},
+    ids::{AccountId, BlobId, PeerId},
     ledger::{parameters::Parameters, tree::Tree},
 };
-
-/// A blob as its readers and keepers see it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BlobStatus {
-    /// What the ledger says of it.
-    pub blob: Blob,
-    /// The first epoch in which the committee no longer answers for it, as things are; `None` if it does not now.
-    pub end: Option<Epoch>,
-}
 
 impl State {
     /// Where the ledger is.
@@ -74,23 +65,15 @@ impl State {
     /// # Errors
     ///
     /// If the state contradicts itself.
-    pub fn blob(&self, blob_id: &BlobId) -> Result<Option<BlobStatus>, Corrupt> {
-        let blob = self.store.get(&BlobSlot { blob_id: *blob_id })?;
-        blob.map(|blob| self.status(*blob_id, blob)).transpose()
-    }
-
-    fn status(&self, blob_id: BlobId, blob: Blob) -> Result<BlobStatus, Corrupt> {
-        let end = if blob.available.is_some() { self.latest_end(blob_id)? } else { None };
-        Ok(BlobStatus { blob, end })
+    pub fn blob(&self, blob_id: &BlobId) -> Result<Option<Blob>, Corrupt> {
+        self.store.get(&BlobSlot { blob_id: *blob_id })
     }
 
     /// All blobs whose ID is not below `start`, by ascending ID.
-    pub fn blobs_from(&self, start: &BlobId) -> impl Iterator<Item = Result<(BlobId, BlobStatus), Corrupt>> {
+    pub fn blobs_from(&self, start: &BlobId) -> impl Iterator<Item = Result<(BlobId, Blob), Corrupt>> {
         let start = BlobSlot { blob_id: *start }.key();
-        self.store.scan_from::<BlobSlot>(prefix::<BlobSlot>(&[]), start).map(|entry| {
-            let (slot, blob) = entry?;
-            Ok((slot.blob_id, self.status(slot.blob_id, blob)?))
-        })
+        let blobs = self.store.scan_from::<BlobSlot>(prefix::<BlobSlot>(&[]), start);
+        blobs.map(|entry| entry.map(|(slot, blob)| (slot.blob_id, blob)))
     }
 
     /// An owner's registration of a blob.

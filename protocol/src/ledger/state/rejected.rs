@@ -3,7 +3,7 @@
 use super::store::Corrupt;
 use crate::{
     bls,
-    certificate::{CertificateError, Persistence},
+    certificate::CertificateError,
     commitment::CommitmentError,
     committee::CommitteeError,
     ids::{AccountId, BlobId, Epoch, NetworkId, PeerId},
@@ -212,15 +212,17 @@ pub enum Rejected {
         /// The owner.
         owner: AccountId,
     },
-    /// The blob was registered on other terms than it was confirmed.
-    #[error("blob {blob_id} is registered as {registered}, the certificate says {certified}")]
-    OtherPersistence {
+    /// The blob was confirmed for another registration.
+    #[error(
+        "blob {blob_id} was confirmed for a registration with nonce {got}, its owner's has nonce {required}"
+    )]
+    OtherRegistration {
         /// The blob.
         blob_id: BlobId,
-        /// As what it is registered.
-        registered: Persistence,
-        /// What the certificate says.
-        certified: Persistence,
+        /// Nonce of the registration for which it was confirmed.
+        got: u64,
+        /// Nonce of the owner's registration.
+        required: u64,
     },
     /// The certificate is of a committee that does not answer for the blob.
     #[error("certificate of epoch {got}, but the ledger is in epoch {current}, for which it does not count")]

@@ -174,16 +174,14 @@ slots! {
     ReadySlot = 10, (epoch: Epoch, member: NodeIndex) -> ();
     /// A blob.
     BlobSlot = 11, (blob_id: BlobId) -> Blob;
-    /// An owner's registration of a blob.
-    RegistrationSlot = 12, (blob_id: BlobId, owner: AccountId) -> Registration;
+    /// An owner's registration of a blob; those of an owner lie side by side.
+    RegistrationSlot = 12, (owner: AccountId, blob_id: BlobId) -> Registration;
     /// How many certified registrations of a blob end with an epoch.
     LifetimeSlot = 13, (blob_id: BlobId, end: Latest) -> u64;
     /// A registration that ends when an epoch begins.
     ExpirySlot = 14, (end: Epoch, blob_id: BlobId, owner: AccountId) -> ();
-    /// A blob whose last registration was deleted in an epoch, to the end of which nodes keep its slivers.
-    LingerSlot = 15, (epoch: Epoch, blob_id: BlobId) -> ();
     /// What was paid for an epoch, and how much is stored in it.
-    BucketSlot = 16, (epoch: Epoch) -> Bucket;
+    BucketSlot = 15, (epoch: Epoch) -> Bucket;
 }
 
 #[cfg(test)]
@@ -210,7 +208,7 @@ mod tests {
             assert_eq!(ExpirySlot::parse(&slot.key()), Some(slot));
             assert_eq!(ExpirySlot::parse(&slot.key()[1..]), None);
             assert_eq!(ExpirySlot::parse(&[slot.key(), vec![0]].concat()), None);
-            assert_eq!(LingerSlot::parse(&slot.key()), None);
+            assert_eq!(RegistrationSlot::parse(&slot.key()), None);
         }
         let latest = |epoch| LifetimeSlot { blob_id: BlobId([1; 32]), end: Latest::new(Epoch(epoch)) };
         assert!([900, 256, 255, 1, 0].map(latest).is_sorted_by_key(Slot::key));

@@ -8,6 +8,7 @@ use bincode::{Decode, Encode};
 
 use super::{
     EMPTY_ROOT, Entry, Tree,
+    entries::last_before,
     node::{N_BITS_MAX, Node, bit, branch_hash, leaf_hash},
 };
 use crate::hash::Hash;
@@ -67,6 +68,14 @@ pub struct Page {
 }
 
 impl Tree {
+    /// The page that proves which entries there are from `start` on: [`Page::verify_range`] reads it. It may have an entry
+    /// before `start`, from which on it leaves nothing out.
+    #[must_use]
+    pub fn range_page(&self, start: &[u8], bytes_aim: usize) -> Page {
+        let after = last_before(self.root.as_deref(), start);
+        self.page(after, bytes_aim).unwrap_or(Page { items: Vec::new() })
+    }
+
     /// The page that follows the entry with key `after`, or the first; `None` if there is no such entry.
     ///
     /// It ends at the first entry with which it has `bytes_aim` bytes, and has at least one that follows `after` unless
@@ -184,6 +193,45 @@ impl Page {
     /// Checks that the page is of the tree with this root and continues behind the key `after`, or is the first, and
     /// returns its new entries and whether they are the last.
     pub(super) fn verify(self, root: &Hash, after: Option<&[u8]>) -> Result<(Vec<Entry>, bool), PageError> {
+        let (mut entries, is_first, is_last) = self.read(root)?;
+        let continues = match after {
+            None => is_first,
+            Some(after) => entries.first().is_some_and(|first| first.key == after),
+        };
+        if !continues {
+            return Err(PageError::Gap);
+        }
+        if after.is_some() {
+            entries.remove(0);
+        }
+        if entries.is_empty() && !is_last {
+            return Err(PageError::NoProgress);
+        }
+        Ok((entries, is_last))
+    }
+
+    /// Checks that the page is of the tree with this root and shows all entries from `start` on up to its end, and returns
+    /// them and whether there are no more.
+    ///
+    /// # Errors
+    ///
+    /// If it does not verify, or may leave out an entry; whoever gave it is at fault.
+    pub fn verify_range(self, root: &Hash, start: &[u8]) -> Result<(Vec<Entry>, bool), PageError> {
+        let (mut entries, is_first, is_last) = self.read(root)?;
+        let begins_before = entries.first().is_some_and(|first| first.key.as_slice() < start);
+        if !is_first && !begins_before {
+            return Err(PageError::Gap);
+        }
+        entries.retain(|entry| entry.key.as_slice() >= start);
+        if entries.is_empty() && !is_last {
+            return Err(PageError::NoProgress);
+        }
+        Ok((entries, is_last))
+    }
+
+    /// Checks that the page is of the tree with this root; returns its entries, whether there is none before them, and
+    /// whether there is none behind them.
+    fn read(self, root: &Hash) -> Result<(Vec<Entry>, bool, bool), PageError> {
         let mut reader = Reader {
             items: self.items.into_iter(),
             n_read: 0,
@@ -200,21 +248,7 @@ impl Page {
         }
         // A page of hashes alone lets nobody go on.
         let is_last = !matches!(reader.place, Place::Behind | Place::Before { has_pruned: true });
-        let mut entries = reader.entries;
-        let continues = match after {
-            None => !reader.has_pruned_before,
-            Some(after) => entries.first().is_some_and(|first| first.key == after),
-        };
-        if !continues {
-            return Err(PageError::Gap);
-        }
-        if after.is_some() {
-            entries.remove(0);
-        }
-        if entries.is_empty() && !is_last {
-            return Err(PageError::NoProgress);
-        }
-        Ok((entries, is_last))
+        Ok((reader.entries, !reader.has_pruned_before, is_last))
     }
 }
 

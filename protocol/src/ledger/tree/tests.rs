@@ -189,6 +189,40 @@ fn a_page_of_the_smallest_entries_can_be_decoded() {
 }
 
 #[test]
+fn a_range_shows_all_entries_from_a_key_on() {
+    let keys: Vec<[u8; 2]> = (0..60_u8).map(|i| [i / 8 * 3, i % 8 * 5]).collect();
+    let tree = tree(keys.iter().map(|key| (*key, [1])));
+    let root = tree.root();
+    for high in 0..30_u8 {
+        for start in [vec![high], vec![high, 7], vec![high, 35], vec![high, 35, 0]] {
+            let expected: Vec<&[u8; 2]> =
+                keys.iter().filter(|key| key.as_slice() >= start.as_slice()).collect();
+            let page = tree.range_page(&start, 700);
+            let (entries, is_last) = page.clone().verify_range(&root, &start).unwrap();
+            assert!(is_last || !entries.is_empty());
+            assert!(
+                entries
+                    .iter()
+                    .map(|entry| &entry.key[..])
+                    .eq(expected.iter().map(|key| &key[..]).take(entries.len()))
+            );
+            assert_eq!(is_last, entries.len() == expected.len(), "{start:?}");
+            // It shows nothing of what lies before it.
+            let first = page.verify(&root, None);
+            if start > keys[1].to_vec() {
+                assert_eq!(first.unwrap_err(), PageError::Gap);
+            }
+        }
+    }
+    // A page that begins too late leaves something out.
+    let late = tree.range_page(&keys[20], usize::MAX);
+    assert_eq!(late.verify_range(&root, &keys[10]), Err(PageError::Gap));
+    let empty = Tree::default();
+    let none = empty.range_page(&[1], 100).verify_range(&empty.root(), &[1]);
+    assert_eq!(none, Ok((Vec::new(), true)));
+}
+
+#[test]
 fn pruned_neighbours_are_no_page() {
     let tree = tree((0..4_u8).map(|i| ([i], [i])));
     let root = tree.root();

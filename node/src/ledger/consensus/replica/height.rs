@@ -23,7 +23,7 @@ impl<A: Application> Replica<A> {
     /// When a new height is to be started: as soon as there is something to order. A node that is no member starts none.
     pub(super) fn start_at(&self) -> Option<Duration> {
         let env = &self.env;
-        if env.phase != Phase::Waiting {
+        if env.phase != Phase::Waiting || self.is_behind() {
             return None;
         }
         if !env.may_vote() {
@@ -132,17 +132,28 @@ impl<A: Application> Replica<A> {
         if let Err(fatal) = result {
             return Err(self.stop(fatal));
         }
+        let block = std::sync::Arc::clone(&decided.block);
+        env.outputs.push(Output::Committed(decided));
+        self.moved_to(height, block.transactions());
+        self.prune()
+    }
+
+    /// Draws the consequences of having reached a height.
+    pub(super) fn moved_to(&mut self, height: u64, transactions: &[Vec<u8>]) {
+        let env = &mut self.env;
         env.end_height();
         let app = &env.app;
-        env.mempool.committed(decided.block.transactions(), height, |it| app.admits(it));
-        env.outputs.push(Output::Committed(decided));
+        let turn = |it: &[u8], place: Option<&_>| app.turn(it, place);
+        env.mempool.committed(transactions, height, turn, |it, before| app.admits(it, before));
         let now = env.now.uptime;
         self.committed_at = now;
         self.follow_at = None;
         self.has_moved = true;
         self.settle_at = Some(now + env.config.settle);
         self.catch_up.reached(height);
-        Ok(())
+        if !self.is_decided_elsewhere() {
+            self.snapshot.stop();
+        }
     }
 
     /// Hands out evidence that the engine still holds of the height that it was at.

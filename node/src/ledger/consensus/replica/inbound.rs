@@ -49,6 +49,9 @@ impl<A: Application> Replica<A> {
             return Ok(());
         }
         if self.env.phase == Phase::Waiting {
+            if self.is_behind() {
+                return Ok(());
+            }
             // Only a member makes others begin a height, and only by its own signature.
             let Some(author) = self.author(&message, ROUNDS_AHEAD_MAX) else { return Ok(()) };
             let follow_at = self.committed_at + self.env.config.empty_block_interval_min;

@@ -3,6 +3,7 @@
 mod height;
 mod inbound;
 mod peers;
+mod snapshot;
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
@@ -15,6 +16,7 @@ use protocol::{
     ledger::{
         block::Tip,
         signature::SigningKey,
+        transaction::Place,
         wire::{Message, PAGE_BLOCKS_MAX, Request, Response},
     },
 };
@@ -22,14 +24,16 @@ use protocol::{
 use super::{
     application::Application,
     block_store::BlockStore,
-    catch_up::{CatchUp, Outcome},
+    catch_up::{CatchUp, InFlight, Outcome},
     config::{Config, Now},
     context::{Address, Height, Ledger},
     environment::{Environment, Phase, Start},
     fatal::Fatal,
     future::Future,
     mempool::Refused,
-    output::{Output, RequestId},
+    output::{Offence, Output, RequestId},
+    rates::Rates,
+    snapshot_sync::SnapshotSync,
     wal::{Wal, WalError},
 };
 
@@ -69,6 +73,10 @@ pub struct Replica<A> {
     engine: State<Ledger>,
     env: Environment<A>,
     catch_up: CatchUp,
+    snapshot: SnapshotSync,
+    /// The request under way, if it is for a part of a snapshot.
+    snapshot_request: Option<u64>,
+    rates: Rates,
     future: Future,
     /// When each peer was last told our height.
     told: BTreeMap<PeerId, Duration>,
@@ -104,15 +112,19 @@ impl<A: Application> Replica<A> {
     pub fn new(config: Config, parts: Parts<A>, now: Now) -> Result<Self, Fatal> {
         let Parts { network, key, signed_by, committee, app, wal, blocks } = parts;
         let (state, head) = (app.height(), blocks.head()?);
-        let (tip, last_commit) = match state {
+        let (tip, last) = match state {
             0 => (Tip::genesis(network, committee), None),
             _ => {
                 let last = blocks.read(state)?.ok_or(Fatal::StateAhead { state, blocks: head })?;
-                let tip = Tip::of(last.block.header(), signed_by, committee);
-                (tip, Some(last.certificate))
+                (Tip::of(last.block.header(), signed_by, committee), Some(last))
             }
         };
+        let last_commit = last.as_ref().map(|last| last.certificate.clone());
         let mut env = Environment::new(config, Start { key, app, wal, blocks, tip, last_commit }, now);
+        if let Some(last) = last {
+            // The power may have failed after the state was durable and before this was.
+            env.keep_change(&last)?;
+        }
         for height in state + 1..=head {
             let decided =
                 env.blocks.read(height)?.ok_or(Fatal::StateAhead { state: height, blocks: head })?;
@@ -129,7 +141,10 @@ impl<A: Application> Replica<A> {
         let mut replica = Self {
             engine,
             catch_up: CatchUp::new(config.answer_max, env.tip.height),
+            snapshot: SnapshotSync::default(),
+            snapshot_request: None,
             env,
+            rates: Rates::default(),
             future: Future::default(),
             told: BTreeMap::new(),
             next_request: 0,
@@ -203,8 +218,8 @@ impl<A: Application> Replica<A> {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Duration> {
         let own = self.env.mempool.next_deadline();
-        let all =
-            [self.env.next_timer(), self.start_at(), self.catch_up.next_deadline(), self.settle_at, own];
+        let fetch_at = self.catch_up.next_deadline(self.snapshot.whom());
+        let all = [self.env.next_timer(), self.start_at(), fetch_at, self.settle_at, own];
         all.into_iter().flatten().min()
     }
 
@@ -250,11 +265,16 @@ impl<A: Application> Replica<A> {
     /// If it cannot be kept.
     pub fn submit(&mut self, now: Now, transaction: Vec<u8>) -> Result<Hash, Refused> {
         self.begin(now).map_err(|_| Refused::Stopped)?;
-        if !self.env.app.admits(&transaction) {
+        let env = &mut self.env;
+        if !env.app.is_sound(&transaction) {
             return Err(Refused::Invalid);
         }
-        let (sender, height) = (self.env.app.sender(&transaction), self.height());
-        let id = self.env.mempool.submit(transaction, sender, height, now.uptime)?;
+        let place = env.app.place(&transaction);
+        if !env.admits(&transaction, place.as_ref()) {
+            return Err(Refused::Invalid);
+        }
+        let (height, now) = (env.tip.height, now.uptime);
+        let id = env.mempool.submit(transaction, place, height, now)?;
         self.go_on().map_err(|_| Refused::Stopped)?;
         Ok(id)
     }
@@ -270,22 +290,41 @@ impl<A: Application> Replica<A> {
             // What this node said itself may come back by way of others.
             _ if from == self.env.me => {}
             Message::Status { height } => self.claim(from, height, Duration::ZERO),
-            Message::Transactions(transactions) => {
-                let height = self.height();
-                for transaction in transactions {
-                    if self.env.app.admits(&transaction) {
-                        // A full mempool is no reason to stop listening: whoever submitted it says it again.
-                        let sender = self.env.app.sender(&transaction);
-                        let _ = self.env.mempool.insert(transaction, sender, height);
-                    }
-                }
-            }
+            Message::Transactions(transactions) => self.on_transactions(from, transactions),
             message => self.on_height_message(from, message)?,
         }
         self.go_on()
     }
 
-    /// A peer asks. The answer is an [`Output::Reply`] with the same `id`.
+    fn on_transactions(&mut self, from: PeerId, transactions: Vec<Vec<u8>>) {
+        let env = &mut self.env;
+        for transaction in transactions {
+            if !env.app.is_sound(&transaction) {
+                // Honest members pass on what they would execute themselves; none of that stops being signed.
+                env.outputs.push(Output::Misbehaved { peer: from, offence: Offence::Transaction });
+                return;
+            }
+            let place = env.app.place(&transaction);
+            if env.admits(&transaction, place.as_ref()) {
+                // A full mempool is no reason to stop listening: whoever submitted it says it again.
+                let _ = env.mempool.insert(transaction, place, env.tip.height);
+            }
+        }
+    }
+
+    /// The transactions that wait here and come before this place among their sender's, in order.
+    #[must_use]
+    pub fn before(&self, place: &Place) -> Vec<&[u8]> {
+        self.env.mempool.before(place)
+    }
+
+    /// Whether this transaction waits here.
+    #[must_use]
+    pub fn is_waiting(&self, transaction: &Hash) -> bool {
+        self.env.mempool.contains(transaction)
+    }
+
+    /// A peer asks. The answer is an [`Output::Reply`] with the same `id`, or [`Output::Busy`] if it asks too often.
     ///
     /// # Errors
     ///
@@ -298,12 +337,24 @@ impl<A: Application> Replica<A> {
         request: Request,
     ) -> Result<(), Fatal> {
         self.begin(now)?;
+        let is_cheap = matches!(request, Request::Status { .. });
+        let is_member = self.env.members.weight(&from).is_some();
+        if !is_cheap && !self.rates.take(now.uptime, from, is_member) {
+            self.env.outputs.push(Output::Busy { id });
+            return self.go_on();
+        }
         let response = match request {
             Request::Status { height } => {
                 self.claim(from, height, Duration::ZERO);
                 Response::Status { height: self.height() }
             }
             Request::Blocks { from, n_max } => Response::Blocks(self.page(from, n_max)),
+            Request::Link { after } => Response::Link(self.link(after).map(Box::new)),
+            Request::Committee { height, offset } => {
+                // What cannot be read here, others may have.
+                Response::Committee(self.env.blocks.committee(height, offset).unwrap_or_default())
+            }
+            Request::Page { height, after } => Response::Page(self.env.app.page(height, after.as_deref())),
         };
         self.env.outputs.push(Output::Reply { id, response });
         self.go_on()
@@ -322,20 +373,24 @@ impl<A: Application> Replica<A> {
         response: Option<Response>,
     ) -> Result<(), Fatal> {
         self.begin(now)?;
-        let request = self.catch_up.take(id.0, from);
-        match (response, request) {
-            (Some(Response::Status { height }), None) => self.claim(from, height, Duration::ZERO),
-            (Some(Response::Blocks(blocks)), Some(request)) => {
-                let outcome = self.on_blocks(from, blocks)?;
-                self.catch_up.ended(now.uptime, request, outcome);
-            }
-            (Some(Response::Status { .. }), Some(request)) => {
-                self.catch_up.ended(now.uptime, request, Outcome::Lie);
-            }
-            (None, Some(request)) => self.catch_up.ended(now.uptime, request, Outcome::Silence),
-            (Some(Response::Blocks(_)) | None, None) => {}
+        if let Some(request) = self.catch_up.take(id.0, from) {
+            let outcome = self.outcome(request, response)?;
+            self.catch_up.ended(now.uptime, request, outcome);
+        } else if let Some(Response::Status { height }) = response {
+            self.claim(from, height, Duration::ZERO);
         }
         self.go_on()
+    }
+
+    /// What to make of the answer to a request for blocks, or for a part of a snapshot.
+    fn outcome(&mut self, request: InFlight, response: Option<Response>) -> Result<Outcome, Fatal> {
+        let is_snapshot = self.snapshot_request == Some(request.id);
+        match response {
+            None => Ok(Outcome::Silence),
+            Some(response) if is_snapshot => self.on_snapshot_part(request.peer, response),
+            Some(Response::Blocks(blocks)) => self.on_blocks(request.peer, blocks),
+            Some(_) => Ok(Outcome::Lie),
+        }
     }
 
     fn begin(&mut self, now: Now) -> Result<(), Fatal> {
@@ -353,13 +408,25 @@ impl<A: Application> Replica<A> {
         if self.start_at().is_some_and(|at| at <= self.env.now.uptime) {
             self.start_height(Vec::new())?;
         }
-        let now = self.env.now.uptime;
-        if let Some(request) = self.catch_up.next(now, self.next_request) {
-            let from = self.env.next_height();
-            let request_for = Request::Blocks { from, n_max: PAGE_BLOCKS_MAX };
-            self.request(request.peer, request_for);
-        }
+        self.fetch();
         Ok(())
+    }
+
+    /// Asks for what others have and this node lacks, if there is anyone to ask now.
+    fn fetch(&mut self) {
+        if self.snapshot.is_running() && !self.catch_up.has_any(self.snapshot.whom()) && self.snapshot.stop()
+        {
+            self.catch_up.forget_snapshot();
+        }
+        let (now, id, whom) = (self.env.now.uptime, self.next_request, self.snapshot.whom());
+        let Some(request) = self.catch_up.next(now, id, whom) else { return };
+        if !self.snapshot.is_running() && self.is_better_off_with_snapshot(&request) {
+            self.start_snapshot();
+        }
+        let part = self.snapshot.ask(request.peer);
+        self.snapshot_request = part.is_some().then_some(id);
+        let blocks = Request::Blocks { from: self.env.next_height(), n_max: PAGE_BLOCKS_MAX };
+        self.request(request.peer, part.unwrap_or(blocks));
     }
 
     fn request(&mut self, peer: PeerId, request: Request) {

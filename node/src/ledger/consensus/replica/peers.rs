@@ -27,7 +27,7 @@ impl<A: Application> Replica<A> {
     /// Blocks that a peer says are decided, from our next height on.
     pub(super) fn on_blocks(&mut self, from: PeerId, blocks: Vec<Decided>) -> Result<Outcome, Fatal> {
         if blocks.is_empty() {
-            return Ok(Outcome::Nothing);
+            return Ok(Outcome::NoBlocks);
         }
         for decided in blocks {
             let (got, required) = (decided.block.header().height, self.env.next_height());
@@ -52,7 +52,7 @@ impl<A: Application> Replica<A> {
             self.drain_evidence();
             self.commit(decided)?;
         }
-        Ok(Outcome::Blocks)
+        Ok(Outcome::Progress)
     }
 
     /// A quorum decided on this block. If it is invalid here, either this node or the quorum is wrong, and there is nothing

@@ -7,7 +7,9 @@ use crate::{
     ledger::{
         parameters::Parameters,
         state::{ApplyError, BlockError, Event, Rejected},
-        transaction::{Action, SignedTransaction, TRANSACTION_BYTES_MAX, Transaction, TransactionError},
+        transaction::{
+            Action, Place, SignedTransaction, TRANSACTION_BYTES_MAX, Transaction, TransactionError,
+        },
     },
 };
 
@@ -48,6 +50,21 @@ fn an_overdraft_says_what_there_is_and_what_is_needed() {
     assert_eq!(world.is_refused(0, action((1, 0))), Rejected::NoAmount);
     world.does(0, action((1, has)));
     assert_eq!(world.balance(0), 0);
+}
+
+#[test]
+fn a_look_at_the_account_says_whose_turn_it_is() {
+    let mut world = World::priced();
+    let place = |sender, nonce, pays_fee| Place { sender: account(sender), nonce, pays_fee };
+    world.does(0, action((9, 2)));
+    for (nonce, turn) in [(1, 0), (2, 1), (u64::MAX, u64::MAX - 1)] {
+        assert_eq!(world.state.turn(&place(0, nonce, true)), Ok(turn));
+    }
+    let passed = Rejected::Nonce { account: account(0), got: 0, required: 1 };
+    assert_eq!(world.state.turn(&place(0, 0, true)), Err(passed.into()));
+    let poor = Rejected::Overdraft { account: account(50), has: 0, needs: 1 };
+    assert_eq!(world.state.turn(&place(50, 0, true)), Err(poor.into()));
+    assert_eq!(world.state.turn(&place(50, 0, false)), Ok(0), "a duty costs nothing");
 }
 
 #[test]

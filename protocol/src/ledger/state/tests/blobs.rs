@@ -10,23 +10,19 @@ use crate::{
     ids::{BlobId, Epoch},
     ledger::{
         parameters::Parameters,
-        state::{Event, Left, Rejected, entry::PointOfAvailability, key},
+        state::{Event, Left, Rejected, entry::Availability, key},
         transaction::Action,
     },
     quorum,
 };
 
-fn certify(
-    world: &World,
-    owner: u8,
-    blob: u8,
-    epoch: u32,
-    persistence: crate::certificate::Persistence,
-) -> Action {
-    Action::CertifyBlob {
-        owner: account(owner),
-        certificate: world.availability(blob, Epoch(epoch), persistence),
-    }
+fn certify(world: &World, owner: u8, blob: u8, epoch: u32) -> Action {
+    Action::CertifyBlob { certificate: world.availability(owner, blob, Epoch(epoch)) }
+}
+
+fn store(world: &World, owner: u8, blob: u8, end: u32) -> Action {
+    let (header, certificate) = (header(world, blob), world.availability(owner, blob, world.epoch()));
+    Action::StoreBlob { header, persistence: Deletable, end_epoch: Epoch(end), certificate }
 }
 
 fn extend(world: &World, blob: u8, end: u32) -> Action {
@@ -38,7 +34,7 @@ fn delete(world: &World, blob: u8) -> Action {
 }
 
 fn end_of(world: &World, blob: u8) -> Option<Epoch> {
-    world.state.blob(&blob_id(world, blob)).unwrap().and_then(|status| status.end)
+    world.state.blob(&blob_id(world, blob)).unwrap().and_then(|blob| blob.available).map(|it| it.end)
 }
 
 #[test]
@@ -68,11 +64,10 @@ fn a_blob_is_registered_certified_extended_and_expires() {
 
     world.state.begin_block(2, 0).unwrap();
     // Anyone may show the certificate.
-    let event = world.does(2, certify(&world, 0, 1, 0, Permanent));
+    let event = world.does(2, certify(&world, 0, 1, 0));
     assert_eq!(event, Event::BlobCertified { blob_id: id, owner, end: Epoch(3), is_first: true });
-    let status = world.state.blob(&id).unwrap().unwrap();
-    assert_eq!(status.blob.available, Some(PointOfAvailability { height: 2, epoch: Epoch(0) }));
-    assert_eq!(status.end, Some(Epoch(3)));
+    let blob = world.state.blob(&id).unwrap().unwrap();
+    assert_eq!(blob.available, Some(Availability { height: 2, epoch: Epoch(0), end: Epoch(3) }));
 
     let event = world.does(0, extend(&world, 1, 5));
     assert_eq!(event, Event::BlobExtended { blob_id: id, owner, end: Epoch(5) });
@@ -85,7 +80,6 @@ fn a_blob_is_registered_certified_extended_and_expires() {
     }
     let events = world.next_epoch();
     assert!(events.contains(&Event::BlobExpired { blob_id: id, owner, left: Left::Nothing }));
-    assert!(events.contains(&Event::BlobDropped { blob_id: id }), "no certificate counts any more");
     assert_eq!(world.state.blob(&id).unwrap(), None);
     assert_eq!(world.is_refused(0, extend(&world, 1, 9)), Rejected::NoRegistration { blob_id: id, owner });
     world.audit();
@@ -187,24 +181,28 @@ fn a_certificate_has_to_fit() {
     let mut world = World::new(4, 4);
     let (id, owner) = (blob_id(&world, 1), account(0));
     let refused = Rejected::NoRegistration { blob_id: id, owner };
-    assert_eq!(world.is_refused(0, certify(&world, 0, 1, 0, Permanent)), refused);
+    assert_eq!(world.is_refused(0, certify(&world, 0, 1, 0)), refused);
     world.does(0, register(&world, 1, Permanent, 5));
+    // What was confirmed for a registration to come, and another one came.
+    let early = certify(&world, 0, 2, 0);
+    world.does(0, Action::Transfer { to: account(1), amount: 1 });
+    world.does(0, register(&world, 2, Permanent, 5));
     assert_eq!(
-        world.is_refused(0, certify(&world, 0, 1, 0, Deletable)),
-        Rejected::OtherPersistence { blob_id: id, registered: Permanent, certified: Deletable }
+        world.is_refused(0, early),
+        Rejected::OtherRegistration { blob_id: blob_id(&world, 2), got: 1, required: 2 }
     );
     for epoch in [1, 9] {
         let refused = Rejected::CertificateEpoch { got: Epoch(epoch), current: Epoch(0) };
-        assert_eq!(world.is_refused(0, certify(&world, 0, 1, epoch, Permanent)), refused);
+        assert_eq!(world.is_refused(0, certify(&world, 0, 1, epoch)), refused);
     }
     // Of another network.
     let other = World::priced();
-    let foreign = Action::CertifyBlob { owner, certificate: other.availability(1, Epoch(0), Permanent) };
+    let foreign = Action::CertifyBlob { certificate: other.availability(0, 1, Epoch(0)) };
     let rejected = world.is_refused(0, foreign);
     assert!(matches!(rejected, Rejected::Certificate(CertificateError::BadSignature(_))));
-    world.does(0, certify(&world, 0, 1, 0, Permanent));
+    world.does(0, certify(&world, 0, 1, 0));
     assert_eq!(
-        world.is_refused(0, certify(&world, 0, 1, 0, Permanent)),
+        world.is_refused(0, certify(&world, 0, 1, 0)),
         Rejected::AlreadyCertified { blob_id: id, owner, height: 0 }
     );
 }
@@ -213,14 +211,13 @@ fn a_certificate_has_to_fit() {
 fn too_little_weight_certifies_nothing() {
     let mut world = World::with(7, 7, Parameters::default(), Vec::new());
     world.does(0, register(&world, 1, Permanent, 5));
-    let mut certificate = crate::codec::encode(&*world.availability(1, Epoch(0), Permanent));
-    // The bitmap of signers follows the statement of 40 bytes and its length: one signer less.
-    let bitmap = certificate[41];
+    let mut certificate = crate::codec::encode(&*world.availability(0, 1, Epoch(0)));
+    // The bitmap of signers follows the statement of 76 bytes and its length: one signer less.
+    let bitmap = certificate[77];
     assert_eq!(bitmap.count_ones(), 5);
-    certificate[41] &= bitmap - 1;
-    let certificate = crate::codec::decode_exact::<_, 512>(&certificate).unwrap();
-    let rejected =
-        world.is_refused(0, Action::CertifyBlob { owner: account(0), certificate: Box::new(certificate) });
+    certificate[77] &= bitmap - 1;
+    let certificate = crate::codec::decode_exact::<_, 640>(&certificate).unwrap();
+    let rejected = world.is_refused(0, Action::CertifyBlob { certificate: Box::new(certificate) });
     let required = quorum::quorum(7);
     assert_eq!(rejected, CertificateError::TooLittleWeight { got: 4, required }.into());
 }
@@ -235,13 +232,13 @@ fn during_the_handover_the_committee_before_is_heard_for_what_it_took() {
     assert!(world.state.previous_committee().is_some());
     assert_eq!(world.reopened().root(), world.state.root());
     let refused = |got, current| Rejected::CertificateEpoch { got: Epoch(got), current: Epoch(current) };
-    assert_eq!(world.is_refused(0, certify(&world, 0, 2, 0, Permanent)), refused(0, 1));
-    world.does(0, certify(&world, 0, 1, 0, Permanent));
-    world.does(0, certify(&world, 0, 2, 1, Permanent));
+    assert_eq!(world.is_refused(0, certify(&world, 0, 2, 0)), refused(0, 1));
+    world.does(0, certify(&world, 0, 1, 0));
+    world.does(0, certify(&world, 0, 2, 1));
     world.hand_over();
     assert_eq!(world.state.previous_committee(), None);
-    assert_eq!(world.is_refused(0, certify(&world, 1, 1, 0, Permanent)), refused(0, 1));
-    let event = world.does(0, certify(&world, 1, 1, 1, Permanent));
+    assert_eq!(world.is_refused(0, certify(&world, 1, 1, 0)), refused(0, 1));
+    let event = world.does(0, certify(&world, 1, 1, 1));
     let blob_id = blob_id(&world, 1);
     assert_eq!(event, Event::BlobCertified { blob_id, owner: account(1), end: Epoch(9), is_first: false });
     world.audit();
@@ -260,7 +257,7 @@ fn each_owner_has_its_own_registration() {
     assert_eq!(end_of(&world, 1), Some(Epoch(2)), "the other is not certified");
     let not_certified = Rejected::NotCertified { blob_id: id, owner: account(1) };
     assert_eq!(world.is_refused(1, extend(&world, 1, 7)), not_certified);
-    let event = world.does(1, certify(&world, 1, 1, 0, Permanent));
+    let event = world.does(1, certify(&world, 1, 1, 0));
     assert_eq!(
         event,
         Event::BlobCertified { blob_id: id, owner: account(1), end: Epoch(5), is_first: false }
@@ -319,42 +316,45 @@ fn a_refund_is_never_more_than_was_paid() {
 }
 
 #[test]
-fn a_deleted_blob_lingers_while_a_certificate_of_it_counts() {
+fn what_was_confirmed_for_a_registration_that_ended_proves_nothing() {
     let mut world = World::new(4, 4);
     let id = blob_id(&world, 1);
-    let dropped = Event::BlobDropped { blob_id: id };
     world.store(0, 1, Deletable, 5);
-    let old = certify(&world, 0, 1, 0, Deletable);
+    let old = certify(&world, 0, 1, 0);
     world.does(0, delete(&world, 1));
-    // Nodes still have it, so what they signed in this epoch is still true.
+    assert_eq!(world.state.blob(&id).unwrap(), None, "nodes drop it");
     world.does(0, register(&world, 1, Deletable, 5));
-    let event = world.does(0, old);
+    let refused = Rejected::OtherRegistration { blob_id: id, got: 0, required: 3 };
+    assert_eq!(world.is_refused(0, old), refused);
+    let event = world.does(0, certify(&world, 0, 1, 0));
     assert!(matches!(event, Event::BlobCertified { is_first: true, .. }));
-    assert!(!world.next_epoch().contains(&dropped), "it is registered");
-    world.does(0, delete(&world, 1));
-    assert_eq!(end_of(&world, 1), None);
-    world.audit();
-    assert!(world.advance().unwrap().contains(&dropped));
-    assert_eq!(world.state.blob(&id).unwrap(), None);
-    // They have dropped it, and no old certificate says otherwise, not even during the handover.
-    world.does(0, register(&world, 1, Deletable, 5));
-    for epoch in [0, 1] {
-        let refused = Rejected::CertificateEpoch { got: Epoch(epoch), current: Epoch(2) };
-        assert_eq!(world.is_refused(0, certify(&world, 0, 1, epoch, Deletable)), refused);
-    }
-    world.does(0, certify(&world, 0, 1, 2, Deletable));
     world.audit();
 }
 
 #[test]
-fn a_blob_deleted_and_registered_to_the_end_of_the_epoch_is_dropped_once() {
-    let mut world = World::new(4, 4);
-    world.store(0, 1, Deletable, 5);
-    world.does(0, delete(&world, 1));
-    world.does(0, register(&world, 1, Deletable, 1));
-    let events = world.next_epoch();
-    let dropped = Event::BlobDropped { blob_id: blob_id(&world, 1) };
-    assert_eq!(events.iter().filter(|event| **event == dropped).count(), 1);
+fn a_blob_is_registered_and_certified_at_once_by_the_transaction_it_was_confirmed_for() {
+    let mut world = World::priced();
+    let id = blob_id(&world, 1);
+    let (early, balance) = (store(&world, 0, 1, 3), world.balance(0));
+    // The nonce was used for something else.
+    world.does(0, Action::Transfer { to: account(1), amount: 1 });
+    let refused = Rejected::OtherRegistration { blob_id: id, got: 0, required: 1 };
+    assert_eq!(world.is_refused(0, early.clone()), refused);
+    // It was confirmed for somebody else.
+    let owner = account(0);
+    assert_eq!(world.is_refused(1, early), Rejected::NoRegistration { blob_id: id, owner });
+    let receipt = world.send(0, store(&world, 0, 1, 3)).unwrap();
+    let [registered, certified] = &receipt.events[..] else { panic!("{receipt:?}") };
+    assert!(matches!(registered, Event::BlobRegistered { end: Epoch(3), .. }));
+    assert_eq!(*certified, Event::BlobCertified { blob_id: id, owner, end: Epoch(3), is_first: true });
+    assert_eq!(world.balance(0), balance - 2 - 1 - world.write_cost() - 3 * world.rate(), "one fee each");
+    world.audit();
+    // In the next epoch, the committee before is heard only for what was registered under it.
+    let late = store(&world, 0, 2, 9);
+    world.advance().unwrap();
+    let refused = Rejected::CertificateEpoch { got: Epoch(0), current: Epoch(1) };
+    assert_eq!(world.is_refused(0, late), refused);
+    assert_eq!(world.state.blob(&blob_id(&world, 2)).unwrap(), None, "all of it, or nothing");
     world.audit();
 }
 
@@ -366,7 +366,7 @@ fn a_blob_that_others_have_registered_is_not_dropped() {
     let Event::BlobDeleted { left, .. } = world.does(0, delete(&world, 1)) else { panic!() };
     assert_eq!(left, Left::Registered);
     assert_eq!(end_of(&world, 1), None);
-    let event = world.does(1, certify(&world, 1, 1, 0, Deletable));
+    let event = world.does(1, certify(&world, 1, 1, 0));
     assert!(matches!(event, Event::BlobCertified { is_first: true, .. }));
     assert_eq!(end_of(&world, 1), Some(Epoch(5)));
 }
@@ -389,7 +389,7 @@ fn an_invalid_blob_stays_invalid() {
     for (sender, action) in [
         (0, delete(&world, 1)),
         (0, extend(&world, 1, 5)),
-        (1, certify(&world, 1, 1, 0, Permanent)),
+        (1, certify(&world, 1, 1, 0)),
         (2, register(&world, 1, Permanent, 5)),
         (2, invalidate(&world, 0)),
     ] {
@@ -399,7 +399,6 @@ fn an_invalid_blob_stays_invalid() {
     world.next_epoch();
     let events = world.next_epoch();
     assert!(events.contains(&Event::BlobExpired { blob_id: id, owner, left: Left::Nothing }));
-    assert!(!events.contains(&Event::BlobDropped { blob_id: id }), "they were dropped before");
     for _ in 0..3 {
         world.next_epoch();
     }
@@ -430,7 +429,7 @@ fn a_client_that_knows_the_root_needs_no_trust() {
         let proof = state.tree().prove(key);
         proof.verify(&root, key).unwrap().map(<[u8]>::to_vec)
     };
-    let blob = state.blob(&id).unwrap().unwrap().blob;
+    let blob = state.blob(&id).unwrap().unwrap();
     assert_eq!(shown(&key::blob(&id)), Some(codec::encode(&blob)));
     let registration = state.registration(&id, &owner).unwrap().unwrap();
     assert_eq!(shown(&key::registration(&id, &owner)), Some(codec::encode(&registration)));

@@ -42,6 +42,9 @@ fn run(world: &mut World) -> Vec<(&'static str, String)> {
     world.store(0, 1, Permanent, 3);
     world.store(1, 1, Deletable, 9);
     world.store(1, 2, Deletable, 4);
+    let (header, certificate) = (header(world, 4), world.availability(1, 4, Epoch(0)));
+    let end_epoch = Epoch(2);
+    world.does(1, Action::StoreBlob { header, persistence: Deletable, end_epoch, certificate });
     world.does(2, register(world, 3, Permanent, 2));
     world.does(0, Action::ExtendBlob { blob_id: blob_id(world, 1), end_epoch: Epoch(5) });
     world.does(1, Action::DeleteBlob { blob_id: blob_id(world, 2) });

@@ -80,14 +80,16 @@ fn action(world: &World, kind: u8, a: u8, b: u8, amount: u64) -> Action {
         4 => Action::Stake { node: node(a), amount },
         5 => Action::Unstake { node: node(a), amount: (b > 3).then_some(amount) },
         6 => register(world, blob, persistence, end),
-        7 => Action::CertifyBlob {
-            owner: account(b % N_ACCOUNTS),
-            certificate: world.availability(
-                blob,
-                Epoch(epoch.0.saturating_sub(u32::from(a > 4))),
-                persistence,
-            ),
+        7 if b > 5 => Action::StoreBlob {
+            header: header(world, blob),
+            persistence,
+            end_epoch: Epoch(end),
+            certificate: world.availability(a % N_ACCOUNTS, blob, epoch),
         },
+        7 => {
+            let epoch = Epoch(epoch.0.saturating_sub(u32::from(a > 4)));
+            Action::CertifyBlob { certificate: world.availability(b % N_ACCOUNTS, blob, epoch) }
+        }
         8 => Action::ExtendBlob { blob_id: blob_id(world, blob), end_epoch: Epoch(end) },
         9 => Action::DeleteBlob { blob_id: blob_id(world, blob) },
         // Rarely the right one, or soon there would be nothing else to see.
@@ -112,13 +114,16 @@ fn honest(world: &World, sender: u8, kind: u8, (a, b, amount): (u8, u8, u64)) ->
     let persistence = if b > 7 { Persistence::Permanent } else { Persistence::Deletable };
     let (blob, end) = (a % 3, world.epoch().0 + 1 + u32::from(b) % 4);
     match kind {
-        0 | 1 => vec![
+        0 => vec![
             register(world, blob, persistence, end),
-            Action::CertifyBlob {
-                owner: account(sender),
-                certificate: world.availability(blob, world.epoch(), persistence),
-            },
+            Action::CertifyBlob { certificate: world.availability(sender, blob, world.epoch()) },
         ],
+        1 => vec![Action::StoreBlob {
+            header: header(world, blob),
+            persistence,
+            end_epoch: Epoch(end),
+            certificate: world.availability(sender, blob, world.epoch()),
+        }],
         2 => vec![Action::DeleteBlob { blob_id: blob_id(world, blob) }],
         3 => vec![Action::Stake { node: node(a), amount }],
         _ => vec![Action::Unstake { node: node(a), amount: (b > 5).then_some(amount / 3) }],

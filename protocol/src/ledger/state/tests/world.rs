@@ -14,7 +14,7 @@ use crate::{
     encoding::BlobShape,
     genesis::{Endowment, Genesis, GenesisAccount, GenesisStake},
     hash::Hash,
-    ids::{AccountId, BlobId, BlockId, Epoch, NetworkId, NodeIndex, PeerId},
+    ids::{AccountId, BlobId, BlockId, Epoch, NetworkId, NodeIndex, PeerId, RegistrationId},
     ledger::{
         parameters::{Parameters, cost},
         signature::SigningKey,
@@ -22,7 +22,7 @@ use crate::{
             AdvanceError, ApplyError, Event, Receipt, Rejected, State,
             entry::{Blob, Registration},
             slot::{
-                BlobSlot, BucketSlot, DelegationSlot, ExpirySlot, LifetimeSlot, LingerSlot, RegistrationSlot,
+                BlobSlot, BucketSlot, DelegationSlot, ExpirySlot, LifetimeSlot, RegistrationSlot,
                 UnbondingShareSlot, UnbondingSlot,
             },
         },
@@ -221,13 +221,17 @@ impl World {
         builder.finish().unwrap()
     }
 
-    pub(crate) fn availability(
-        &self,
-        blob: u8,
-        epoch: Epoch,
-        persistence: Persistence,
-    ) -> Box<CertificateOfAvailability> {
-        let statement = StorageConfirmation { epoch, blob_id: blob_id(self, blob), persistence };
+    /// The owner's registration of a blob, or the one that its next transaction would make.
+    pub(crate) fn registration_id(&self, owner: u8, blob: u8) -> RegistrationId {
+        let owner = account(owner);
+        let registration = self.state.registration(&blob_id(self, blob), &owner).unwrap();
+        let next = self.state.account(&owner).unwrap().nonce;
+        RegistrationId { owner, nonce: registration.map_or(next, |registration| registration.nonce) }
+    }
+
+    pub(crate) fn availability(&self, owner: u8, blob: u8, epoch: Epoch) -> Box<CertificateOfAvailability> {
+        let registration = self.registration_id(owner, blob);
+        let statement = StorageConfirmation { epoch, blob_id: blob_id(self, blob), registration };
         if let Some(known) = self.cache.borrow().certificates.get(&statement) {
             return Box::new(known.clone());
         }
@@ -254,8 +258,8 @@ impl World {
     /// Registers and certifies a blob.
     pub(crate) fn store(&mut self, owner: u8, blob: u8, persistence: Persistence, end: u32) {
         self.does(owner, register(self, blob, persistence, end));
-        let certificate = self.availability(blob, self.epoch(), persistence);
-        self.does(owner, Action::CertifyBlob { owner: account(owner), certificate });
+        let certificate = self.availability(owner, blob, self.epoch());
+        self.does(owner, Action::CertifyBlob { certificate });
     }
 
     /// What a blob costs an epoch.
@@ -298,9 +302,15 @@ impl World {
             assert_eq!(blob.n_registrations, registrations.remove(&blob_id).unwrap_or(0));
             let is_certified = lifetimes.keys().any(|(of, _)| *of == blob_id);
             assert_eq!(blob.available.is_some(), is_certified && blob.invalid.is_none());
-            let lingers = store.has(&LingerSlot { epoch, blob_id });
-            assert!(blob.n_registrations > 0 || blob.invalid.is_some() || lingers, "kept for nothing");
+            let latest = lifetimes.keys().filter(|(of, _)| *of == blob_id).map(|(_, end)| *end).max();
+            assert_eq!(blob.available.map(|available| available.end), blob.available.and(latest));
+            assert!(blob.n_registrations > 0 || blob.invalid.is_some(), "kept for nothing");
         }
+        let n_available = self.state.blobs_from(&BlobId([0; 32])).filter(|entry| {
+            let (_, blob) = entry.as_ref().unwrap();
+            blob.available.is_some()
+        });
+        assert_eq!(u64::try_from(n_available.count()).unwrap(), self.state.head().unwrap().n_available);
         assert_eq!(registrations, BTreeMap::new(), "registrations without a blob");
         let counted = store.scan::<LifetimeSlot>(&[]).map(|entry| {
             let (slot, n) = entry.unwrap();
@@ -321,9 +331,6 @@ impl World {
             }
         }
         assert_eq!(reserved, BTreeMap::new(), "room that is not in a bucket");
-        for entry in store.scan::<LingerSlot>(&[]) {
-            assert_eq!(entry.unwrap().0.epoch, epoch);
-        }
         self.audit_stake();
     }
 
