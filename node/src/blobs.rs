@@ -120,7 +120,8 @@ fn standing(state: &State, blob_id: BlobId, registration: RegistrationId) -> Res
 
 /// Blobs for which a node has something to do after a block: to get what it lacks, or to let go of what it holds.
 pub(crate) fn concerned(executed: &Executed) -> impl Iterator<Item = BlobId> + use<'_> {
-    executed.receipts.iter().flat_map(|receipt| &receipt.events).filter_map(|event| match event {
+    let of_transactions = executed.receipts.iter().flat_map(|receipt| &receipt.events);
+    executed.events.iter().chain(of_transactions).filter_map(|event| match event {
         Event::BlobCertified { blob_id, is_first: true, .. }
         | Event::BlobDeleted { blob_id, left: Left::Nothing, .. }
         | Event::BlobExpired { blob_id, left: Left::Nothing, .. }

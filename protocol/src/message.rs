@@ -14,7 +14,7 @@ use crate::{
     commitment::BlobHeader,
     encoding::Axis,
     hash::Hash,
-    ids::{BlobId, RegistrationId, SegmentIndex, SliverPairIndex},
+    ids::{BlobId, Epoch, RegistrationId, SegmentIndex, SliverPairIndex},
     ledger::wire,
 };
 
@@ -80,15 +80,20 @@ pub enum Request {
         header: BlobHeader,
         /// The registration.
         registration: RegistrationId,
+        /// The epoch for whose committee the node is to vouch.
+        epoch: Epoch,
     },
     /// Keep and vouch for all slivers that the node is to hold of a blob of one segment, in one message. The payload is an
     /// order, the commitment of the segment, and those slivers, in the order of
-    /// [`slivers_of`](crate::committee::Committee::slivers_of). Answered by [`Response::Confirmed`].
+    /// [`slivers_of`](crate::committee::Committee::slivers_of) of the committee of `epoch`. Answered by
+    /// [`Response::Confirmed`].
     StoreBlob {
         /// Header of the blob.
         header: BlobHeader,
         /// The registration.
         registration: RegistrationId,
+        /// The epoch for whose committee the node is to vouch.
+        epoch: Epoch,
         /// Bytes of the order: none, or the owner's signed transaction that makes the registration, on which the node may
         /// act, and vouch, before the ledger has it.
         order_bytes: u16,
@@ -268,6 +273,13 @@ pub enum Refusal {
     /// The transaction was not ordered in time; it may still be.
     #[error("the transaction is not in a block yet; it may still get there")]
     NotOrdered,
+    /// The node does not vouch for that epoch: it is over, has not begun as far as the node knows, or the node is on another
+    /// committee.
+    #[error("the node does not vouch for that epoch; as far as it knows, the current one is {current}")]
+    WrongEpoch {
+        /// The current epoch, as far as the node knows.
+        current: Epoch,
+    },
 }
 
 /// How a node is.

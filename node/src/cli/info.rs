@@ -41,8 +41,12 @@ struct Document {
 struct Ledger {
     /// Time of the last block, in milliseconds since 1970.
     time_ms: u64,
-    /// `steady` or `handover`.
+    /// `steady`, `selected` or `handover`.
     stage: &'static str,
+    /// Time of the block with which the epoch began, in milliseconds since 1970.
+    epoch_started_ms: u64,
+    /// Once the next committee is fixed, the block time at which it takes over.
+    epoch_ends_ms: Option<u64>,
     /// In a handover, shards of the members that are ready.
     ready_shards: Option<u16>,
     /// Credits to be paid to nodes when the epoch is over.
@@ -53,6 +57,10 @@ struct Ledger {
     unbonding_epochs: u32,
     epochs_ahead_max: u32,
     equivocation_slash_bp: u16,
+    /// Milliseconds that an epoch takes; 0 if the first does not end.
+    epoch_ms: u64,
+    members_max: u16,
+    min_stake: u64,
 }
 
 /// What `--committee` adds, for each member.
@@ -112,13 +120,16 @@ impl Document {
 
 impl Ledger {
     const fn new(LedgerOverview { head, parameters, bucket, .. }: &LedgerOverview) -> Self {
-        let (stage, ready_shards) = match head.stage {
-            Stage::Steady => ("steady", None),
-            Stage::Handover { ready_shards } => ("handover", Some(ready_shards)),
+        let (stage, epoch_ends_ms, ready_shards) = match head.stage {
+            Stage::Steady => ("steady", None, None),
+            Stage::Selected { ends_ms } => ("selected", Some(ends_ms), None),
+            Stage::Handover { ready_shards } => ("handover", None, Some(ready_shards)),
         };
         Self {
             time_ms: head.time_ms,
             stage,
+            epoch_started_ms: head.epoch_started_ms,
+            epoch_ends_ms,
             ready_shards,
             epoch_credits: bucket.credits,
             epoch_reserved_bytes: bucket.reserved_bytes,
@@ -126,6 +137,9 @@ impl Ledger {
             unbonding_epochs: parameters.unbonding_epochs,
             epochs_ahead_max: parameters.epochs_ahead_max,
             equivocation_slash_bp: parameters.equivocation_slash_bp,
+            epoch_ms: parameters.epoch_ms,
+            members_max: parameters.members_max,
+            min_stake: parameters.min_stake,
         }
     }
 }
@@ -160,7 +174,8 @@ fn text(document: &Document) -> String {
     if let Some(ledger) = &document.ledger {
         let ready = ledger.ready_shards.map_or_else(String::new, |ready| format!(", {ready} shards ready"));
         let reserved = u64::try_from(ledger.epoch_reserved_bytes).unwrap_or(u64::MAX);
-        lines.push(format!("stage     {}{ready}, last block at {} ms", ledger.stage, ledger.time_ms));
+        let ends = ledger.epoch_ends_ms.map_or_else(String::new, |at| format!(", ends at {at} ms"));
+        lines.push(format!("stage     {}{ready}{ends}, last block at {} ms", ledger.stage, ledger.time_ms));
         lines.push(format!(
             "fund      {} credits for this epoch, {} reserved in it",
             ledger.epoch_credits,
@@ -201,7 +216,16 @@ mod tests {
         let stage = Stage::Handover { ready_shards: 3 };
         let (network, epoch) = (NetworkId([0; 32]), Epoch(2));
         LedgerOverview {
-            head: Head { network, n_shards: 7, height: 9, time_ms: 1000, epoch, stage, n_available: 5 },
+            head: Head {
+                network,
+                n_shards: 7,
+                height: 9,
+                time_ms: 1000,
+                epoch,
+                epoch_started_ms: 900,
+                stage,
+                n_available: 5,
+            },
             parameters: Parameters { storage_price: 5, ..Parameters::default() },
             bucket: Bucket { credits: 4, reserved_bytes: 6 },
             committee: None,
@@ -216,9 +240,9 @@ mod tests {
             "network_id": "0".repeat(64), "name": "a", "n_shards": 7, "epoch": 2, "height": 9, "storage_price": 5,
             "write_price": 0, "capacity_bytes": null,
             "ledger": {
-                "time_ms": 1000, "stage": "handover", "ready_shards": 3, "epoch_credits": 4,
+                "time_ms": 1000, "stage": "handover", "epoch_started_ms": 900, "epoch_ends_ms": null, "ready_shards": 3, "epoch_credits": 4,
                 "epoch_reserved_bytes": 6, "transaction_fee": 0, "unbonding_epochs": 2, "epochs_ahead_max": 53,
-                "equivocation_slash_bp": 1000,
+                "equivocation_slash_bp": 1000, "epoch_ms": 0, "members_max": 100, "min_stake": 0,
             },
         });
         assert_eq!(serde_json::to_value(&document).unwrap(), expected);

@@ -5,6 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use bytes::Bytes;
 use protocol::{
     PeerId,
+    committee::Committee,
     genesis::Genesis,
     ledger::{
         signature::SigningKey,
@@ -151,6 +152,14 @@ impl<N> fmt::Debug for Actor<N> {
     }
 }
 
+/// The committee that signed the last block: the one before, if that block began an epoch. A block does not end the handover
+/// that it begins, since who is ready says so once it is there.
+fn signed_by(view: &View) -> Arc<Committee> {
+    let changes = view.head.as_ref().is_some_and(|head| head.0.next_committee.is_some());
+    let previous = view.state.previous_committee().filter(|_| changes);
+    Arc::clone(previous.unwrap_or_else(|| view.state.committee()))
+}
+
 /// Loads what is on the disk and executes the blocks after the last snapshot.
 pub(super) fn load(
     config: &Config,
@@ -164,12 +173,12 @@ pub(super) fn load(
         App::load(genesis, Snapshots::new(Arc::clone(&disk)), &blocks, config.snapshot_blocks)?;
     let wal = FileWal::new(&*disk)?;
     let network = genesis.network_id();
-    // Epochs do not change yet: the committee before a block is the one after it.
     let committee = Arc::clone(view.state.committee());
+    let signed_by = signed_by(&view);
     let parts = consensus::Parts {
         network,
         key: key.clone(),
-        signed_by: Arc::clone(&committee),
+        signed_by,
         committee,
         app,
         wal: Box::new(wal),

@@ -18,8 +18,8 @@ use protocol::{
     genesis::Genesis,
     hash::Hash,
     ledger::{
-        block::{Block, Decided, Header, transaction_id},
-        state::{ApplyError, Corrupt, Receipt, State},
+        block::{Block, Decided, Header, committee_hash, transaction_id},
+        state::{ApplyError, Corrupt, Event, Receipt, State},
         transaction::{Place, SignedTransaction, TransactionError, VerifiedTransaction},
         tree::{Page, Tree},
         wire::STATE_PAGE_BYTES_AIM,
@@ -114,6 +114,7 @@ pub(super) struct Done {
     pub(super) decided: Decided,
     pub(super) state: State,
     pub(super) receipts: Vec<Receipt>,
+    pub(super) events: Vec<Event>,
     /// The state was taken from others.
     pub(super) is_snapshot: bool,
 }
@@ -121,9 +122,10 @@ pub(super) struct Done {
 impl Done {
     /// What is told of it.
     pub(super) fn into_news(self) -> (View, Executed) {
-        let Self { decided: Decided { block, certificate }, state, receipts, is_snapshot } = self;
+        let Self { decided: Decided { block, certificate }, state, receipts, events, is_snapshot } = self;
         let header = block.header().clone();
-        let executed = Executed { height: header.height, time_ms: header.time_ms, receipts, is_snapshot };
+        let (height, time_ms) = (header.height, header.time_ms);
+        let executed = Executed { height, time_ms, receipts, events, is_snapshot };
         (View { head: Some(Arc::new((header, certificate))), state }, executed)
     }
 }
@@ -134,6 +136,14 @@ struct Tried {
     block: protocol::BlockId,
     state: State,
     receipts: Vec<Receipt>,
+    /// What the stage of the epoch changed that began with it.
+    events: Vec<Event>,
+}
+
+/// The committee that takes over after a block, if the block began an epoch.
+fn changed(events: &[Event], state: &State) -> Option<Arc<Committee>> {
+    let is_changed = events.iter().any(|event| matches!(event, Event::EpochChanged { .. }));
+    is_changed.then(|| Arc::clone(state.committee()))
 }
 
 /// See the [module](self).
@@ -141,6 +151,8 @@ struct Tried {
 pub struct App {
     network: NetworkId,
     state: State,
+    /// [`State::due_ms`] of `state`: consensus asks for it all the time.
+    due_ms: Option<u64>,
     height: u64,
     /// The last block that was found sound, so that it is not executed again when it is decided.
     tried: Option<Tried>,
@@ -200,6 +212,7 @@ impl App {
         let mut app = Self {
             network: genesis.network_id(),
             state: view.state.clone(),
+            due_ms: due_ms(&view.state),
             height,
             tried: None,
             verified: Mutex::default(),
@@ -311,7 +324,8 @@ impl App {
         let header = block.header();
         let invalid = |reason: String| InvalidPayload { reason };
         let mut state = self.state.clone();
-        state.begin_block(header.height, header.time_ms).map_err(|error| invalid(error.to_string()))?;
+        let events = state.begin_block(header.height, header.time_ms);
+        let events = events.map_err(|error| invalid(error.to_string()))?;
         let mut receipts = Vec::with_capacity(block.transactions().len());
         for (bytes, position) in block.transactions().iter().zip(0_usize..) {
             let receipt = self.verified(bytes).map_err(Unfit::from).and_then(|it| Ok(state.apply(&it)?));
@@ -322,10 +336,11 @@ impl App {
             let required = header.state_root;
             return Err(invalid(format!("it leads to root {root:?}, not to {required:?}")));
         }
-        if header.next_committee.is_some() {
-            return Err(invalid("it changes the committee, which no transaction does".to_owned()));
+        let next = changed(&events, &state).map(|next| committee_hash(&next));
+        if header.next_committee != next {
+            return Err(invalid("it names another next committee than it leads to".to_owned()));
         }
-        Ok(Tried { block: header.id(), state, receipts })
+        Ok(Tried { block: header.id(), state, receipts, events })
     }
 
     /// Writes a snapshot of the last block, if there is none yet. Want of room is no failure: an older one is as good.
@@ -351,7 +366,21 @@ impl App {
     }
 }
 
+/// When a stage of the epoch is due. A state that contradicts itself has none.
+fn due_ms(state: &State) -> Option<u64> {
+    state.due_ms().unwrap_or_else(|error| {
+        tracing::error!(%error, "the ledger's state cannot be read");
+        None
+    })
+}
+
 impl App {
+    fn set_state(&mut self, state: State, height: u64) {
+        self.due_ms = due_ms(&state);
+        (self.state, self.height) = (state, height);
+        self.tails().clear();
+    }
+
     /// Hands out pages of the state as it is.
     fn pin(&mut self) {
         self.pinned.insert(self.height, self.state.clone());
@@ -411,18 +440,18 @@ impl Application for App {
         Self::turn(self, place?).ok()
     }
 
-    /// Epochs do not change yet, so nothing is ever due.
     fn due_ms(&self) -> Option<u64> {
-        None
+        self.due_ms
     }
 
     fn propose(&mut self, height: u64, time_ms: u64, candidates: &[&[u8]]) -> Payload {
         let mut state = self.state.clone();
-        let mut transactions = Vec::new();
+        let (mut transactions, mut next_committee) = (Vec::new(), None);
         match state.begin_block(height, time_ms) {
             // Such a block is refused by everyone, this node included; it is all that can be said.
             Err(error) => tracing::error!(height, %error, "no block can follow the state; this is a bug"),
-            Ok(()) => {
+            Ok(events) => {
+                next_committee = changed(&events, &state).map(|next| committee_hash(&next));
                 for bytes in candidates {
                     let verified = self.verified(bytes);
                     if verified.is_ok_and(|verified| state.apply(&verified).is_ok()) {
@@ -431,7 +460,7 @@ impl Application for App {
                 }
             }
         }
-        Payload { transactions, state_root: state.end_block(), next_committee: None }
+        Payload { transactions, state_root: state.end_block(), next_committee }
     }
 
     fn check(&mut self, block: &Block) -> Result<(), InvalidPayload> {
@@ -446,23 +475,22 @@ impl Application for App {
         let block = &*decided.block;
         let tried = self.tried.take().filter(|tried| tried.block == block.id());
         let height = block.header().height;
-        let Tried { state, receipts, .. } = match tried.map_or_else(|| self.execute(block), Ok) {
+        let Tried { state, receipts, events, .. } = match tried.map_or_else(|| self.execute(block), Ok) {
             Ok(tried) => tried,
             Err(source) => {
                 self.failed = Some(AppError::Diverged { height, source });
                 return None;
             }
         };
-        self.state = state.clone();
-        self.height = height;
-        self.tails().clear();
-        self.tell(Done { decided: decided.clone(), state, receipts, is_snapshot: false });
+        let next = changed(&events, &state);
+        self.set_state(state.clone(), height);
+        self.tell(Done { decided: decided.clone(), state, receipts, events, is_snapshot: false });
         // At the same heights on all nodes, so that whoever fetches a state can take each page from another.
         if height.is_multiple_of(self.snapshot_blocks) {
             self.pin();
             self.snapshot();
         }
-        None
+        next.map(|next| Committee::clone(&next))
     }
 
     fn pinned(&self) -> Option<u64> {
@@ -500,13 +528,14 @@ impl Application for App {
         let prepared = self.prepared.take().filter(|(prepared, _)| *prepared == height);
         let (_, state) = prepared.expect("a state is adopted after it was prepared");
         self.tried = None;
-        self.tails().clear();
-        (self.state, self.height, self.snapshot_height) = (state.clone(), height, height);
+        self.set_state(state.clone(), height);
+        self.snapshot_height = height;
         self.is_on_disk(height);
         // The older ones have no blocks behind them any more.
         self.pinned.clear();
         self.pin();
         let decided = decided.clone();
-        self.tell(Done { decided, state, receipts: Vec::new(), is_snapshot: true });
+        let (receipts, events) = (Vec::new(), Vec::new());
+        self.tell(Done { decided, state, receipts, events, is_snapshot: true });
     }
 }

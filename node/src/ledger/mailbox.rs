@@ -4,7 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use protocol::{
     PeerId,
-    ledger::{answer::Answer, state::Receipt, transaction::Action, wire},
+    ledger::{
+        answer::Answer,
+        state::{Event, Receipt},
+        transaction::Action,
+        wire,
+    },
 };
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
@@ -19,6 +24,8 @@ pub struct Executed {
     pub time_ms: u64,
     /// What its transactions changed, in order.
     pub receipts: Vec<Receipt>,
+    /// What the stage of the epoch changed that began with it, before its transactions.
+    pub events: Vec<Event>,
     /// True if the node was far behind and took the state after this block from others: then there are no receipts, and
     /// nothing was said of the blocks before. Look at the state.
     pub is_snapshot: bool,

@@ -124,19 +124,19 @@ impl<N: Network> Handler<N> {
                 self.uploads.part(from, at, offset, payload).await?;
                 done()
             }
-            Request::Confirm { header, registration } => {
-                Ok(match self.uploads.confirm(header, registration).await? {
+            Request::Confirm { header, registration, epoch } => {
+                Ok(match self.uploads.confirm(header, registration, epoch).await? {
                     Ok(signature) => (Response::Confirmed(signature), Bytes::new()),
                     Err(slivers) => (Response::Missing { slivers }, Bytes::new()),
                 })
             }
-            Request::StoreBlob { header, registration, order_bytes } => {
+            Request::StoreBlob { header, registration, epoch, order_bytes } => {
                 let order_bytes = usize::from(order_bytes);
                 if order_bytes > payload.len().min(TRANSACTION_BYTES_MAX) {
                     return Err(Refusal::Malformed);
                 }
                 let parts = (payload.slice(..order_bytes), payload.slice(order_bytes..));
-                let signature = Box::pin(self.uploads.blob(header, registration, parts)).await?;
+                let signature = Box::pin(self.uploads.blob(header, (registration, epoch), parts)).await?;
                 Ok((Response::Confirmed(signature), Bytes::new()))
             }
             Request::FetchCommitment { blob_id, segment } => self.commitment(blob_id, segment).await,

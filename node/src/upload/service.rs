@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use protocol::{
-    BlobId, PeerId, RegistrationId, SegmentIndex,
+    BlobId, Epoch, PeerId, RegistrationId, SegmentIndex,
     bls::SecretKey,
     certificate::{MemberSignature, Statement as _, StorageConfirmation},
     commitment::{BlobHeader, SegmentCommitment, VerifiedHeader},
@@ -322,8 +322,13 @@ impl Uploads {
         &self,
         header: BlobHeader,
         registration: RegistrationId,
+        epoch: Epoch,
     ) -> Result<Result<MemberSignature, u32>, Refusal> {
         let (verified, _) = self.acceptable(header)?;
+        let current = self.0.membership.committee.epoch();
+        if epoch != current {
+            return Err(Refusal::WrongEpoch { current });
+        }
         let blob_id = verified.blob_id();
         // An order that is not on the disk yet would be forgotten by a crash.
         let is_ordered = self.orders().has(&blob_id, registration) && self.0.store.has_order(blob_id);

@@ -218,7 +218,7 @@ impl Fixture {
         registration: RegistrationId,
         order: Vec<u8>,
     ) -> Result<MemberSignature, Refusal> {
-        self.uploads.blob(blob.0, registration, (order.into(), self.payload(blob))).await
+        self.uploads.blob(blob.0, (registration, Epoch(0)), (order.into(), self.payload(blob))).await
     }
 
     /// A small blob.
@@ -357,7 +357,7 @@ async fn the_room_of_a_client_that_has_gone_is_there_for_the_next() {
 async fn a_confirmation_waits_for_the_registration_and_is_given_once_the_block_is_executed() {
     let fixture = Fixture::new().await;
     let (header, id) = (fixture.header, registration(OWNER, 0));
-    let lacks = fixture.uploads.confirm(header, id);
+    let lacks = fixture.uploads.confirm(header, id, Epoch(0));
     let register = async {
         tokio::time::sleep(SECOND / 2).await;
         fixture.execute(fixture.order(header, OWNER, 0)).await;
@@ -368,33 +368,36 @@ async fn a_confirmation_waits_for_the_registration_and_is_given_once_the_block_i
     assert!(matches!(missing, Ok(Err(14))), "{missing:?}");
     assert_eq!(registered_at, Instant::now());
     fixture.send_slivers().await.unwrap();
-    let signature = fixture.uploads.confirm(header, id).await.unwrap().unwrap();
+    let signature = fixture.uploads.confirm(header, id, Epoch(0)).await.unwrap().unwrap();
     fixture.check(header, id, &signature);
     assert_eq!(registered_at, Instant::now(), "nothing to wait for");
 
     // Another account's is waited for in vain, and comes later.
     let other = registration(STRANGER, 0);
-    assert_eq!(fixture.uploads.confirm(header, other).await, Err(Refusal::Busy));
+    assert_eq!(fixture.uploads.confirm(header, other, Epoch(0)).await, Err(Refusal::Busy));
     assert_eq!(registered_at.elapsed(), Config::default().registration_wait);
     fixture.execute(fixture.order(header, STRANGER, 0)).await;
-    let signature = fixture.uploads.confirm(header, other).await.unwrap().unwrap();
+    let signature = fixture.uploads.confirm(header, other, Epoch(0)).await.unwrap().unwrap();
     fixture.check(header, other, &signature);
 
     // One that has ended is not waited for, nor one whose transaction did something else.
     let blob_id = fixture.blob_id();
     fixture.execute(fixture.sign(OWNER, 1, Action::DeleteBlob { blob_id })).await;
     for nonce in [0, 1] {
-        let gone = fixture.uploads.confirm(header, registration(OWNER, nonce)).await;
+        let gone = fixture.uploads.confirm(header, registration(OWNER, nonce), Epoch(0)).await;
         assert_eq!(gone, Err(Refusal::NotRegistered), "{nonce}");
     }
-    assert!(fixture.uploads.confirm(header, other).await.is_ok(), "that of another owner is not touched");
+    assert!(
+        fixture.uploads.confirm(header, other, Epoch(0)).await.is_ok(),
+        "that of another owner is not touched"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn those_who_wait_for_a_registration_are_bounded() {
     let config = Config { waiting_max: 2, ..Config::default() };
     let fixture = Fixture::with(config).await;
-    let wait = || fixture.uploads.confirm(fixture.header, registration(OWNER, 0));
+    let wait = || fixture.uploads.confirm(fixture.header, registration(OWNER, 0), Epoch(0));
     let first = async { tokio::join!(wait(), wait()) };
     let late = async {
         tokio::time::sleep(SECOND / 2).await;
@@ -420,7 +423,7 @@ async fn what_nobody_registered_is_bounded_and_room_comes_back_with_a_registrati
     // Registered, the first one is bounded by nothing but the disk, and leaves the room to others.
     fixture.execute(fixture.order(fixture.header, OWNER, 0)).await;
     fixture.send_slivers().await.unwrap();
-    assert!(fixture.uploads.confirm(fixture.header, registration(OWNER, 0)).await.unwrap().is_ok());
+    assert!(fixture.uploads.confirm(fixture.header, registration(OWNER, 0), Epoch(0)).await.unwrap().is_ok());
     let small = fixture.small(9).await;
     let waits = fixture.send_blob(&small, registration(STRANGER, 0), order).await;
     assert_eq!((waits, fixture.n_held(small.0)), (Err(Refusal::Busy), 14), "kept until it is registered");
@@ -436,7 +439,7 @@ async fn a_blob_of_one_message_is_confirmed_on_the_order_for_it() {
         let signature = fixture.send_blob(&small, id, order.clone()).await.unwrap();
         fixture.check(small.0, id, &signature);
     }
-    assert!(fixture.uploads.confirm(small.0, id).await.unwrap().is_ok());
+    assert!(fixture.uploads.confirm(small.0, id, Epoch(0)).await.unwrap().is_ok());
     assert_eq!(began.elapsed(), Duration::ZERO, "nobody waited for a block");
     assert_eq!((fixture.ledger.view().height(), fixture.n_held(small.0)), (0, 14));
 
@@ -515,7 +518,7 @@ async fn an_order_is_kept_over_a_restart_and_its_blob_is_not_dropped() {
     assert_eq!(fixture.uploads.drop_stale().await.unwrap(), 1, "the one that nobody ordered");
     assert_eq!((fixture.n_held(ordered.0), fixture.n_held(unordered.0)), (14, 0));
     // The node stands by its word.
-    let signature = fixture.uploads.confirm(ordered.0, id).await.unwrap().unwrap();
+    let signature = fixture.uploads.confirm(ordered.0, id, Epoch(0)).await.unwrap().unwrap();
     fixture.check(ordered.0, id, &signature);
     // And sees to it that the order is executed.
     fixture.run_stale_uploads();
@@ -539,7 +542,7 @@ async fn an_order_is_executed_by_the_node_if_its_owner_does_not() {
     assert!(!fixture.bench.store.has_order(blob_id), "it is settled");
     tokio::time::sleep(2 * TTL).await;
     assert_eq!(fixture.n_held(small.0), 14, "the ledger has it");
-    assert!(fixture.uploads.confirm(small.0, id).await.unwrap().is_ok());
+    assert!(fixture.uploads.confirm(small.0, id, Epoch(0)).await.unwrap().is_ok());
     assert_eq!(fixture.ledger.view().height(), 1);
 }
 
@@ -554,7 +557,7 @@ async fn what_was_kept_for_an_order_that_its_owner_took_back_is_dropped() {
     fixture.execute(fixture.sign(OWNER, 0, transfer)).await;
     tokio::time::sleep(SECOND).await;
     assert!(!fixture.bench.store.has_order(blob_id));
-    let refused = fixture.uploads.confirm(small.0, id).await;
+    let refused = fixture.uploads.confirm(small.0, id, Epoch(0)).await;
     assert_eq!(refused, Err(Refusal::NotRegistered));
     assert_eq!(fixture.n_held(small.0), 14, "it may be registered yet, under another nonce");
     tokio::time::sleep(2 * TTL).await;

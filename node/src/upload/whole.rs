@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use protocol::{
-    RegistrationId, SegmentIndex,
+    Epoch, RegistrationId, SegmentIndex,
     certificate::MemberSignature,
     commitment::{BlobHeader, VerifiedHeader},
     encoding::SegmentEncoder,
@@ -28,10 +28,14 @@ impl Uploads {
     pub async fn blob(
         &self,
         header: BlobHeader,
-        registration: RegistrationId,
+        (registration, epoch): (RegistrationId, Epoch),
         (order, payload): (Bytes, Bytes),
     ) -> Result<MemberSignature, Refusal> {
         let (verified, is_known) = self.acceptable(header)?;
+        let current = self.0.membership.committee.epoch();
+        if epoch != current {
+            return Err(Refusal::WrongEpoch { current });
+        }
         let blob_id = verified.blob_id();
         self.hold(blob_id)?;
         let (commitment, parts) = self.split(&verified, &payload)?;

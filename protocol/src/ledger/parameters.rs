@@ -3,6 +3,8 @@
 use bincode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
+use crate::{quorum::max_faulty, selection::Rules};
+
 /// Most credits that can exist, and the most that any amount or price can be: what a TOML integer holds. So no sum of
 /// balances leaves 64 bits.
 pub const CREDITS_MAX: u64 = u64::MAX >> 1;
@@ -17,6 +19,13 @@ pub const BASIS_POINTS: u16 = 10_000;
 pub const EPOCHS_AHEAD_MAX: u32 = 1000;
 /// Most epochs that stake can be locked after it was withdrawn. Evidence looks at an entry for each.
 pub const UNBONDING_EPOCHS_MAX: u32 = 1000;
+
+/// Shortest epoch, in milliseconds: there is time for blocks in it, and for a shard to move.
+pub const EPOCH_MS_MIN: u64 = 1_000;
+/// Longest epoch, in milliseconds: a year.
+pub const EPOCH_MS_MAX: u64 = 366 * 24 * 60 * 60 * 1000;
+/// Most members of a committee: each is answerable for a shard at least, and there are at most a thousand.
+pub const MEMBERS_MAX: u16 = 1000;
 
 /// What a node asks for storage and offers of it; what the network agrees on has the same form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -50,6 +59,20 @@ pub struct Parameters {
     /// Basis points of the stake behind a node that it loses for equivocation: at most [`BASIS_POINTS`]; 1000 (a tenth)
     /// unless said otherwise.
     pub equivocation_slash_bp: u16,
+    /// Milliseconds of block time that an epoch takes: [`EPOCH_MS_MIN`] to [`EPOCH_MS_MAX`]. 0 unless said otherwise: the
+    /// committee of the genesis file stays.
+    pub epoch_ms: u64,
+    /// Milliseconds of block time from the beginning of an epoch until the next committee is fixed: less than
+    /// `epoch_ms`. 0 unless said otherwise: half of it. What is left of the epoch is for shards to be copied in.
+    pub selection_ms: u64,
+    /// Most members of a committee, those with the most stake: 1 to [`MEMBERS_MAX`]; 100 unless said otherwise. Each votes
+    /// on each block.
+    pub members_max: u16,
+    /// Most shards of a member, whatever its stake. 0 unless said otherwise: `f`, so that no member alone is more than the
+    /// network bears.
+    pub node_shards_max: u16,
+    /// Least stake of a node that can be selected. 0 unless said otherwise.
+    pub min_stake: u64,
 }
 
 impl Default for Parameters {
@@ -62,6 +85,11 @@ impl Default for Parameters {
             unbonding_epochs: 2,
             epochs_ahead_max: 53,
             equivocation_slash_bp: 1000,
+            epoch_ms: 0,
+            selection_ms: 0,
+            members_max: 100,
+            node_shards_max: 0,
+            min_stake: 0,
         }
     }
 }
@@ -108,7 +136,31 @@ impl Parameters {
         check("transaction_fee", self.transaction_fee, 0, CREDITS_MAX)?;
         check("unbonding_epochs", self.unbonding_epochs.into(), 1, UNBONDING_EPOCHS_MAX.into())?;
         check("epochs_ahead_max", self.epochs_ahead_max.into(), 1, EPOCHS_AHEAD_MAX.into())?;
-        check("equivocation_slash_bp", self.equivocation_slash_bp.into(), 0, BASIS_POINTS.into())
+        check("equivocation_slash_bp", self.equivocation_slash_bp.into(), 0, BASIS_POINTS.into())?;
+        if self.epoch_ms > 0 {
+            check("epoch_ms", self.epoch_ms, EPOCH_MS_MIN, EPOCH_MS_MAX)?;
+        }
+        check("selection_ms", self.selection_ms, 0, self.epoch_ms.saturating_sub(1))?;
+        check("members_max", self.members_max.into(), 1, MEMBERS_MAX.into())?;
+        check("node_shards_max", self.node_shards_max.into(), 0, MEMBERS_MAX.into())?;
+        check("min_stake", self.min_stake, 0, CREDITS_MAX)
+    }
+
+    /// Milliseconds of an epoch before and after the next committee is fixed; none if epochs do not end.
+    #[must_use]
+    pub const fn epoch_parts_ms(&self) -> Option<(u64, u64)> {
+        let before = if self.selection_ms == 0 { self.epoch_ms / 2 } else { self.selection_ms };
+        if self.epoch_ms == 0 { None } else { Some((before, self.epoch_ms.saturating_sub(before))) }
+    }
+
+    /// What a selection of the committee of `n_shards` shards has to keep to.
+    #[must_use]
+    pub fn selection_rules(&self, n_shards: u16) -> Rules {
+        let node_shards_max = match self.node_shards_max {
+            0 => max_faulty(n_shards).max(1),
+            max => max,
+        };
+        Rules { n_shards, members_max: self.members_max, node_shards_max }
     }
 
     /// The part that votes move.
@@ -161,6 +213,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_said_follows_from_what_is() {
+        let said = Parameters { epoch_ms: 30_000, ..Parameters::default() };
+        assert_eq!(Parameters::default().epoch_parts_ms(), None);
+        assert_eq!(said.epoch_parts_ms(), Some((15_000, 15_000)));
+        let said = Parameters { selection_ms: 20_000, node_shards_max: 3, ..said };
+        assert_eq!(said.epoch_parts_ms(), Some((20_000, 10_000)));
+        assert_eq!(said.selection_rules(10).node_shards_max, 3);
+        for (n_shards, max) in [(1, 1), (4, 1), (10, 3), (1000, 333)] {
+            assert_eq!(Parameters::default().selection_rules(n_shards).node_shards_max, max);
+        }
+    }
+
+    #[test]
     fn bounds_are_checked() {
         let good = Parameters::default();
         assert_eq!(good.check(), Ok(()));
@@ -174,6 +239,14 @@ mod tests {
             (Parameters { epochs_ahead_max: 0, ..good }, "epochs_ahead_max"),
             (Parameters { epochs_ahead_max: 1001, ..good }, "epochs_ahead_max"),
             (Parameters { equivocation_slash_bp: 10_001, ..good }, "equivocation_slash_bp"),
+            (Parameters { epoch_ms: 999, ..good }, "epoch_ms"),
+            (Parameters { epoch_ms: EPOCH_MS_MAX + 1, ..good }, "epoch_ms"),
+            (Parameters { selection_ms: 1, ..good }, "selection_ms"),
+            (Parameters { epoch_ms: 1000, selection_ms: 1000, ..good }, "selection_ms"),
+            (Parameters { members_max: 0, ..good }, "members_max"),
+            (Parameters { members_max: 1001, ..good }, "members_max"),
+            (Parameters { node_shards_max: 1001, ..good }, "node_shards_max"),
+            (Parameters { min_stake: CREDITS_MAX + 1, ..good }, "min_stake"),
         ];
         for (parameters, name) in cases {
             assert_eq!(parameters.check().unwrap_err().name, name);

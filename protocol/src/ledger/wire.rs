@@ -161,6 +161,11 @@ pub enum Request {
         /// Key of the last entry of the page before, at most [`KEY_BYTES_MAX`] bytes; none for the first page.
         after: Option<Vec<u8>>,
     },
+    /// The first block above this height that changed the committee. Answered by [`Response::Change`].
+    Change {
+        /// The height from which the asker knows the committee.
+        after: u64,
+    },
 }
 
 /// What is answered.
@@ -179,6 +184,8 @@ pub enum Response {
     Committee(Vec<u8>),
     /// A page of the state; none if there is no such snapshot, or no such key in it.
     Page(Option<Page>),
+    /// A block that changed the committee; none if there is none above that height.
+    Change(Option<Box<(Header, CommitCertificate)>>),
 }
 
 impl Message {

@@ -12,10 +12,10 @@ use protocol::{
     committee::Committee,
     genesis::Genesis,
     ledger::{
-        block::{Block, Decided, Draft, Tip},
+        block::{Block, Decided, Draft, Tip, committee_hash},
         commit::CommitCertificate,
         signature::{Signature, SigningKey},
-        state::State,
+        state::{Event, State},
         transaction::{Action, SignedTransaction, Transaction},
         vote::{Proposal, SignedProposal, SignedVote, Vote, VoteKind},
         wire::{Message, PolkaCertificate, Response, RoundCertificate, RoundReason},
@@ -200,7 +200,9 @@ impl Liar {
         let network = self.network();
         let time_ms = header.time_ms + 1;
         let mut state: State = view.state.clone();
-        state.begin_block(header.height, time_ms).ok()?;
+        let events = state.begin_block(header.height, time_ms).ok()?;
+        let is_changed = events.iter().any(|event| matches!(event, Event::EpochChanged { .. }));
+        let next_committee = is_changed.then(|| committee_hash(state.committee()));
         for bytes in block.transactions() {
             let transaction = SignedTransaction::from_bytes(bytes).ok()?.verify(&network).ok()?;
             state.apply(&transaction).ok()?;
@@ -210,7 +212,7 @@ impl Liar {
             last_commit: block.last_commit().cloned(),
             transactions: block.transactions().to_vec(),
             state_root: state.end_block(),
-            next_committee: header.next_committee,
+            next_committee,
             tip: self.tip(&view),
         };
         Block::build(draft).ok()

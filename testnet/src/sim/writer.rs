@@ -207,7 +207,8 @@ impl WrongWriter {
     }
 
     async fn confirm<N: Network>(&self, network: &N, node: NodeIndex) -> Result<Response, NotCertified> {
-        let confirm = Request::Confirm { header: self.header, registration: self.registration() };
+        let epoch = self.genesis.committee().epoch();
+        let confirm = Request::Confirm { header: self.header, registration: self.registration(), epoch };
         let busy = ExchangeError::Refused(Refusal::Busy).to_string();
         let mut answer = self.ask(network, node, (&confirm, Bytes::new())).await;
         for _ in 0..TRIES {

@@ -11,7 +11,7 @@ use protocol::{
         answer::{Answer, AnswerError, KEYS_MAX},
         chain::{AdvanceError, TrustedChain},
     },
-    message::{Request, Response},
+    message::{Refusal, Request, Response},
     planted::{Bug, is_planted},
 };
 use swarm::Network;
@@ -125,9 +125,12 @@ impl<N: Network> Client<N> {
         (node, answer): (NodeIndex, Result<Answer, AskError>),
         keys: &[Vec<u8>],
     ) -> bool {
-        let name = self.exchange.name(node);
+        let (name, weight) = (self.exchange.name(node), self.exchange.committee().weight(node));
         let answer = match answer {
             Ok(answer) => answer,
+            Err(AskError::Refused(Refusal::NotFound)) if is_planted(Bug::AbsenceUnproven) => {
+                return newest.taken_on_faith(weight, keys.len());
+            }
             Err(error @ (AskError::Malformed | AskError::Unexpected | AskError::Unverifiable)) => {
                 newest.failures.lied(name, error);
                 return false;
@@ -139,7 +142,6 @@ impl<N: Network> Client<N> {
         };
         // What proves itself against a head that is certified needs no second certificate.
         let known = newest.chain_at(answer.height()).cloned();
-        let weight = self.exchange.committee().weight(node);
         match self.verify(node, (answer, known), keys) {
             Ok((chain, values)) => {
                 let is_new = newest.proven(name, weight, (chain, values));
@@ -148,11 +150,7 @@ impl<N: Network> Client<N> {
                 }
                 is_new
             }
-            Err(_) if is_planted(Bug::AbsenceUnproven) => {
-                newest.unproven = Some(vec![None; keys.len()]);
-                newest.proved = newest.proved.saturating_add(weight);
-                true
-            }
+            Err(_) if is_planted(Bug::AbsenceUnproven) => newest.taken_on_faith(weight, keys.len()),
             Err(error) if is_nobodys_fault(&error) => {
                 newest.failures.failed(name, Causes(&error));
                 false
@@ -266,6 +264,13 @@ impl Newest {
         if self.best.as_ref().is_none_or(|(best, _)| best.height() < height) {
             self.best = Some((chain, values));
         }
+        true
+    }
+
+    /// A planted bug takes a member's word that there is nothing.
+    fn taken_on_faith(&mut self, weight: u16, n_keys: usize) -> bool {
+        self.unproven = Some(vec![None; n_keys]);
+        self.proved = self.proved.saturating_add(weight);
         true
     }
 

@@ -169,7 +169,11 @@ impl<N: Network> Lane<N> {
 
     /// Asks the member for its signature; the caller verifies it.
     pub(super) async fn confirm(&self, registration: RegistrationId) -> Result<MemberSignature, AskError> {
-        let request = Request::Confirm { header: *self.header.header(), registration };
+        let request = Request::Confirm {
+            header: *self.header.header(),
+            registration,
+            epoch: self.exchange.committee().epoch(),
+        };
         self.signature(&request, Bytes::new()).await
     }
 
@@ -199,7 +203,8 @@ impl<N: Network> Lane<N> {
         for (pair, axis) in self.exchange.committee().slivers_of(self.node, of, shape) {
             payload.extend_from_slice(outgoing.segment.sliver_of_pair(axis, pair));
         }
-        let request = Request::StoreBlob { header: *self.header.header(), registration, order_bytes };
+        let (header, epoch) = (*self.header.header(), self.exchange.committee().epoch());
+        let request = Request::StoreBlob { header, registration, epoch, order_bytes };
         self.signature(&request, payload.freeze()).await
     }
 

@@ -77,6 +77,7 @@ mod tests {
             height: 5,
             time_ms: 0,
             epoch: Epoch(10),
+            epoch_started_ms: 0,
             stage: Stage::Steady,
             n_available: 0,
         };

@@ -220,7 +220,7 @@ impl Double {
                 self.part(&mut store, at, usize::try_from(offset).unwrap(), payload)?;
                 done
             }
-            Request::StoreBlob { header, registration, order_bytes } => {
+            Request::StoreBlob { header, registration, epoch: _, order_bytes } => {
                 let verified = self.acceptable(header)?;
                 let mut rest = payload;
                 let order = rest.split_to(order_bytes.into());
@@ -230,7 +230,7 @@ impl Double {
                 }
                 self.vouch(&store, &verified, registration)
             }
-            Request::Confirm { header, registration } => {
+            Request::Confirm { header, registration, epoch: _ } => {
                 let verified = self.acceptable(header)?;
                 if !self.ledger().has(verified.blob_id(), registration)? {
                     return Err(Refusal::Busy);

@@ -15,6 +15,11 @@ use crate::{
 pub enum Stage {
     /// Members worth a quorum hold what they answer for.
     Steady,
+    /// So they do, and the next committee is fixed: its members copy what they gain.
+    Selected {
+        /// Block time at which it takes over, in milliseconds since 1970.
+        ends_ms: u64,
+    },
     /// Members are still taking over from the committee before.
     Handover {
         /// Shards of the members that are ready.
@@ -35,6 +40,8 @@ pub struct Head {
     pub time_ms: u64,
     /// The epoch whose committee answers for the shards.
     pub epoch: Epoch,
+    /// Time of the block with which it began; of the first epoch, that of the first block, and 0 before.
+    pub epoch_started_ms: u64,
     /// How far it has come.
     pub stage: Stage,
     /// Blobs that the committee answers for.

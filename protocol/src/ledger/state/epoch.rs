@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use super::{
     AdvanceError, ApplyError, Corrupt, Event, Rejected, State,
-    entry::{Head, Node, Stage},
+    entry::{Head, Node, NodeStatus, Stage},
     slot::{HeadSlot, MemberSlot, NodeSlot, ParametersSlot, ReadySlot},
 };
 use crate::{
-    committee::Committee,
+    committee::{Committee, Member},
     ids::{AccountId, Epoch, PeerId},
     ledger::parameters::{Ballot, CREDITS_MAX},
+    selection::{Assignment, Candidate, select},
 };
 
 /// What a member votes for, and its shards.
@@ -42,6 +43,11 @@ fn first_with_quorum(committee: &Committee, values: &[(u64, u16)]) -> Option<u64
         committee.is_quorum(weight)
     });
     first.map(|(value, _)| *value)
+}
+
+fn shards_of(committee: &Committee) -> Assignment {
+    let shards = |node| committee.shards(node).to_vec();
+    committee.nodes().zip(committee.members()).map(|(node, member)| (member.peer, shards(node))).collect()
 }
 
 /// What a network can hold if `shards` of its `n` hold `bytes`.
@@ -98,13 +104,63 @@ impl State {
         events.extend(self.release(epoch)?);
         // Blobs were counted in it meanwhile.
         let head = self.head()?;
-        self.store.set(&HeadSlot {}, &Head { epoch, stage, ..head });
+        let epoch_started_ms = head.time_ms;
+        self.store.set(&HeadSlot {}, &Head { epoch, epoch_started_ms, stage, ..head });
         self.write_members(&committee);
         self.fix_commissions(&committee)?;
         self.count_votes(&committee)?;
-        self.previous = Some(old);
+        (self.previous, self.next) = (Some(old), None);
         events.push(Event::EpochChanged { epoch });
         Ok(events)
+    }
+
+    /// Does what is due at the time of the block that has begun: fixes the next committee, or has it take over.
+    pub(super) fn begin_stage(&mut self) -> Result<Vec<Event>, AdvanceError> {
+        let head = self.head()?;
+        if self.due_ms()?.is_none_or(|due_ms| head.time_ms < due_ms) {
+            return Ok(Vec::new());
+        }
+        match (head.stage, self.next.clone()) {
+            (Stage::Selected { .. }, Some(next)) => self.hand_over(next),
+            _ => Ok(vec![self.fix_next(head)?]),
+        }
+    }
+
+    /// Fixes the committee of the next epoch. If none can be formed, the members of this one go on.
+    fn fix_next(&mut self, head: Head) -> Result<Event, AdvanceError> {
+        let parameters = self.parameters()?;
+        let epoch = Epoch(head.epoch.0.checked_add(1).ok_or(Corrupt::Sum { what: "epochs" })?);
+        let mut candidates = Vec::new();
+        for entry in self.nodes() {
+            let (node, Node { status, stake, .. }) = entry?;
+            if status == NodeStatus::Active && stake.credits >= parameters.min_stake {
+                candidates.push(Candidate { node, stake: stake.credits });
+            }
+        }
+        let current = shards_of(&self.committee);
+        let selected = select(&candidates, &current, parameters.selection_rules(head.n_shards));
+        let (members, kept) = match selected {
+            Ok(assignment) => (self.members_of(assignment)?, None),
+            Err(error) => (self.committee.members().to_vec(), Some(error)),
+        };
+        let next = Committee::new(epoch, head.n_shards, members).map_err(Corrupt::from)?;
+        // A selection that a long handover held up leaves half of the time for copying that one in time does.
+        let (_, after) = parameters.epoch_parts_ms().unwrap_or_default();
+        let in_time_ms = head.epoch_started_ms.saturating_add(parameters.epoch_ms);
+        let ends_ms = in_time_ms.max(head.time_ms.saturating_add(after / 2));
+        self.write_members(&next);
+        self.next = Some(Arc::new(next));
+        self.store.set(&HeadSlot {}, &Head { stage: Stage::Selected { ends_ms }, ..head });
+        Ok(Event::NextSelected { epoch, ends_ms, kept })
+    }
+
+    /// Members as they describe themselves now, with their shards.
+    fn members_of(&self, assignment: Assignment) -> Result<Vec<Member>, Corrupt> {
+        let member = |(node, shards)| {
+            let Node { description, .. } = self.store.require(&NodeSlot { node })?;
+            Ok(description.to_member(node, shards))
+        };
+        assignment.into_iter().map(member).collect()
     }
 
     pub(super) fn write_members(&mut self, committee: &Committee) {
@@ -170,6 +226,9 @@ impl State {
         }
         let committee = Arc::clone(&self.committee);
         let member = committee.index_of(&PeerId(sender.0)).ok_or(Rejected::NotMember { sender, epoch })?;
+        if head.epoch_started_ms == head.time_ms {
+            return Err(Rejected::ReadyTooEarly { epoch }.into());
+        }
         let slot = ReadySlot { epoch, member };
         if self.store.has(&slot) {
             return Err(Rejected::AlreadyReady { sender, epoch }.into());

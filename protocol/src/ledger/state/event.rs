@@ -4,6 +4,7 @@ use crate::{
     certificate::Persistence,
     ids::{AccountId, BlobId, Epoch, NodeIndex, PeerId},
     ledger::transaction::TransactionId,
+    selection::SelectionError,
 };
 
 /// A transaction that was applied.
@@ -163,6 +164,15 @@ pub enum Event {
         operator: u64,
         /// Credits to those who stake on it.
         stakers: u64,
+    },
+    /// The next committee is fixed.
+    NextSelected {
+        /// The epoch for which it is.
+        epoch: Epoch,
+        /// Block time at which it takes over, in milliseconds since 1970.
+        ends_ms: u64,
+        /// Why no committee could be formed: then the members of this one go on.
+        kept: Option<SelectionError>,
     },
     /// Another committee answers for the shards.
     EpochChanged {

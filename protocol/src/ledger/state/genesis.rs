@@ -26,13 +26,15 @@ impl State {
     /// If the state contradicts itself, which a verified genesis rules out.
     pub fn genesis(genesis: &Genesis) -> Result<Self, Corrupt> {
         let committee = Arc::new(genesis.committee().clone());
-        let mut state = Self { store: Store::default(), committee: Arc::clone(&committee), previous: None };
+        let mut state =
+            Self { store: Store::default(), committee: Arc::clone(&committee), previous: None, next: None };
         let head = Head {
             network: genesis.network_id(),
             n_shards: genesis.n_shards(),
             height: 0,
             time_ms: 0,
             epoch: committee.epoch(),
+            epoch_started_ms: 0,
             stage: Stage::Steady,
             n_available: 0,
         };

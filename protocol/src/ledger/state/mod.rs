@@ -1,7 +1,7 @@
 //! The state of the ledger and how transactions, blocks and epochs change it.
 //!
 //! ```text
-//! State::genesis ─> begin_block ─> apply, apply, ... ─> [advance_epoch] ─> end_block ─> root ─> begin_block ...
+//! State::genesis ─> begin_block [─> a stage of the epoch] ─> apply, apply, ... ─> end_block ─> root ─> begin_block ...
 //! ```
 //!
 //! Everything that matters is an entry of the tree, so that the root commits to it and a snapshot of the tree is a
@@ -13,7 +13,8 @@
 //! - A change happens as a whole or not at all: it is made on a clone, which costs nothing, and kept if it succeeds.
 //! - Credits in accounts, stakes, withdrawn stakes and buckets add up to the same [`total`](State::total) for ever.
 //! - What a transaction costs to apply is bounded by the parameters and the size of the committee, never by how many
-//!   entries there are. Only [`advance_epoch`](State::advance_epoch) does work in proportion to what ends with an epoch.
+//!   entries there are. Only stages of the epoch take longer: selection looks at every node, and [the
+//!   handover](State::advance_epoch) does work in proportion to what ends with an epoch.
 
 mod accounts;
 mod blobs;
@@ -65,6 +66,8 @@ pub struct State {
     committee: Arc<Committee>,
     /// The one before, while the handover runs; as in the tree.
     previous: Option<Arc<Committee>>,
+    /// The one after, once it is fixed; as in the tree.
+    next: Option<Arc<Committee>>,
 }
 
 impl State {
@@ -77,22 +80,25 @@ impl State {
         let store = Store::new(tree);
         let head = store.require(&HeadSlot {})?;
         let committee = Arc::new(read_committee(&store, &head, head.epoch)?);
-        let previous = match head.stage {
-            Stage::Steady => None,
-            Stage::Handover { .. } => {
-                let epoch = head.epoch.0.checked_sub(1).ok_or(Corrupt::Sum { what: "epochs" })?;
-                Some(Arc::new(read_committee(&store, &head, Epoch(epoch))?))
-            }
+        let of = |epoch: Option<u32>| -> Result<_, Corrupt> {
+            let epoch = Epoch(epoch.ok_or(Corrupt::Sum { what: "epochs" })?);
+            Ok(Some(Arc::new(read_committee(&store, &head, epoch)?)))
         };
-        Ok(Self { store, committee, previous })
+        let (previous, next) = match head.stage {
+            Stage::Steady => (None, None),
+            Stage::Selected { .. } => (None, of(head.epoch.0.checked_add(1))?),
+            Stage::Handover { .. } => (of(head.epoch.0.checked_sub(1))?, None),
+        };
+        Ok(Self { store, committee, previous, next })
     }
 
-    /// Begins the block that follows the last.
+    /// Begins the block that follows the last, with the stage of the epoch that is due by then, if one is. Returns what that
+    /// changed.
     ///
     /// # Errors
     ///
-    /// If it is of another height, or earlier than the one before.
-    pub fn begin_block(&mut self, height: u64, time_ms: u64) -> Result<(), BlockError> {
+    /// If it is of another height, or earlier than the one before. Nothing changed then.
+    pub fn begin_block(&mut self, height: u64, time_ms: u64) -> Result<Vec<Event>, BlockError> {
         let head = self.head()?;
         let required = head.height.checked_add(1).ok_or(Corrupt::Sum { what: "heights" })?;
         if height != required {
@@ -101,8 +107,12 @@ impl State {
         if time_ms < head.time_ms {
             return Err(BlockError::Time { got: time_ms, min: head.time_ms });
         }
-        self.store.set(&HeadSlot {}, &Head { height, time_ms, ..head });
-        Ok(())
+        let mut next = self.clone();
+        let epoch_started_ms = if head.height == 0 { time_ms } else { head.epoch_started_ms };
+        next.store.set(&HeadSlot {}, &Head { height, time_ms, epoch_started_ms, ..head });
+        let events = next.begin_stage()?;
+        *self = next;
+        Ok(events)
     }
 
     /// Ends the block, and returns the root that it commits to.

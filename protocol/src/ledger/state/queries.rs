@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     Corrupt, Pool, State,
-    entry::{Account, Blob, Bucket, Head, Node, Registration},
+    entry::{Account, Blob, Bucket, Head, Node, Registration, Stage},
     slot::{
         AccountSlot, BlobSlot, BucketSlot, DelegationSlot, HeadSlot, NodeSlot, ParametersSlot,
         RegistrationSlot, Slot as _, UnbondingSlot, prefix,
@@ -46,6 +46,30 @@ impl State {
     #[must_use]
     pub const fn previous_committee(&self) -> Option<&Arc<Committee>> {
         self.previous.as_ref()
+    }
+
+    /// The committee of the next epoch, once it is fixed.
+    #[must_use]
+    pub const fn next_committee(&self) -> Option<&Arc<Committee>> {
+        self.next.as_ref()
+    }
+
+    /// The block time, in milliseconds since 1970, from which on a stage of the epoch is due, if one ever is without
+    /// a transaction.
+    ///
+    /// # Errors
+    ///
+    /// If the state contradicts itself.
+    pub fn due_ms(&self) -> Result<Option<u64>, Corrupt> {
+        let head = self.head()?;
+        let Some((before, _)) = self.parameters()?.epoch_parts_ms() else { return Ok(None) };
+        Ok(match head.stage {
+            // The first block begins the first epoch.
+            _ if head.height == 0 => Some(0),
+            Stage::Steady => Some(head.epoch_started_ms.saturating_add(before)),
+            Stage::Selected { ends_ms } => Some(ends_ms),
+            Stage::Handover { .. } => None,
+        })
     }
 
     /// The hash of everything.

@@ -267,6 +267,12 @@ pub enum Rejected {
         /// The epoch.
         epoch: Epoch,
     },
+    /// The epoch begins with this very block: nobody can know that yet, let alone be ready.
+    #[error("epoch {epoch} begins with this block; shards are ready in a later one")]
+    ReadyTooEarly {
+        /// The epoch.
+        epoch: Epoch,
+    },
     /// The votes prove nothing.
     #[error("the evidence proves nothing")]
     Evidence(#[from] EquivocationError),
@@ -291,6 +297,9 @@ pub enum BlockError {
         /// Time of the block before.
         min: u64,
     },
+    /// The next committee cannot take over: a bug, since it was selected from nodes that are known.
+    #[error("the next committee cannot take over")]
+    Advance(#[from] AdvanceError),
     /// The state contradicts itself.
     #[error(transparent)]
     Corrupt(#[from] Corrupt),

@@ -354,6 +354,10 @@ impl<A: Application> Replica<A> {
                 // What cannot be read here, others may have.
                 Response::Committee(self.env.blocks.committee(height, offset).unwrap_or_default())
             }
+            Request::Change { after } => {
+                let change = self.env.blocks.change_after(after).ok().flatten();
+                Response::Change(change.map(Box::new))
+            }
             Request::Page { height, after } => Response::Page(self.env.app.page(height, after.as_deref())),
         };
         self.env.outputs.push(Output::Reply { id, response });

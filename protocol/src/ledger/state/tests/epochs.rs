@@ -1,14 +1,16 @@
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::world::*;
 use crate::{
     committee::{Committee, Member},
-    ids::{Epoch, ShardIndex},
+    ids::{Epoch, PeerId, ShardIndex},
     ledger::{
+        parameters::Parameters,
         state::{AdvanceError, Corrupt, Event, Rejected, State, entry::Stage},
         transaction::Action,
         tree::Tree,
     },
+    selection::SelectionError,
 };
 
 fn stage(world: &World) -> Stage {
@@ -121,4 +123,123 @@ impl State {
             other => other.map(|_| ()).map_err(|error| panic!("{error}")),
         }
     }
+}
+
+/// Four members and as many who wait, with the given stakes, on a network whose epochs take ten seconds.
+fn with_epochs(parameters: Parameters, stakes: &[(u8, u64)]) -> World {
+    let mut world = World::with(4, 4, parameters, Vec::new());
+    let first = world.next_block();
+    assert_eq!(first, [], "the first block begins the first epoch");
+    for (index, amount) in stakes {
+        if *index >= 4 {
+            let description = Box::new(description(*index));
+            world.does(NODES + index, Action::RegisterNode { description });
+        }
+        world.does(0, Action::Stake { node: node(*index), amount: *amount });
+    }
+    world
+}
+
+fn ten_seconds() -> Parameters {
+    Parameters { epoch_ms: 10_000, selection_ms: 4_000, ..Parameters::default() }
+}
+
+fn block_at(world: &mut World, time_ms: u64) -> Vec<Event> {
+    let height = world.state.head().unwrap().height + 1;
+    let events = world.state.begin_block(height, time_ms).unwrap();
+    assert_eq!(world.reopened().root(), world.state.root());
+    assert_eq!(world.reopened().next_committee(), world.state.next_committee());
+    events
+}
+
+fn due(world: &World) -> Option<u64> {
+    world.state.due_ms().unwrap()
+}
+
+fn peers(committee: &Committee) -> Vec<PeerId> {
+    committee.members().iter().map(|member| member.peer).collect()
+}
+
+#[test]
+fn an_epoch_goes_through_its_stages_by_block_time() {
+    let mut world = World::with(4, 4, ten_seconds(), Vec::new());
+    assert_eq!(due(&world), Some(0), "the first block begins the first epoch, whenever that is");
+    assert_eq!(block_at(&mut world, 1_000_000), []);
+    assert_eq!(due(&world), Some(1_004_000));
+    world.does(NODES + 5, Action::RegisterNode { description: Box::new(description(5)) });
+    for (index, amount) in [(0, 500), (1, 500), (2, 500), (5, 600)] {
+        world.does(0, Action::Stake { node: node(index), amount });
+    }
+    assert_eq!(block_at(&mut world, 1_003_999), []);
+    let selected = Event::NextSelected { epoch: Epoch(1), ends_ms: 1_010_000, kept: None };
+    assert_eq!(block_at(&mut world, 1_004_000), [selected]);
+    assert_eq!((stage(&world), due(&world)), (Stage::Selected { ends_ms: 1_010_000 }, Some(1_010_000)));
+    assert_eq!(world.epoch(), Epoch(0), "the old committee still answers");
+    // What is said from now on is for later.
+    world.does(0, Action::Stake { node: node(3), amount: 5_000 });
+    let next = Arc::clone(world.state.next_committee().unwrap());
+    assert_eq!(
+        peers(&next),
+        [0, 1, 2, 5].map(node).into_iter().collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>()
+    );
+    assert_eq!(block_at(&mut world, 1_009_999), []);
+    let events = block_at(&mut world, 1_010_000);
+    assert_eq!(events.last(), Some(&Event::EpochChanged { epoch: Epoch(1) }));
+    assert_eq!(world.state.committee(), &next);
+    assert_eq!((stage(&world), due(&world)), (Stage::Handover { ready_shards: 0 }, None));
+    // Nobody is ready in the block that tells it.
+    let ready = Action::ShardsReady { epoch: Epoch(1) };
+    assert_eq!(world.is_refused(NODES, ready.clone()), Rejected::ReadyTooEarly { epoch: Epoch(1) });
+    // However long it takes, nothing happens without a quorum.
+    assert_eq!(block_at(&mut world, 1_050_000), []);
+    for index in [0, 1, 5] {
+        world.does(NODES + index, ready.clone());
+    }
+    assert_eq!(stage(&world), Stage::Steady);
+    // The selection is late, and leaves half the time for copying that one in time does.
+    let selected = Event::NextSelected { epoch: Epoch(2), ends_ms: 1_054_000, kept: None };
+    assert_eq!(block_at(&mut world, 1_051_000), [selected]);
+}
+
+#[test]
+fn those_who_leave_or_have_too_little_stake_are_not_selected() {
+    let parameters = Parameters { min_stake: 100, ..ten_seconds() };
+    let mut world =
+        with_epochs(parameters, &[(0, 100), (1, 200), (2, 100), (3, 900), (4, 99), (5, 100), (6, 400)]);
+    world.does(NODES + 3, Action::LeaveNode { node: node(3) });
+    world.does(0, Action::Evidence { equivocation: world.equivocation(6) });
+    block_at(&mut world, 5_000);
+    let next: BTreeSet<PeerId> = peers(world.state.next_committee().unwrap()).into_iter().collect();
+    assert_eq!(next, [0, 1, 2, 5].map(node).into());
+}
+
+#[test]
+fn as_few_shards_move_as_can_be() {
+    let mut world = with_epochs(ten_seconds(), &[(0, 100), (1, 100), (2, 100), (3, 100), (4, 200)]);
+    let before = world.state.committee().clone();
+    block_at(&mut world, 5_000);
+    let next = world.state.next_committee().unwrap();
+    let owner = |committee: &Committee, shard| committee.member(committee.owner(shard)).unwrap().peer;
+    let moved = (0..4).map(ShardIndex).filter(|shard| owner(&before, *shard) != owner(next, *shard));
+    assert_eq!(moved.count(), 1);
+}
+
+#[test]
+fn where_no_committee_can_be_formed_the_old_one_goes_on_and_says_so() {
+    let parameters = Parameters { min_stake: 1, ..ten_seconds() };
+    let mut world = with_epochs(parameters, &[(0, 1), (1, 1), (5, 1)]);
+    let members = world.state.committee().members().to_vec();
+    let events = block_at(&mut world, 5_000);
+    let kept = SelectionError { candidates: 3, members_max: 100, node_shards_max: 1, n_shards: 4 };
+    assert_eq!(events, [Event::NextSelected { epoch: Epoch(1), ends_ms: 10_001, kept: Some(kept) }]);
+    block_at(&mut world, 10_001);
+    assert_eq!((world.epoch(), world.state.committee().members()), (Epoch(1), &members[..]));
+}
+
+#[test]
+fn a_network_without_an_epoch_time_keeps_its_committee() {
+    let mut world = World::new(4, 4);
+    assert_eq!(due(&world), None);
+    assert_eq!(block_at(&mut world, u64::MAX), []);
+    assert_eq!(due(&world), None);
 }

@@ -184,8 +184,19 @@ impl World {
     }
 
     pub(crate) fn advance(&mut self) -> Result<Vec<Event>, AdvanceError> {
+        if self.state.head().unwrap().height == 0 {
+            self.next_block();
+        }
         let next = Epoch(self.epoch().0 + 1);
-        self.state.advance_epoch(self.committee(next))
+        let events = self.state.advance_epoch(self.committee(next))?;
+        self.next_block();
+        Ok(events)
+    }
+
+    /// Ends the block and begins another, a millisecond later.
+    pub(crate) fn next_block(&mut self) -> Vec<Event> {
+        let head = self.state.head().unwrap();
+        self.state.begin_block(head.height + 1, head.time_ms + 1).unwrap()
     }
 
     /// Goes to the next epoch and through its handover.
