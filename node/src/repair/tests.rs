@@ -25,7 +25,6 @@ use crate::{
     client::{Client, ClientConfig, StoreOptions, Stored},
     encoder::Encoder,
     ledger::tests::{ledger_parts, signing_keys},
-    membership::Membership,
     node::{Handles, Parts, Settings, start},
     sliver_store::Blocking,
     supervisor::Supervisor,
@@ -147,8 +146,8 @@ impl Node {
     /// The slivers that the node is to hold of a blob of one segment.
     fn slivers_of(&self, blob_id: BlobId) -> [SliverAt; 2] {
         let segment = SegmentIndex(0);
-        let Membership { committee, node, .. } = &*self.handles.membership;
-        let pair = committee.pair_of(&blob_id, segment, committee.shards(*node)[0]);
+        let seat = self.handles.membership.now().unwrap().seat().unwrap();
+        let pair = seat.committee.pair_of(&blob_id, segment, seat.shards()[0]);
         [Axis::Primary, Axis::Secondary].map(|axis| SliverAt { blob_id, segment, pair, axis })
     }
 
