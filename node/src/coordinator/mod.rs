@@ -24,5 +24,7 @@
 
 mod actor;
 mod plan;
+#[cfg(test)]
+mod tests;
 
 pub use self::actor::{Config, Coordinator};
