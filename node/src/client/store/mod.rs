@@ -62,6 +62,8 @@ pub struct Stored {
     pub end: Epoch,
     /// Weight in shards of the members that confirmed; 0 if the blob was certified before.
     pub confirmed: u16,
+    /// Epoch of the committee that they are members of.
+    pub epoch: Epoch,
     /// Those members, ascending.
     pub signers: Vec<NodeIndex>,
     /// True if the owner's registration was certified before, and nothing was sent.
@@ -96,6 +98,7 @@ impl Stored {
             encoded_size: header.shape().encoded_bytes(),
             end: Epoch(0),
             confirmed: 0,
+            epoch: Epoch(0),
             signers: Vec::new(),
             already_certified: true,
             duration: Duration::ZERO,
