@@ -6,6 +6,7 @@
 mod blob_id;
 mod blobs;
 mod connection;
+mod epochs;
 pub mod failure;
 mod genesis;
 mod health;
@@ -31,6 +32,7 @@ use protocol::BlobId;
 
 pub use self::{
     connection::{Connection, network_file},
+    epochs::{EpochArgs, duration, shown_seconds},
     failure::{Exit, Failure},
     node::init as init_node,
     output::Output,
