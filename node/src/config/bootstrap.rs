@@ -23,13 +23,17 @@ pub struct PeerAddress {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParsePeerAddressError {
     /// The text does not say who listens.
-    #[error("{text:?} does not say who listens there; expected an address and /p2p/ with the node's identity")]
+    #[error(
+        "{text:?} does not say who listens there; expected an address and /p2p/ with the node's identity"
+    )]
     NoPeer {
         /// The start of the text.
         text: String,
     },
     /// What follows `/p2p/` is no identity.
-    #[error("{text:?} names no node: behind /p2p/ come the 64 hexadecimal digits that `floe info --committee` shows")]
+    #[error(
+        "{text:?} names no node: behind /p2p/ come the 64 hexadecimal digits that `floe info --committee` shows"
+    )]
     Peer {
         /// The start of the text.
         text: String,

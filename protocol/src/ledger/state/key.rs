@@ -3,8 +3,8 @@
 //! The value that such a proof shows is the canonical form of the type in [`entry`](super::entry).
 
 use super::slot::{
-    AccountSlot, BlobSlot, BlsKey, BucketSlot, HeadSlot, KeySlot, MemberSlot, NameSlot, NodeSlot, ParametersSlot,
-    ReadySlot, RegistrationSlot, Slot as _, prefix,
+    AccountSlot, BlobSlot, BlsKey, BucketSlot, HeadSlot, KeySlot, MemberSlot, NameSlot, NodeSlot,
+    ParametersSlot, ReadySlot, RegistrationSlot, Slot as _, prefix,
 };
 use crate::{
     bls,
