@@ -5,7 +5,7 @@
 //! - What is said holds as of a block that is durable here, so it is not taken back by a crash of this node.
 
 use protocol::{
-    BlobId, RegistrationId,
+    BlobId, Epoch, RegistrationId,
     commitment::VerifiedHeader,
     ledger::state::{Corrupt, Event, Left, State, entry},
 };
@@ -20,7 +20,12 @@ pub enum BlobStatus {
     /// Somebody paid for it; the committee does not answer for it.
     Registered,
     /// The committee answers for it.
-    Certified(VerifiedHeader),
+    Certified {
+        /// Its header.
+        header: VerifiedHeader,
+        /// The epoch of the committee that vouched for it.
+        epoch: Epoch,
+    },
     /// It was encoded wrongly by its writer.
     Invalid,
 }
@@ -97,12 +102,13 @@ impl Blobs {
     }
 }
 
-fn status_of(blob_id: BlobId, blob: &entry::Blob) -> BlobStatus {
+pub(crate) fn status_of(blob_id: BlobId, blob: &entry::Blob) -> BlobStatus {
     match (blob.invalid, blob.available) {
         (Some(_), _) => BlobStatus::Invalid,
         // The ledger takes no header of a blob that cannot be.
-        (None, Some(_)) => {
-            blob.header.verify_for(blob_id).map_or(BlobStatus::Registered, BlobStatus::Certified)
+        (None, Some(available)) => {
+            let certified = |header| BlobStatus::Certified { header, epoch: available.epoch };
+            blob.header.verify_for(blob_id).map_or(BlobStatus::Registered, certified)
         }
         (None, None) => BlobStatus::Registered,
     }

@@ -194,7 +194,7 @@ mod tests {
         assert_eq!(n_kept(&cache), 0, "that it was missing is not remembered");
         assert_eq!(*cache.get(blob_id, SEGMENT).await.unwrap().1, commitment);
         assert_eq!(n_kept(&cache), 1);
-        bench.store.drop_blob(blob_id, &[]).await.unwrap();
+        bench.store.drop_blob(blob_id).await.unwrap();
         assert!(cache.get(blob_id, SEGMENT).await.is_ok(), "it is not read again");
         cache.forget(blob_id);
         assert_eq!(cache.get(blob_id, SEGMENT).await.unwrap_err(), CommitmentReadError::NotFound);

@@ -19,6 +19,7 @@ pub mod cli;
 pub mod client;
 pub mod commitments;
 pub mod config;
+pub mod coordinator;
 pub mod encoder;
 pub mod exchange;
 pub mod keys;

@@ -4,11 +4,11 @@
 //!  start order                                stopped in reverse
 //!  network event loop     (a real network only)
 //!  sliver store           writes what it is given
-//!  registry               which blobs exist
 //!  ledger                 orders transactions with the other members
 //!  repair                 what is missing here
 //!  stale uploads          drops what was never certified
-//!  scrubber, record sync  find more for repair to do
+//!  scrubber               finds more for repair to do
+//!  epoch coordinator      takes the node through the stages of an epoch
 //!  server                 answers peers
 //! ```
 
@@ -31,10 +31,11 @@ use crate::{
     blobs::Blobs,
     commitments::CommitmentCache,
     config::{ConfigError, NodeConfig},
+    coordinator::{self, Coordinator},
     encoder::Encoder,
     keys::{KeyError, NodeKeys},
     ledger::{self, Clock, Ledger},
-    membership::{Membership, NotMember},
+    membership::Membership,
     repair::{self, Repair, ScrubConfig, Scrubber},
     server::{self, Attesting, Handler},
     sliver_store::{self, Blocking, SliverStore},
@@ -60,6 +61,8 @@ pub struct Settings {
     pub repair: repair::Config,
     /// The scrubber; `None` turns it off.
     pub scrub: Option<ScrubConfig>,
+    /// The epoch coordinator.
+    pub coordinator: coordinator::Config,
     /// The server.
     pub server: server::Config,
 }
@@ -91,6 +94,7 @@ impl From<&NodeConfig> for Settings {
                 bytes_per_second: config.repair.scrub_bytes_per_second,
                 interval: config.repair.scrub_interval,
             }),
+            coordinator: coordinator::Config::default(),
             server: server::Config {
                 requests_in_flight: config.server.requests_in_flight.get(),
                 ..server::Config::default()
@@ -138,16 +142,13 @@ pub struct Handles {
     pub ledger: Ledger,
     /// What is missing.
     pub repair: Repair,
-    /// Who the node is.
-    pub membership: Arc<Membership>,
+    /// Who answers for what.
+    pub membership: Membership,
 }
 
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The node is not on the committee.
-    #[error(transparent)]
-    NotMember(#[from] NotMember),
     /// The ledger does not start.
     #[error("cannot start the ledger")]
     Ledger(#[source] Box<ledger::StartError>),
@@ -175,11 +176,11 @@ pub fn introduce_members<N: Network>(network: &N, genesis: &Genesis) {
 pub async fn start<N: Network>(parts: Parts<N>, supervisor: &mut Supervisor) -> Result<Handles, StartError> {
     let Parts { name, genesis, key, network: (network, inbound), store, ledger, blocking, encoder, settings } =
         parts;
-    let membership = Arc::new(Membership::of(network.local_peer(), &genesis)?);
+    // Whoever is on a later committee is found with their help.
     introduce_members(&network, &genesis);
 
     let (actor, store) =
-        sliver_store::Actor::new(settings.sliver_store, store, blocking.clone(), membership.n_shards())?;
+        sliver_store::Actor::new(settings.sliver_store, store, blocking.clone(), genesis.n_shards())?;
     supervisor.start("sliver store", |stop| actor.run(stop));
 
     // A vote must not wait behind the reads of slivers. One thread: the ledger makes one call at a time.
@@ -188,11 +189,12 @@ pub async fn start<N: Network>(parts: Parts<N>, supervisor: &mut Supervisor) -> 
     let (actor, ledger) = starting.await.map_err(|error| StartError::Ledger(Box::new(error)))?;
     supervisor.start("ledger", |stop| actor.run(stop));
 
+    let membership = Membership::new(network.local_peer(), ledger.watch());
     let blobs = Blobs::new(ledger.clone());
     let commitments = CommitmentCache::new(store.clone());
     let uploads = Uploads::new(
         settings.upload,
-        (Arc::clone(&membership), key.clone()),
+        (membership.clone(), key.clone()),
         (store.clone(), blobs.clone()),
         commitments.clone(),
         encoder.clone(),
@@ -201,7 +203,7 @@ pub async fn start<N: Network>(parts: Parts<N>, supervisor: &mut Supervisor) -> 
     uploads.find_orders().await?;
     let (actor, repair, coefficients, evidence) = repair::Actor::new(
         settings.repair,
-        (Arc::clone(&membership), key.clone()),
+        (membership.clone(), key.clone()),
         network.clone(),
         (store.clone(), blobs.clone()),
         commitments.clone(),
@@ -223,12 +225,16 @@ pub async fn start<N: Network>(parts: Parts<N>, supervisor: &mut Supervisor) -> 
         );
         supervisor.start("scrubber", |stop| scrubber.run(stop));
     }
+    let of = (store.clone(), blobs.clone());
+    let coordinator =
+        Coordinator::new(settings.coordinator, membership.clone(), network.clone(), of, repair.clone());
+    supervisor.start("epoch coordinator", |stop| coordinator.run(stop));
     let handles = Handles {
         store: store.clone(),
         blobs: blobs.clone(),
         ledger: ledger.clone(),
         repair: repair.clone(),
-        membership: Arc::clone(&membership),
+        membership: membership.clone(),
     };
     let handler = Handler {
         name,
@@ -325,7 +331,6 @@ pub async fn run(dir: &Path) -> Result<(), RunError> {
     let config = NodeConfig::load(dir)?;
     let keys = NodeKeys::load(dir)?;
     let genesis = Arc::new(config.load_genesis()?);
-    Membership::of(keys.peer(), &genesis).map_err(StartError::from)?;
     let store = open_store(&config, ("log", "index"), config.storage.reserve_bytes)?;
     // What uploads must leave free is there for the ledger: without room for a block the node stops.
     let blocks = open_store(&config, ("ledger/blocks", "ledger/index"), 0)?;

@@ -29,11 +29,13 @@ pub enum Bug {
     NoPass,
     /// The proof that a blob is invalid is not acted on.
     InvalidIgnored,
+    /// A node says that its shards are ready without looking.
+    ReadyBlindly,
 }
 
 impl Bug {
     /// Every bug.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::SkippedSync,
         Self::AcknowledgedTooSoon,
         Self::QuorumOffByOne,
@@ -45,6 +47,7 @@ impl Bug {
         Self::AbsenceUnproven,
         Self::NoPass,
         Self::InvalidIgnored,
+        Self::ReadyBlindly,
     ];
 }
 

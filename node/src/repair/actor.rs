@@ -16,7 +16,7 @@ use protocol::{
 };
 use swarm::Network;
 use tokio::{
-    sync::{Semaphore, broadcast, mpsc, watch},
+    sync::{Notify, Semaphore, broadcast, mpsc, watch},
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
@@ -92,6 +92,8 @@ pub struct Actor<N> {
     start: Instant,
     state: State,
     hints: mpsc::Receiver<BlobId>,
+    /// Somebody wants every blob looked at.
+    all: Arc<Notify>,
     executed: broadcast::Receiver<Arc<Executed>>,
     report: watch::Sender<Report>,
     in_flight: FuturesUnordered<Looking>,
@@ -111,7 +113,7 @@ impl<N: Network> Actor<N> {
     #[must_use]
     pub(crate) fn new(
         config: Config,
-        (membership, key): (Arc<Membership>, SecretKey),
+        (membership, key): (Membership, SecretKey),
         network: N,
         (store, blobs): (SliverStore, Blobs),
         commitments: CommitmentCache,
@@ -129,6 +131,7 @@ impl<N: Network> Actor<N> {
             being_sent_max: config.being_sent_max,
         };
         let executed = blobs.ledger().executed();
+        let all = Arc::new(Notify::new());
         let start = Instant::now();
         let context = Context {
             config,
@@ -152,12 +155,13 @@ impl<N: Network> Actor<N> {
             start,
             state: State::new(pauses, config.queue_capacity),
             hints,
+            all: Arc::clone(&all),
             executed,
             report,
             in_flight: FuturesUnordered::new(),
             members: BTreeSet::new(),
         };
-        (actor, Repair::new(hint_sender, counters, report_view), coefficients, evidence)
+        (actor, Repair::new(hint_sender, counters, report_view, all), coefficients, evidence)
     }
 
     /// Runs until `stop` is cancelled.
@@ -194,6 +198,7 @@ impl<N: Network> Actor<N> {
                         self.state.hurry(self.start.elapsed());
                     }
                 }
+                () = self.all.notified() => self.state.hint_all(),
                 _ = pass.tick(), if !is_planted(Bug::NoPass) => self.state.hint_all(),
                 () = sleep_until(next_due), if has_room && next_due.is_some() => {}
             }
@@ -219,8 +224,8 @@ impl<N: Network> Actor<N> {
 
     /// True if a member is connected that was not; strangers come and go as they like.
     fn has_newcomer(&mut self, connected: &BTreeSet<PeerId>) -> bool {
-        let others = self.context.membership.others().map(|(_, peer)| peer);
-        let members: BTreeSet<PeerId> = others.filter(|peer| connected.contains(peer)).collect();
+        let others = self.context.membership.now().map(|roster| roster.others()).unwrap_or_default();
+        let members: BTreeSet<PeerId> = others.into_iter().filter(|peer| connected.contains(peer)).collect();
         let has_newcomer = !members.is_subset(&self.members);
         self.members = members;
         has_newcomer

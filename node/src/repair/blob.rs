@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 use protocol::{
-    NodeIndex, PeerId, SegmentIndex,
+    Epoch, NetworkId, PeerId, SegmentIndex,
     bls::SecretKey,
     commitment::{SegmentCommitment, VerifiedHeader},
     encoding::RecoveryCoefficients,
@@ -28,7 +28,7 @@ use crate::{
     commitments::{CommitmentCache, CommitmentReadError},
     encoder::Encoder,
     exchange::{ExchangeError, ask, malformed},
-    membership::Membership,
+    membership::{Membership, Roster, Seat, Seats},
     sliver_store::{SliverStore, StoreReadError, StoreWriteError},
     upload::{Uploads, missing_in_segment, missing_of_blob},
 };
@@ -50,7 +50,7 @@ impl Coefficients {
 /// What repair works with.
 pub(super) struct Context<N> {
     pub(super) config: Config,
-    pub(super) membership: Arc<Membership>,
+    pub(super) membership: Membership,
     pub(super) key: SecretKey,
     pub(super) network: N,
     pub(super) store: SliverStore,
@@ -81,6 +81,16 @@ pub(super) enum Halt {
     Inconsistent(Box<Evidence>),
 }
 
+/// What this node is to hold of a blob, and who holds the blob, as of one block.
+pub(super) struct Owed {
+    pub(super) roster: Arc<Roster>,
+    /// The places for which it is to hold it.
+    pub(super) seats: Seats,
+    pub(super) header: VerifiedHeader,
+    /// The epoch of the committee that vouched for the blob.
+    pub(super) certified: Epoch,
+}
+
 impl From<StoreWriteError> for Halt {
     fn from(error: StoreWriteError) -> Self {
         match error {
@@ -91,8 +101,10 @@ impl From<StoreWriteError> for Halt {
 }
 
 impl<N: Network> Context<N> {
-    pub(super) fn peer(&self, node: NodeIndex) -> Result<PeerId, ExchangeError> {
-        self.membership.peer(node).ok_or(ExchangeError::Request(RequestError::Unreachable))
+    /// This node's place on the current committee, if it has one, and the network.
+    pub(super) fn seat(&self) -> Option<(NetworkId, Seat)> {
+        let roster = self.membership.now().ok()?;
+        Some((roster.network, roster.seat()?))
     }
 
     fn lock_helpers(&self) -> MutexGuard<'_, Helpers> {
@@ -101,16 +113,21 @@ impl<N: Network> Context<N> {
     }
 
     /// The other members, in the order in which to ask them for a segment.
-    pub(super) fn helpers_for(&self, segment: SegmentIndex) -> Vec<NodeIndex> {
+    pub(super) fn helpers_for(&self, roster: &Roster, segment: SegmentIndex) -> Vec<PeerId> {
         let connected = self.network.connected();
-        let members = self.membership.others().map(|(node, peer)| (node, connected.contains(peer)));
+        let members = roster.others().into_iter().map(|peer| (peer, connected.contains(peer)));
         // From segment to segment and from node to node, so that the load spreads.
-        let turn = segment.as_usize() + self.membership.node.as_usize();
+        let turn = segment.as_usize() + usize::from(self.membership.me().0[0]);
         self.lock_helpers().order(self.start.elapsed(), members, turn)
     }
 
+    /// True if a member let this node down lately.
+    pub(super) fn has_failed(&self, node: &PeerId) -> bool {
+        self.lock_helpers().has_failed(self.start.elapsed(), node)
+    }
+
     /// Takes note of how a member answered.
-    pub(super) fn note<T>(&self, node: NodeIndex, answer: &Result<T, ExchangeError>) {
+    pub(super) fn note<T>(&self, node: PeerId, answer: &Result<T, ExchangeError>) {
         let mut helpers = self.lock_helpers();
         match answer {
             Ok(_) => helpers.helped(node),
@@ -123,7 +140,7 @@ impl<N: Network> Context<N> {
     }
 
     /// Takes note of a member that sent something wrong.
-    pub(super) fn note_wrong(&self, node: NodeIndex) {
+    pub(super) fn note_wrong(&self, node: PeerId) {
         self.lock_helpers().failed(self.start.elapsed(), node);
     }
 
@@ -136,10 +153,10 @@ impl<N: Network> Context<N> {
 
     /// Looks at a blob and rebuilds what is missing of it, unless it may be left to the client that is sending it.
     pub(super) async fn look_at(&self, Turn { blob_id, may_defer }: Turn) -> Outcome {
-        let header = match self.blobs.status(blob_id) {
-            Ok(BlobStatus::Certified(header)) => header,
+        let (header, certified) = match self.blobs.status(blob_id) {
+            Ok(BlobStatus::Certified { header, epoch }) => (header, epoch),
             Ok(BlobStatus::Invalid) => {
-                let dropped = self.store.drop_blob(blob_id, self.membership.shards()).await;
+                let dropped = self.store.drop_blob(blob_id).await;
                 // Afterwards, or whoever asks meanwhile brings them back to the cache.
                 self.commitments.forget(blob_id);
                 self.evidence.remove(&blob_id);
@@ -158,8 +175,16 @@ impl<N: Network> Context<N> {
                 return Outcome::Whole;
             }
         };
+        let roster = match self.membership.now() {
+            Ok(roster) => Arc::new(roster),
+            Err(error) => {
+                tracing::error!(%error, "the ledger's state cannot be read");
+                return Outcome::Whole;
+            }
+        };
+        let owed = Owed { seats: roster.owed(), roster, header, certified };
         // A store that cannot tell what it lacks is asked again.
-        let missing = missing_of_blob(&self.membership, &self.store, &header, u32::MAX).await.unwrap_or(1);
+        let missing = missing_of_blob(owed.seats.clone(), &self.store, &header, u32::MAX).await.unwrap_or(1);
         if missing == 0 {
             return Outcome::Whole;
         }
@@ -175,7 +200,7 @@ impl<N: Network> Context<N> {
             };
         }
         tracing::info!(%blob_id, missing, "repairing a blob");
-        match self.heal(&header).await {
+        match self.heal(&owed).await {
             Ok(0) => {
                 tracing::info!(%blob_id, "a blob is whole again");
                 Outcome::Whole
@@ -195,10 +220,10 @@ impl<N: Network> Context<N> {
     }
 
     /// Heals all segments, a few at a time, and returns how many slivers are still missing.
-    async fn heal(&self, header: &VerifiedHeader) -> Result<u32, Halt> {
-        let segments = stream::iter(header.shape().segments()).map(|segment| async move {
+    async fn heal(&self, owed: &Owed) -> Result<u32, Halt> {
+        let segments = stream::iter(owed.header.shape().segments()).map(|segment| async move {
             let _permit = self.segments.acquire().await.map_err(|_| Halt::Stopped)?;
-            self.heal_segment(header, segment).await
+            self.heal_segment(owed, segment).await
         });
         let mut results = segments.buffer_unordered(self.config.segments_in_flight);
         let mut missing = 0;
@@ -208,16 +233,17 @@ impl<N: Network> Context<N> {
         Ok(missing)
     }
 
-    async fn heal_segment(&self, header: &VerifiedHeader, segment: SegmentIndex) -> Result<u32, Halt> {
+    async fn heal_segment(&self, owed: &Owed, segment: SegmentIndex) -> Result<u32, Halt> {
+        let header = &owed.header;
         let shape = header.shape().segment(segment).map_err(|_| Halt::Stopped)?;
-        let missing_now = || missing_in_segment(&self.membership, &self.store, header, segment);
+        let missing_now = || missing_in_segment(&owed.seats, &self.store, header, segment);
         let mut missing = missing_now();
         for _ in 0..ROUNDS_MAX {
             if missing == 0 {
                 return Ok(0);
             }
-            let Some(commitment) = self.commitment(header, segment).await? else { return Ok(missing) };
-            let segment_repair = SegmentRepair { context: self, header, segment, shape, commitment };
+            let Some(commitment) = self.commitment(owed, segment).await? else { return Ok(missing) };
+            let segment_repair = SegmentRepair { context: self, owed, segment, shape, commitment };
             let left = Box::pin(segment_repair.heal()).await?;
             // Own slivers that help are read for it; one that turns out to have rotted is missing from then on.
             missing = missing_now();
@@ -231,9 +257,10 @@ impl<N: Network> Context<N> {
     /// The commitment of a segment, from the store or else from a peer; `None` if no peer has it.
     async fn commitment(
         &self,
-        header: &VerifiedHeader,
+        owed: &Owed,
         segment: SegmentIndex,
     ) -> Result<Option<Arc<SegmentCommitment>>, Halt> {
+        let header = &owed.header;
         let blob_id = header.blob_id();
         // One at hand that is not on the disk would be lost with the next start.
         if self.store.has_commitment(blob_id, segment) {
@@ -243,7 +270,7 @@ impl<N: Network> Context<N> {
                 Err(CommitmentReadError::Failed) => return Err(Halt::Store),
             }
         }
-        for node in self.helpers_for(segment) {
+        for node in self.helpers_for(&owed.roster, segment) {
             let fetched = self.fetch_commitment(header, segment, node).await;
             self.note(node, &fetched);
             match fetched {
@@ -261,9 +288,8 @@ impl<N: Network> Context<N> {
         &self,
         header: &VerifiedHeader,
         segment: SegmentIndex,
-        node: NodeIndex,
+        peer: PeerId,
     ) -> Result<(Vec<Hash>, Bytes, SegmentCommitment), ExchangeError> {
-        let peer = self.peer(node)?;
         let request = Request::FetchCommitment { blob_id: header.blob_id(), segment };
         let (response, payload) =
             ask(&self.network, peer, (&request, Bytes::new()), self.config.request_timeout).await?;

@@ -10,7 +10,7 @@ use bincode::{Decode, Encode};
 use bytes::Bytes;
 use futures::{StreamExt as _, stream, stream::FuturesUnordered};
 use protocol::{
-    BlobId, SegmentIndex, SliverPairIndex,
+    BlobId, PeerId, SegmentIndex, SliverPairIndex,
     certificate::{CertificateBuilder, InvalidityAttestation, MemberSignature, Statement as _},
     codec,
     commitment::{BlobHeader, CommitmentError, PAIR_ROOTS_BYTES},
@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     exchange::{ExchangeError, ask, malformed},
-    membership::Membership,
+    membership::Seat,
 };
 
 /// Most bytes of evidence on any network; on most, [`evidence_bytes_max`] says less. The largest sliver is that of the
@@ -181,15 +181,15 @@ impl EvidenceShelf {
 /// Finds who is to blame for a mismatch.
 pub(super) async fn settle<N: Network>(
     repair: &SegmentRepair<'_, N>,
-    axis: Axis,
-    index: u16,
+    (axis, index): (Axis, u16),
     recovery: &SliverRecovery,
+    sources: &BTreeMap<u16, PeerId>,
 ) -> Result<Verdict, Halt> {
     let used: Vec<(u16, Vec<u8>)> =
         recovery.used().map(|(crossing, symbol)| (crossing, symbol.to_vec())).collect();
     let proofs = stream::iter(used).map(|(crossing, symbol)| async move {
         let symbol_at = SymbolAt { axis, index, crossing };
-        (crossing, prove(repair, symbol_at, symbol).await)
+        (crossing, prove(repair, symbol_at, symbol, sources.get(&crossing).copied()).await)
     });
     let mut proofs = proofs.buffered(PROOFS_IN_FLIGHT);
     let (mut proven, mut wrong) = (Vec::new(), Vec::new());
@@ -209,19 +209,17 @@ pub(super) async fn settle<N: Network>(
     Ok(Verdict::Writer(Box::new(Evidence { header, commitment: commitment.to_vec(), path, proof })))
 }
 
-/// The proof of a symbol that was used, or `None` if its holder cannot prove that very symbol.
+/// The proof of a symbol that was used, or `None` if whoever gave it cannot prove that very symbol. Without a source it is from
+/// one of this node's own slivers.
 async fn prove<N: Network>(
     repair: &SegmentRepair<'_, N>,
     symbol_at: SymbolAt,
     symbol: Vec<u8>,
+    source: Option<PeerId>,
 ) -> Result<Option<ProvenSymbol>, Halt> {
     let (context, shape) = (repair.context, repair.shape);
     let across = symbol_at.axis.crossing();
-    let owner = repair.holder(symbol_at.axis, symbol_at.crossing);
-    if owner == context.membership.node {
-        return prove_own(repair, symbol_at).await;
-    }
-    let Ok(peer) = context.peer(owner) else { return Ok(None) };
+    let Some(peer) = source else { return prove_own(repair, symbol_at).await };
     let request =
         Request::FetchSymbolProof { blob_id: repair.blob_id(), segment: repair.segment, symbol: symbol_at };
     let answer = ask(&context.network, peer, (&request, Bytes::new()), context.config.request_timeout).await;
@@ -232,7 +230,7 @@ async fn prove<N: Network>(
     if verified.is_ok_and(|verified| verified == symbol) {
         return Ok(Some(proven));
     }
-    tracing::warn!(%peer, node = %owner, "a peer sent a symbol that it cannot prove");
+    tracing::warn!(%peer, "a peer sent a symbol that it cannot prove");
     context.network.report(peer, Offence::Unverifiable);
     Ok(None)
 }
@@ -285,14 +283,15 @@ pub(super) async fn ask_to_attest<N: Network>(
     bytes: &Bytes,
 ) -> Result<bool, Halt> {
     let evidence_bytes = u32::try_from(bytes.len()).map_err(|_| Halt::Stopped)?;
-    let Membership { network, committee, node } = &*context.membership;
+    // A node that is not on the committee leaves it to those who are.
+    let Some((network, Seat { committee, node })) = context.seat() else { return Ok(false) };
     let statement = InvalidityAttestation { epoch: committee.epoch(), blob_id };
     let mut builder =
-        CertificateBuilder::new(statement, network, Arc::clone(committee)).map_err(|_| Halt::Stopped)?;
-    let mut signatures = vec![statement.sign(network, *node, &context.key)];
+        CertificateBuilder::new(statement, &network, Arc::clone(&committee)).map_err(|_| Halt::Stopped)?;
+    let mut signatures = vec![statement.sign(&network, node, &context.key)];
     let request = Request::Attest { blob_id, evidence_bytes };
-    let mut asks: FuturesUnordered<_> =
-        context.membership.others().map(|(_, peer)| attest(context, peer, &request)).collect();
+    let others = committee.members().iter().filter(|member| member.peer != context.membership.me());
+    let mut asks: FuturesUnordered<_> = others.map(|member| attest(context, member.peer, &request)).collect();
     loop {
         for signature in signatures.drain(..) {
             if let Err(error) = builder.add(&signature) {
@@ -319,7 +318,7 @@ pub(super) async fn ask_to_attest<N: Network>(
 
 async fn attest<N: Network>(
     context: &Context<N>,
-    peer: protocol::PeerId,
+    peer: PeerId,
     request: &Request,
 ) -> Result<MemberSignature, ExchangeError> {
     match ask(&context.network, peer, (request, Bytes::new()), ATTEST_TIMEOUT).await? {
@@ -331,7 +330,7 @@ async fn attest<N: Network>(
 /// Fetches the evidence against a blob from the member that asks us to attest it.
 pub(crate) async fn fetch_evidence<N: Network>(
     network: &N,
-    peer: protocol::PeerId,
+    peer: PeerId,
     (blob_id, evidence_bytes, bytes_max): (BlobId, u32, usize),
     timeout: Duration,
 ) -> Result<Vec<u8>, ExchangeError> {

@@ -1,18 +1,18 @@
 //! Whom to ask for which symbols; no I/O, no clock.
 //!
-//! Symbols come from crossing slivers, each held by one node. What this node holds itself costs nothing and is taken
-//! first. Of the others, whole nodes are asked in a given order until enough is on its way, one message for all
-//! slivers of a node; a node that fails is replaced by the next.
+//! Symbols come from crossing slivers, each held by one node, or during a handover perhaps by two. What this node holds itself
+//! costs nothing and is taken first. Of the others, whole nodes are asked in a given order until enough is on its way, one
+//! message for all slivers of a node; a node that fails is replaced by the next.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use protocol::NodeIndex;
+use protocol::PeerId;
 
 /// Crossing slivers to be asked of one node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Ask {
     /// The node.
-    pub(super) node: NodeIndex,
+    pub(super) node: PeerId,
     /// Indices of its slivers.
     pub(super) crossings: Vec<u16>,
 }
@@ -68,11 +68,16 @@ impl Gather {
         while self.got.len() + self.pending.len() < self.required {
             let missing = self.required - self.got.len() - self.pending.len();
             let Some(candidate) = self.candidates.front_mut() else { break };
+            // Another node may have been asked for the same.
+            candidate.crossings.retain(|it| !self.got.contains(it) && !self.pending.contains(it));
             let take = missing.min(candidate.crossings.len());
             let crossings: Vec<u16> = candidate.crossings.drain(..take).collect();
             let node = candidate.node;
             if candidate.crossings.is_empty() {
                 self.candidates.pop_front();
+            }
+            if crossings.is_empty() {
+                continue;
             }
             self.pending.extend(&crossings);
             asks.push(Ask { node, crossings });
@@ -98,7 +103,7 @@ impl Gather {
     }
 
     /// Asks nothing more of a node.
-    pub(super) fn exclude(&mut self, node: NodeIndex) {
+    pub(super) fn exclude(&mut self, node: PeerId) {
         self.candidates.retain(|candidate| candidate.node != node);
     }
 
@@ -120,27 +125,47 @@ impl Gather {
     }
 }
 
-/// Groups crossing slivers by the node that holds them, in the order of `nodes`.
+/// Groups crossing slivers by a node that holds them, in the order of `nodes`: first as those say who surely does, then as others
+/// say who may as well. `holders` has the nodes of each sliver in that order.
 pub(super) fn group_by_node(
-    holders: impl IntoIterator<Item = (u16, NodeIndex)>,
-    nodes: &[NodeIndex],
+    holders: impl IntoIterator<Item = (u16, Vec<PeerId>)>,
+    nodes: &[PeerId],
 ) -> Vec<Ask> {
-    let mut by_node: BTreeMap<NodeIndex, Vec<u16>> = BTreeMap::new();
-    for (crossing, node) in holders {
-        by_node.entry(node).or_default().push(crossing);
+    let mut by_rank: [BTreeMap<PeerId, Vec<u16>>; 2] = Default::default();
+    for (crossing, holders) in holders {
+        for (rank, node) in holders.into_iter().enumerate() {
+            by_rank[rank.min(1)].entry(node).or_default().push(crossing);
+        }
     }
-    nodes
-        .iter()
-        .filter_map(|node| by_node.remove(node).map(|crossings| Ask { node: *node, crossings }))
-        .collect()
+    let asks = by_rank.into_iter().flat_map(|mut by_node| {
+        let ask = move |node: &PeerId| by_node.remove(node).map(|crossings| Ask { node: *node, crossings });
+        nodes.iter().filter_map(ask).collect::<Vec<_>>()
+    });
+    asks.collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn ask(node: u16, crossings: &[u16]) -> Ask {
-        Ask { node: NodeIndex(node), crossings: crossings.to_vec() }
+    fn ask(node: u8, crossings: &[u16]) -> Ask {
+        Ask { node: peer(node), crossings: crossings.to_vec() }
+    }
+
+    fn peer(node: u8) -> PeerId {
+        PeerId([node; 32])
+    }
+
+    #[test]
+    fn what_two_nodes_hold_is_asked_of_the_second_if_the_first_fails() {
+        let mut gather = Gather::new(3, [], [ask(1, &[1, 2]), ask(2, &[3]), ask(3, &[1, 3, 4])]);
+        assert_eq!(gather.next(), [ask(1, &[1, 2]), ask(2, &[3])]);
+        gather.received(&ask(2, &[3]));
+        gather.failed(&ask(1, &[1, 2]));
+        assert_eq!(gather.next(), [ask(3, &[1, 4])]);
+        assert_eq!(gather.standing(), Standing::Waiting);
+        gather.received(&ask(3, &[1, 4]));
+        assert_eq!(gather.standing(), Standing::Complete);
     }
 
     #[test]
@@ -182,14 +207,19 @@ mod tests {
         assert_eq!(gather.next(), [ask(1, &[1])]);
         gather.received(&ask(1, &[1]));
         gather.reject(1);
-        gather.exclude(NodeIndex(1));
+        gather.exclude(peer(1));
         assert_eq!(gather.next(), [ask(2, &[4])]);
     }
 
     #[test]
     fn slivers_are_asked_node_by_node() {
-        let holders = [(0, NodeIndex(5)), (1, NodeIndex(6)), (2, NodeIndex(5)), (3, NodeIndex(7))];
-        let asks = group_by_node(holders, &[NodeIndex(6), NodeIndex(5)]);
-        assert_eq!(asks, [ask(6, &[1]), ask(5, &[0, 2])]);
+        let holders = [
+            (0, vec![peer(5)]),
+            (1, vec![peer(6), peer(5)]),
+            (2, vec![peer(5), peer(6)]),
+            (3, vec![peer(7)]),
+        ];
+        let asks = group_by_node(holders, &[peer(6), peer(5)]);
+        assert_eq!(asks, [ask(6, &[1]), ask(5, &[0, 2]), ask(6, &[2]), ask(5, &[1])]);
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use protocol::BlobId;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 /// What repair has done and knows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,6 +47,7 @@ pub struct Repair {
     hints: mpsc::Sender<BlobId>,
     counters: Arc<Counters>,
     report: watch::Receiver<Report>,
+    all: Arc<Notify>,
 }
 
 impl Repair {
@@ -54,8 +55,9 @@ impl Repair {
         hints: mpsc::Sender<BlobId>,
         counters: Arc<Counters>,
         report: watch::Receiver<Report>,
+        all: Arc<Notify>,
     ) -> Self {
-        Self { hints, counters, report }
+        Self { hints, counters, report, all }
     }
 
     /// Says that something may be missing of a blob. A hint that finds the mailbox full is lost, which costs delay:
@@ -64,6 +66,17 @@ impl Repair {
         if self.hints.try_send(blob_id).is_err() {
             tracing::debug!(%blob_id, "a repair hint was dropped");
         }
+    }
+
+    /// Says that something may be missing of any blob: this node is to hold others than before.
+    pub fn look_at_all(&self) {
+        self.all.notify_one();
+    }
+
+    /// What repair knows, to wait on.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Report> {
+        self.report.clone()
     }
 
     /// Says that a sliver was found corrupt, and removed.

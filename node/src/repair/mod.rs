@@ -1,7 +1,7 @@
 //! Finds the slivers that this node should hold and does not, and rebuilds them from its peers.
 //!
 //! ```text
-//!  registry changes, a timer, the scrubber, a failed read
+//!  blocks, a timer, a new committee, the scrubber, a failed read
 //!        |
 //!        v
 //!  actor: State says which blob to look at next        [scrubber: reads everything, slowly, and verifies it]
@@ -10,7 +10,8 @@
 //!  blob: for each segment with something missing
 //!        |
 //!        v
-//!  segment: secondary slivers first (p helpers suffice), then primary ones (own columns help)
+//!  segment: what moved here is copied from who has it; then
+//!           secondary slivers first (p helpers suffice), then primary ones (own columns help)
 //!        |      Gather says whom to ask for which symbols
 //!        v
 //!  a sliver that does not match: symbols again with proofs -> a liar is named, or the writer is
@@ -18,13 +19,14 @@
 //!
 //! # Invariants
 //!
-//! - Repair takes no input but a hint: it looks at what is on disk and what the registry says. A lost hint costs
+//! - Repair takes no input but a hint: it looks at what is on disk and what the ledger says. A lost hint costs
 //!   delay, not data.
 //! - It moves the bytes that were lost: symbols without proofs first, proofs only on a mismatch.
 //! - Segments in hand, requests in flight and blobs in the queue are bounded.
 
 mod actor;
 mod blob;
+mod copy;
 mod dispute;
 mod gather;
 mod helpers;

@@ -181,7 +181,7 @@ impl Scrubber {
     }
 
     fn is_certified(&self, blob_id: BlobId) -> bool {
-        matches!(self.blobs.status(blob_id), Ok(BlobStatus::Certified(_)))
+        matches!(self.blobs.status(blob_id), Ok(BlobStatus::Certified { .. }))
     }
 }
 

@@ -8,8 +8,8 @@ use futures::{
     stream::{self, FuturesUnordered},
 };
 use protocol::{
-    BlobId, NodeIndex, SegmentIndex, SliverPairIndex,
-    commitment::{SegmentCommitment, VerifiedHeader},
+    BlobId, PeerId, SegmentIndex, SliverPairIndex,
+    commitment::SegmentCommitment,
     encoding::{
         Axis, RecoverError, SegmentShape, SliverRecovery, encode::sliver_index, recover::recovery_symbol,
     },
@@ -19,22 +19,23 @@ use protocol::{
 use swarm::{Network, Offence};
 
 use super::{
-    blob::{Context, Halt},
+    blob::{Context, Halt, Owed},
     dispute::{self, Verdict},
     gather::{Ask, Gather, Standing, group_by_node},
 };
 use crate::{
     exchange::{ExchangeError, ask, malformed},
+    membership::Seats,
     sliver_store::StoreReadError,
 };
 
 /// Messages in flight to one helper for one segment.
-const MESSAGES_IN_FLIGHT: usize = 8;
+pub(super) const MESSAGES_IN_FLIGHT: usize = 8;
 
 /// A segment that is being repaired.
 pub(super) struct SegmentRepair<'a, N> {
     pub(super) context: &'a Context<N>,
-    pub(super) header: &'a VerifiedHeader,
+    pub(super) owed: &'a Owed,
     pub(super) segment: SegmentIndex,
     pub(super) shape: SegmentShape,
     pub(super) commitment: std::sync::Arc<SegmentCommitment>,
@@ -45,25 +46,27 @@ type Symbols = BTreeMap<(u16, u16), Vec<u8>>;
 
 impl<N: Network> SegmentRepair<'_, N> {
     pub(super) fn blob_id(&self) -> BlobId {
-        self.header.blob_id()
+        self.owed.header.blob_id()
     }
 
     pub(super) fn at(&self, pair: SliverPairIndex, axis: Axis) -> SliverAt {
         SliverAt { blob_id: self.blob_id(), segment: self.segment, pair, axis }
     }
 
-    /// The pairs of which this node is to hold the sliver along `axis`.
-    fn own_pairs(&self, axis: Axis) -> Vec<SliverPairIndex> {
-        let own = self.context.membership.slivers(self.blob_id(), self.segment, self.shape);
-        own.filter(|at| at.axis == axis).map(|at| at.pair).collect()
+    /// The pairs of which the sliver along `axis` is to be held for these places.
+    fn pairs_of(&self, seats: &Seats, axis: Axis) -> Vec<SliverPairIndex> {
+        let slivers = seats.slivers(self.blob_id(), self.segment, self.shape);
+        slivers.into_iter().filter(|at| at.axis == axis).map(|at| at.pair).collect()
     }
 
-    /// Rebuilds what is missing and returns how many slivers still are.
+    /// Gets what is missing and returns how many slivers still are: what another node holds as a whole is copied, the rest, and
+    /// what is not to be had so, rebuilt.
     ///
     /// Secondary slivers first: `p` helpers suffice for them, and then this node's own columns cross the rows that
     /// it lost, so that even with `f` shards silent enough symbols can be had.
     pub(super) async fn heal(&self) -> Result<u32, Halt> {
         let mut missing = 0;
+        self.copy().await?;
         for axis in [Axis::Secondary, Axis::Primary] {
             missing += self.heal_axis(axis).await?;
         }
@@ -72,7 +75,7 @@ impl<N: Network> SegmentRepair<'_, N> {
 
     async fn heal_axis(&self, axis: Axis) -> Result<u32, Halt> {
         let n = self.shape.n();
-        let own = self.own_pairs(axis);
+        let own = self.pairs_of(&self.owed.seats, axis);
         let lost = own.iter().filter(|pair| !self.context.store.has_sliver(&self.at(**pair, axis)));
         let mut targets: BTreeMap<u16, (SliverPairIndex, SliverRecovery)> = lost
             .map(|pair| (sliver_index(axis, *pair, n), (*pair, SliverRecovery::new(self.shape, axis))))
@@ -83,6 +86,8 @@ impl<N: Network> SegmentRepair<'_, N> {
         let at_hand = self.take_own(axis, &mut targets).await?;
         let mut gather = Gather::new(self.shape.n_source(axis), at_hand, self.helpers(axis));
         let mut in_flight = FuturesUnordered::new();
+        // Who gave the symbols of each crossing sliver; nobody gave those of own slivers.
+        let mut sources = BTreeMap::new();
         loop {
             for ask in gather.next() {
                 let wanted: Vec<u16> = targets.keys().copied().collect();
@@ -91,11 +96,10 @@ impl<N: Network> SegmentRepair<'_, N> {
             match gather.standing() {
                 Standing::Waiting => {}
                 Standing::Complete => {
-                    for crossing in self.finish(axis, &mut targets).await? {
-                        let node = self.holder(axis, crossing);
+                    for crossing in self.finish(axis, &mut targets, &sources).await? {
                         gather.reject(crossing);
                         // Who sent one wrong symbol sends others: each would cost a proof from everybody.
-                        if node != self.context.membership.node {
+                        if let Some(node) = sources.remove(&crossing) {
                             gather.exclude(node);
                             self.context.note_wrong(node);
                         }
@@ -120,6 +124,7 @@ impl<N: Network> SegmentRepair<'_, N> {
                             recovery.add(crossing, symbol);
                         }
                     }
+                    sources.extend(ask.crossings.iter().map(|crossing| (*crossing, ask.node)));
                     gather.received(&ask);
                 }
                 Err(error) => {
@@ -137,7 +142,7 @@ impl<N: Network> SegmentRepair<'_, N> {
         targets: &mut BTreeMap<u16, (SliverPairIndex, SliverRecovery)>,
     ) -> Result<Vec<u16>, Halt> {
         let mut at_hand = Vec::new();
-        for pair in self.own_pairs(axis.crossing()) {
+        for pair in self.pairs_of(&self.owed.roster.kept(), axis.crossing()) {
             let at = self.at(pair, axis.crossing());
             let sliver = match self.context.store.read_whole_sliver(at).await {
                 Ok((_, sliver)) => sliver,
@@ -176,22 +181,12 @@ impl<N: Network> SegmentRepair<'_, N> {
     /// The other nodes in the order in which to ask them: those connected first, beginning at a place that differs
     /// from segment to segment and from node to node, so that the load spreads.
     fn helpers(&self, axis: Axis) -> Vec<Ask> {
-        let membership = &self.context.membership;
-        let nodes = self.context.helpers_for(self.segment);
+        let Owed { roster, certified, .. } = self.owed;
+        let nodes = self.context.helpers_for(roster, self.segment);
         // Of a coded segment every pair is held; of a replicated one some are, and a copy gives any symbol.
-        let held = membership.committee.primary_slivers((self.blob_id(), self.segment), self.shape);
-        let holders = held.into_iter().map(SliverPairIndex).map(|pair| {
-            let crossing = sliver_index(axis.crossing(), pair, self.shape.n());
-            (crossing, membership.owner(&self.blob_id(), self.segment, pair))
-        });
-        group_by_node(holders, &nodes)
-    }
-
-    /// The node that holds the sliver `crossing`, which crosses those along `axis`.
-    pub(super) fn holder(&self, axis: Axis, crossing: u16) -> NodeIndex {
-        // The pairing reverses indices, so it is its own inverse.
-        let pair = SliverPairIndex(sliver_index(axis.crossing(), SliverPairIndex(crossing), self.shape.n()));
-        self.context.membership.owner(&self.blob_id(), self.segment, pair)
+        let held = roster.held_pairs(*certified, (self.blob_id(), self.segment), self.shape);
+        let crossing = |pair| sliver_index(axis.crossing(), pair, self.shape.n());
+        group_by_node(held.into_iter().map(|(pair, holders)| (crossing(pair), holders)), &nodes)
     }
 
     /// Fetches the symbols of all `wanted` targets from one node's slivers.
@@ -232,13 +227,12 @@ impl<N: Network> SegmentRepair<'_, N> {
 
     async fn fetch_part(
         &self,
-        node: NodeIndex,
+        peer: PeerId,
         symbols: Vec<SymbolAt>,
         offset: usize,
         len: usize,
     ) -> Result<(Vec<SymbolAt>, usize, Bytes), ExchangeError> {
         let context = self.context;
-        let peer = context.peer(node)?;
         let request = Request::FetchSymbols {
             blob_id: self.blob_id(),
             segment: self.segment,
@@ -262,6 +256,7 @@ impl<N: Network> SegmentRepair<'_, N> {
         &self,
         axis: Axis,
         targets: &mut BTreeMap<u16, (SliverPairIndex, SliverRecovery)>,
+        sources: &BTreeMap<u16, PeerId>,
     ) -> Result<Vec<u16>, Halt> {
         for index in targets.keys().copied().collect::<Vec<_>>() {
             let Some((pair, recovery)) = targets.remove(&index) else { continue };
@@ -294,15 +289,15 @@ impl<N: Network> SegmentRepair<'_, N> {
                     // A copy proves itself: who sent another one is at fault.
                     let wrong: Vec<u16> = recovery.used().map(|(crossing, _)| crossing).collect();
                     for crossing in &wrong {
-                        if let Ok(peer) = self.context.peer(self.holder(axis, *crossing)) {
-                            self.context.network.report(peer, Offence::Unverifiable);
+                        if let Some(peer) = sources.get(crossing) {
+                            self.context.network.report(*peer, Offence::Unverifiable);
                         }
                     }
                     targets.insert(index, (pair, SliverRecovery::new(shape, axis)));
                     return Ok(wrong);
                 }
                 Err(RecoverError::Mismatch) => {
-                    let verdict = dispute::settle(self, axis, index, &recovery).await?;
+                    let verdict = dispute::settle(self, (axis, index), &recovery, sources).await?;
                     targets.insert(index, (pair, recovery));
                     match verdict {
                         Verdict::Writer(evidence) => return Err(Halt::Inconsistent(evidence)),

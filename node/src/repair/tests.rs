@@ -7,8 +7,8 @@ use protocol::{
     bls::SecretKey,
     committee::{Member, spread},
     encoding::Axis,
-    genesis::Genesis,
-    ledger::{signature::SigningKey, transaction::Action},
+    genesis::{Endowment, Genesis, GenesisAccount},
+    ledger::{parameters::Parameters, signature::SigningKey, transaction::Action},
     message::SliverAt,
 };
 use storage::{
@@ -25,17 +25,16 @@ use crate::{
     client::{Client, ClientConfig, StoreOptions, Stored},
     encoder::Encoder,
     ledger::tests::{ledger_parts, signing_keys},
-    membership::Membership,
     node::{Handles, Parts, Settings, start},
     sliver_store::Blocking,
     supervisor::Supervisor,
 };
 
-const N: u16 = 7;
+pub(crate) const N: u16 = 7;
 const CLIENT: PeerId = PeerId([200; 32]);
 
 /// An account.
-fn owner() -> SigningKey {
+pub(crate) fn owner() -> SigningKey {
     SigningKey::from_secret(&[100; 32])
 }
 
@@ -45,21 +44,30 @@ fn stranger() -> SigningKey {
 }
 
 /// Different bytes.
-fn data(len: u32) -> Vec<u8> {
+pub(crate) fn data(len: u32) -> Vec<u8> {
     (0..len).map(|i| i.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect()
 }
 
-async fn store(client: &Client<SimulatedNetwork>, data: &[u8], key: &SigningKey) -> Stored {
+pub(crate) async fn store(client: &Client<SimulatedNetwork>, data: &[u8], key: &SigningKey) -> Stored {
     let source = Arc::new(data.to_vec());
     client.store(source, key, StoreOptions::default(), Arc::new(|_| {})).await.unwrap()
+}
+
+/// Credits of the owner of blobs.
+pub(crate) const CREDITS: u64 = 1_000_000;
+
+/// The key by which node `i` vouches.
+pub(crate) fn key(i: u8) -> SecretKey {
+    SecretKey::from_seed(&[i; 32])
 }
 
 pub(crate) struct Node {
     disk: SimulatedDisk,
     pub(crate) handles: Handles,
+    pub(crate) signing: SigningKey,
 }
 
-/// Seven nodes of one shard each.
+/// Seven nodes of one shard each, and perhaps some that are on no committee.
 pub(crate) struct Network {
     pub(crate) simulation: Simulation,
     pub(crate) genesis: Arc<Genesis>,
@@ -69,9 +77,14 @@ pub(crate) struct Network {
 
 impl Network {
     pub(crate) async fn start(settings: Settings) -> Self {
+        Self::with(settings, Parameters::default(), 0).await
+    }
+
+    /// With these rules, and so many nodes that are on no committee. The owner has [`CREDITS`].
+    pub(crate) async fn with(settings: Settings, parameters: Parameters, n_more: u8) -> Self {
         let simulation = Simulation::new(Plan::new(1));
-        let key = |i: u8| SecretKey::from_seed(&[i; 32]);
-        let (signing, began) = (signing_keys(N), Instant::now());
+        let (mut signing, began) = (signing_keys(N), Instant::now());
+        signing.extend((0..n_more).map(|i| SigningKey::from_secret(&[50 + i; 32])));
         let peer = |i: u8| signing[usize::from(i)].peer();
         let members = (0..).zip(spread(N, N)).map(|(i, shards)| Member {
             name: format!("node-{i}"),
@@ -81,9 +94,12 @@ impl Network {
             addresses: vec![simulation.address(peer(i)).to_string()],
             shards,
         });
-        let genesis = Arc::new(Genesis::new("test".to_owned(), N, members.collect()).unwrap());
+        let genesis = Genesis::new("test".to_owned(), N, members.collect()).unwrap();
+        let accounts = vec![GenesisAccount { account: owner().account(), balance: CREDITS }];
+        let endowment = Endowment { accounts, parameters, ..Endowment::default() };
+        let genesis = Arc::new(genesis.with_endowment(endowment).unwrap());
         let (mut nodes, mut tasks) = (Vec::new(), JoinSet::new());
-        for i in 0..u8::try_from(N).unwrap() {
+        for i in 0..u8::try_from(signing.len()).unwrap() {
             let disk = SimulatedDisk::new(u64::from(i));
             let config = storage::Config { reserve_bytes: 0, ..storage::Config::default() };
             let store = Store::open(Arc::new(disk.clone()), Box::new(MemoryIndex::default()), config);
@@ -105,12 +121,12 @@ impl Network {
             let mut supervisor = Supervisor::new(Duration::from_secs(5));
             let handles = start(parts, &mut supervisor).await.unwrap();
             tasks.spawn(async move { supervisor.run(CancellationToken::new()).await.unwrap() });
-            nodes.push(Node { disk, handles });
+            nodes.push(Node { disk, handles, signing: signing[usize::from(i)].clone() });
         }
         Self { simulation, genesis, nodes, _tasks: tasks }
     }
 
-    fn client(&self) -> Client<SimulatedNetwork> {
+    pub(crate) fn client(&self) -> Client<SimulatedNetwork> {
         let (network, _inbound) = self.simulation.join(CLIENT, self.genesis.network_id());
         Client::new(network, Arc::clone(&self.genesis), Encoder::inline(N), ClientConfig::default())
     }
@@ -133,7 +149,7 @@ impl Network {
     }
 
     /// Waits until every node has executed as much as any.
-    async fn settle(&self) {
+    pub(crate) async fn settle(&self) {
         let height = |node: &Node| node.handles.ledger.view().height();
         let highest = self.nodes.iter().map(height).max().unwrap();
         for node in &self.nodes {
@@ -147,8 +163,8 @@ impl Node {
     /// The slivers that the node is to hold of a blob of one segment.
     fn slivers_of(&self, blob_id: BlobId) -> [SliverAt; 2] {
         let segment = SegmentIndex(0);
-        let Membership { committee, node, .. } = &*self.handles.membership;
-        let pair = committee.pair_of(&blob_id, segment, committee.shards(*node)[0]);
+        let seat = self.handles.membership.now().unwrap().seat().unwrap();
+        let pair = seat.committee.pair_of(&blob_id, segment, seat.shards()[0]);
         [Axis::Primary, Axis::Secondary].map(|axis| SliverAt { blob_id, segment, pair, axis })
     }
 
@@ -177,7 +193,7 @@ impl Node {
     }
 }
 
-fn run(test: impl Future<Output = ()>) {
+pub(crate) fn run(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     runtime.unwrap().block_on(test);
 }

@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use protocol::{
-    PeerId,
-    ledger::wire::Message,
+    PeerId, codec,
+    ledger::{block::Header, commit::CommitCertificate, wire::Message},
     message::{Refusal, Request, Response},
 };
 use swarm::{Frame, Inbound, InboundReceiver, Network, Offence, Responder, Topic, Verdict};
@@ -17,6 +17,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::handler::Handler;
 use crate::ledger;
+
+/// Limit for decoding the announcement of a stage: signatures of a committee take a little more than their bytes in memory.
+const ANNOUNCEMENT_LIMIT: usize = 4 * Topic::Epoch.bytes_max();
 
 /// Tuning of the server.
 #[derive(Clone, Copy, Debug)]
@@ -86,7 +89,9 @@ impl<N: Network> Actor<N> {
             } => {
                 self.ledger_message(from, topic, &data, verdict);
             }
-            Inbound::Gossip { verdict, .. } => verdict.ignore(),
+            Inbound::Gossip { from, topic: Topic::Epoch, data, verdict, .. } => {
+                self.announcement(from, &data, verdict);
+            }
             Inbound::Connected(peer) => {
                 tracing::debug!(%peer, "a peer connected");
                 self.handler.peer_joined(peer);
@@ -123,6 +128,26 @@ impl<N: Network> Actor<N> {
                 }
             }
         });
+    }
+
+    /// A member says that a stage of an epoch has begun. Whoever has not heard of the block asks that member for it; nothing is
+    /// believed.
+    fn announcement(&self, from: PeerId, data: &[u8], verdict: Verdict) {
+        if !self.handler.is_member(from) {
+            verdict.ignore();
+            return;
+        }
+        let Ok((header, _)) = codec::decode_exact::<(Header, CommitCertificate), ANNOUNCEMENT_LIMIT>(data)
+        else {
+            self.handler.network().report(from, Offence::Malformed);
+            verdict.reject();
+            return;
+        };
+        if self.handler.ledger.hear(from, Message::Status { height: header.height }) {
+            verdict.accept();
+        } else {
+            verdict.ignore();
+        }
     }
 
     /// Passes on what a member says of the ledger. Whether it is true is for the ledger to find out; that a member said it is

@@ -1,9 +1,6 @@
 //! What each request does.
 
-use std::{
-    sync::{Arc, atomic::AtomicU64},
-    time::Duration,
-};
+use std::{sync::atomic::AtomicU64, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use protocol::{
@@ -30,7 +27,7 @@ use crate::{
     commitments::{CommitmentCache, CommitmentReadError},
     encoder::Encoder,
     ledger::{Ledger, SubmitError},
-    membership::Membership,
+    membership::{Membership, Seat},
     repair::{Coefficients, Evidence, EvidenceShelf, Repair, evidence_bytes_max, fetch_evidence},
     sliver_store::{SliverStore, StoreReadError},
     upload::Uploads,
@@ -45,7 +42,7 @@ type Answer = Result<(Response, Bytes), Refusal>;
 /// Carries out requests.
 pub(crate) struct Handler<N> {
     pub(crate) name: String,
-    pub(crate) membership: Arc<Membership>,
+    pub(crate) membership: Membership,
     pub(crate) key: SecretKey,
     pub(crate) network: N,
     pub(crate) store: SliverStore,
@@ -93,7 +90,7 @@ impl<N: Network> Handler<N> {
 
     /// True if the peer is on the committee.
     pub(super) fn is_member(&self, peer: PeerId) -> bool {
-        self.membership.committee.index_of(&peer).is_some()
+        self.membership.is_member(&peer)
     }
 
     /// A peer is connected: if it is a member, each is to learn how far the other's ledger reaches.
@@ -375,17 +372,19 @@ impl<N: Network> Handler<N> {
                 return Err(Refusal::Unverifiable);
             }
         }
-        let Membership { network, committee, node } = &*self.membership;
+        let roster = self.membership.now().map_err(|_| Refusal::Internal)?;
+        let Some(Seat { committee, node }) = roster.seat() else { return Err(Refusal::NotMember) };
         let statement = InvalidityAttestation { epoch: committee.epoch(), blob_id };
-        Ok((Response::Attested(statement.sign(network, *node, &self.key)), Bytes::new()))
+        Ok((Response::Attested(statement.sign(&roster.network, node, &self.key)), Bytes::new()))
     }
 
     fn health(&self) -> NodeHealth {
         let ledger = self.ledger.view();
+        let seat = self.membership.now().ok().and_then(|roster| roster.seat());
         let narrow = |count: usize| u16::try_from(count).unwrap_or(u16::MAX);
         NodeHealth {
             name: self.name.clone(),
-            shards: narrow(self.membership.shards().len()),
+            shards: narrow(seat.map_or(0, |seat| seat.shards().len())),
             blobs: self.blobs.n_certified().unwrap_or(0),
             slivers_held: self.store.counts().slivers,
             slivers_missing: self.repair.report().missing,

@@ -24,6 +24,11 @@ pub(super) fn sliver(shard: ShardIndex, blob_id: &BlobId, segment: SegmentIndex,
     key(&[&[SLIVER], &shard.0.to_be_bytes(), blob_id.as_bytes(), &segment.0.to_be_bytes(), &axis])
 }
 
+/// Prefix of the slivers of one shard.
+pub(super) fn slivers_in(shard: ShardIndex) -> Vec<u8> {
+    [&[SLIVER][..], &shard.0.to_be_bytes()].concat()
+}
+
 /// Prefix of the slivers of one blob in one shard.
 pub(super) fn slivers_of(shard: ShardIndex, blob_id: &BlobId) -> Vec<u8> {
     [&[SLIVER][..], &shard.0.to_be_bytes(), blob_id.as_bytes()].concat()

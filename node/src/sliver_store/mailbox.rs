@@ -557,24 +557,70 @@ impl SliverStore {
         Ok(blobs)
     }
 
-    /// Drops all slivers and commitments of a blob in these shards; durable on return. An order for it stays.
+    /// Drops all slivers and commitments of a blob, of whatever shards; durable on return. An order for it stays.
     ///
     /// # Errors
     ///
     /// [`StoreWriteError`].
-    pub async fn drop_blob(&self, blob_id: BlobId, shards: &[ShardIndex]) -> Result<(), StoreWriteError> {
-        let prefixes = shards.iter().map(|shard| keys::slivers_of(*shard, &blob_id));
-        for prefix in prefixes.chain([keys::commitments_of(&blob_id)]) {
-            loop {
-                let page =
-                    self.page(prefix.clone(), None, PAGE).await.map_err(|_| StoreWriteError::Failed)?;
-                if page.is_empty() {
+    pub async fn drop_blob(&self, blob_id: BlobId) -> Result<(), StoreWriteError> {
+        let shards = (0..self.n_shards).map(ShardIndex);
+        let slivers = shards.map(|shard| keys::slivers_of(shard, &blob_id));
+        let prefixes: Vec<Vec<u8>> = slivers.chain([keys::commitments_of(&blob_id)]).collect();
+        while self.drop_page(&prefixes).await? {}
+        Ok(())
+    }
+
+    /// Drops some slivers of a shard; durable on return. False if there are none left.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreWriteError`].
+    pub async fn drop_some_of_shard(&self, shard: ShardIndex) -> Result<bool, StoreWriteError> {
+        self.drop_page(&[keys::slivers_in(shard)]).await
+    }
+
+    /// The shards of which there are slivers, ascending.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreReadError::Failed`].
+    pub async fn shards(&self) -> Result<Vec<ShardIndex>, StoreReadError> {
+        let n_shards = self.n_shards;
+        self.blocking(move |records| {
+            let mut shards = Vec::new();
+            for shard in (0..n_shards).map(ShardIndex) {
+                let first = records.scan(&keys::slivers_in(shard), None, 1);
+                if !first.map_err(|error| StoreReadError::from(&error))?.is_empty() {
+                    shards.push(shard);
+                }
+            }
+            Ok(shards)
+        })
+        .await
+    }
+
+    /// Drops up to a page of the records whose names begin so; false if there were none.
+    async fn drop_page(&self, prefixes: &[Vec<u8>]) -> Result<bool, StoreWriteError> {
+        let prefixes = prefixes.to_vec();
+        let find = move |records: &Store| {
+            let mut keys = Vec::new();
+            for prefix in prefixes {
+                let found = records.scan(&prefix, None, PAGE - keys.len());
+                keys.extend(
+                    found.map_err(|error| StoreReadError::from(&error))?.into_iter().map(|(key, _)| key),
+                );
+                if keys.len() >= PAGE {
                     break;
                 }
-                self.delete(page.into_iter().map(|(key, _)| key).collect()).await?;
             }
+            Ok(keys)
+        };
+        let keys = self.blocking(find).await.map_err(|_| StoreWriteError::Failed)?;
+        if keys.is_empty() {
+            return Ok(false);
         }
-        Ok(())
+        self.delete(keys).await?;
+        Ok(true)
     }
 
     async fn page(

@@ -2,9 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use protocol::{
-    BlobId, SegmentIndex, ShardIndex, SliverPairIndex, encoding::Axis, hash::Hash, message::SliverAt,
-};
+use protocol::{BlobId, SegmentIndex, SliverPairIndex, encoding::Axis, hash::Hash, message::SliverAt};
 use storage::{
     Store,
     disk::{Disk as _, SimulatedDisk},
@@ -102,9 +100,8 @@ async fn on_a_full_disk_what_makes_room_does_not_fail_for_what_needs_it() {
     store.put_sliver(at(0), PARITY, &[1; 5_000]).await.unwrap();
     // Within the reserve: deletions may use it, puts may not.
     bench.disk.set_capacity(Some(500_000));
-    let shards: Vec<ShardIndex> = (0..7).map(ShardIndex).collect();
     let (put, drop) =
-        tokio::join!(store.put_sliver(at(1), PARITY, &[1; 500]), store.drop_blob(at(0).blob_id, &shards));
+        tokio::join!(store.put_sliver(at(1), PARITY, &[1; 500]), store.drop_blob(at(0).blob_id));
     assert_eq!((put, drop), (Err(StoreWriteError::Full), Ok(())));
     assert!(!store.has_sliver(&at(0)));
     assert_eq!(store.counts().slivers, 0);
@@ -133,7 +130,6 @@ fn sliver(blob: u8, pair: u16) -> Vec<u8> {
 /// Writes the slivers of twenty blobs, and drops all but every fifth of them; returns those that stay and those that do
 /// not.
 async fn write_and_drop(store: &SliverStore) -> (Vec<u8>, Vec<u8>) {
-    let shards: Vec<ShardIndex> = (0..7).map(ShardIndex).collect();
     for blob in 0..20 {
         for pair in 0..7 {
             store.put_sliver(of_blob(blob, pair), PARITY, &sliver(blob, pair)).await.unwrap();
@@ -141,7 +137,7 @@ async fn write_and_drop(store: &SliverStore) -> (Vec<u8>, Vec<u8>) {
     }
     let (stay, go): (Vec<u8>, Vec<u8>) = (0..20).partition(|blob| blob % 5 == 0);
     for blob in &go {
-        store.drop_blob(BlobId([*blob; 32]), &shards).await.unwrap();
+        store.drop_blob(BlobId([*blob; 32])).await.unwrap();
     }
     (stay, go)
 }
@@ -187,7 +183,7 @@ async fn a_store_that_is_refused_room_looks_for_it_at_once() {
     assert_eq!(bench.store.put_sliver(at(0), PARITY, &big).await, Err(StoreWriteError::Full));
     tokio::time::sleep(Duration::from_secs(1)).await;
     bench.store.put_sliver(at(0), PARITY, &big).await.unwrap();
-    bench.store.drop_blob(at(0).blob_id, &(0..7).map(ShardIndex).collect::<Vec<_>>()).await.unwrap();
+    bench.store.drop_blob(at(0).blob_id).await.unwrap();
     // The blob with that ID was among those dropped before.
     check(&bench.store, &blobs).await;
 }

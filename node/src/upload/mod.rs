@@ -23,7 +23,10 @@ mod sweep;
 mod tests;
 mod whole;
 
-pub(crate) use self::missing::{missing_in_segment, missing_of_blob};
+pub(crate) use self::{
+    missing::{missing_in_segment, missing_of_blob},
+    service::check_sliver,
+};
 pub use self::{
     service::{Config, Uploads},
     stale::StaleUploads,

@@ -7,10 +7,11 @@ use std::{
 
 use bytes::Bytes;
 use protocol::{
-    BlobId, Epoch, PeerId, RegistrationId, SegmentIndex,
+    BlobId, Epoch, NetworkId, PeerId, RegistrationId, SegmentIndex,
     bls::SecretKey,
     certificate::{MemberSignature, Statement as _, StorageConfirmation},
     commitment::{BlobHeader, SegmentCommitment, VerifiedHeader},
+    committee::shard_of,
     encoding::{SegmentEncoder, SegmentShape, encode::sliver_index},
     hash::Hash,
     ledger::state::Corrupt,
@@ -32,7 +33,7 @@ use crate::{
     blobs::{BlobStatus, Blobs, Standing},
     commitments::{CommitmentCache, CommitmentReadError},
     encoder::Encoder,
-    membership::Membership,
+    membership::{Membership, Seat},
     sliver_store::{SliverStore, StoreWriteError},
 };
 
@@ -84,7 +85,7 @@ pub struct Uploads(pub(super) Arc<Inner>);
 
 pub(super) struct Inner {
     pub(super) config: Config,
-    pub(super) membership: Arc<Membership>,
+    pub(super) membership: Membership,
     key: SecretKey,
     pub(super) store: SliverStore,
     pub(super) blobs: Blobs,
@@ -143,7 +144,7 @@ impl Uploads {
     #[must_use]
     pub fn new(
         config: Config,
-        (membership, key): (Arc<Membership>, SecretKey),
+        (membership, key): (Membership, SecretKey),
         (store, blobs): (SliverStore, Blobs),
         commitments: CommitmentCache,
         encoder: Encoder,
@@ -214,7 +215,7 @@ impl Uploads {
         match self.0.blobs.status(blob_id).map_err(unclear)? {
             BlobStatus::Invalid => Err(Refusal::Invalid),
             BlobStatus::Unknown => Ok(false),
-            BlobStatus::Registered | BlobStatus::Certified(_) => Ok(true),
+            BlobStatus::Registered | BlobStatus::Certified { .. } => Ok(true),
         }
     }
 
@@ -233,9 +234,12 @@ impl Uploads {
     /// [`Refusal`]; [`Refusal::NotFound`] if the segment's commitment is not here yet.
     pub async fn part(&self, from: PeerId, at: SliverAt, offset: u32, part: Bytes) -> Result<(), Refusal> {
         let inner = &self.0;
-        if at.pair.0 >= inner.membership.n_shards()
-            || inner.membership.owner(&at.blob_id, at.segment, at.pair) != inner.membership.node
-        {
+        if at.pair.0 >= inner.membership.n_shards() {
+            return Err(Refusal::NotMine);
+        }
+        let kept = inner.membership.now().map_err(unclear)?.kept();
+        let shard = shard_of(inner.membership.n_shards(), &at.blob_id, at.segment, at.pair);
+        if !kept.shards().contains(&shard) {
             return Err(Refusal::NotMine);
         }
         let commitment = inner.commitments.get(at.blob_id, at.segment).await;
@@ -244,7 +248,7 @@ impl Uploads {
             CommitmentReadError::Failed => Refusal::Internal,
         })?;
         let shape = header.shape().segment(at.segment).map_err(|_| Refusal::Malformed)?;
-        if !inner.membership.slivers(at.blob_id, at.segment, shape).any(|own| own == at) {
+        if !kept.slivers(at.blob_id, at.segment, shape).contains(&at) {
             return Err(Refusal::NotMine);
         }
         self.touch(at.blob_id)?;
@@ -312,8 +316,8 @@ impl Uploads {
         self.0.encoder.run(check).await.map_err(|_| Refusal::Internal)?.ok_or(Refusal::Unverifiable)
     }
 
-    /// Vouches for a blob once the ledger has this registration of it, if all slivers that this node should hold are on its
-    /// disk; else says how many are not.
+    /// Vouches for a blob in the name of the committee of an epoch, once the ledger has this registration of the blob, if all
+    /// slivers that this node should hold for that committee are on its disk; else says how many are not.
     ///
     /// # Errors
     ///
@@ -325,10 +329,7 @@ impl Uploads {
         epoch: Epoch,
     ) -> Result<Result<MemberSignature, u32>, Refusal> {
         let (verified, _) = self.acceptable(header)?;
-        let current = self.0.membership.committee.epoch();
-        if epoch != current {
-            return Err(Refusal::WrongEpoch { current });
-        }
+        self.seat(epoch)?;
         let blob_id = verified.blob_id();
         // An order that is not on the disk yet would be forgotten by a crash.
         let is_ordered = self.orders().has(&blob_id, registration) && self.0.store.has_order(blob_id);
@@ -338,22 +339,32 @@ impl Uploads {
         let inner = &self.0;
         // From here on it is not dropped but by the ledger's word, so that what is found below stays.
         self.hold(blob_id)?;
-        let missing = missing_of_blob(&inner.membership, &inner.store, &verified, MISSING_TOLD_MAX).await;
+        let (_, seat) = self.seat(epoch)?;
+        let missing = missing_of_blob(seat.into(), &inner.store, &verified, MISSING_TOLD_MAX).await;
         let missing = missing.map_err(|_| Refusal::Internal)?;
         if missing > 0 && !is_planted(Bug::ConfirmedBlindly) {
             return Ok(Err(missing));
         }
-        self.sign(blob_id, registration).await.map(Ok)
+        self.sign(blob_id, registration, epoch).await.map(Ok)
+    }
+
+    /// The network, and this node's place on the committee for which it is to vouch.
+    pub(super) fn seat(&self, epoch: Epoch) -> Result<(NetworkId, Seat), Refusal> {
+        let roster = self.0.membership.now().map_err(unclear)?;
+        let seat = roster.vouching_seat(epoch).ok_or(Refusal::WrongEpoch { current: roster.epoch() })?;
+        Ok((roster.network, seat))
     }
 
     pub(super) async fn sign(
         &self,
         blob_id: BlobId,
         registration: RegistrationId,
+        epoch: Epoch,
     ) -> Result<MemberSignature, Refusal> {
-        let Membership { network, committee, node } = &*self.0.membership;
-        let statement = StorageConfirmation { epoch: committee.epoch(), blob_id, registration };
-        let (network, node, key) = (*network, *node, self.0.key.clone());
+        // The epoch may have ended meanwhile: nobody needs this node's word for it then.
+        let (network, Seat { node, .. }) = self.seat(epoch)?;
+        let statement = StorageConfirmation { epoch, blob_id, registration };
+        let key = self.0.key.clone();
         let signature = self.0.encoder.run(move |_| statement.sign(&network, node, &key)).await;
         signature.map_err(|_| Refusal::Internal)
     }
@@ -418,7 +429,7 @@ impl Uploads {
 }
 
 /// Extends a sliver and compares its root; returns the root over its parity symbols if it is the one committed to.
-pub(super) fn check_sliver(
+pub(crate) fn check_sliver(
     encoder: &mut SegmentEncoder,
     commitment: &SegmentCommitment,
     (at, shape): (SliverAt, SegmentShape),

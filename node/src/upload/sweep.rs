@@ -155,7 +155,7 @@ impl Uploads {
         // Looked at now, when nobody vouches for it any more.
         let is_unknown = matches!(inner.blobs.status(blob_id), Ok(BlobStatus::Unknown));
         let dropped = if is_unknown && !self.orders().keeps(&blob_id) {
-            let dropped = inner.store.drop_blob(blob_id, inner.membership.shards()).await;
+            let dropped = inner.store.drop_blob(blob_id).await;
             inner.commitments.forget(blob_id);
             self.forget(blob_id);
             dropped.map(|()| true)

@@ -34,7 +34,7 @@ use crate::{
     encoder::Encoder,
     exchange::{ExchangeError, ask},
     ledger::{self, Ledger, tests::ledger_parts},
-    membership::Membership,
+    membership::{Membership, Seat},
     node::{Settings, introduce_members},
     repair::tests::Network,
     sliver_store::{Blocking, tests::Bench},
@@ -85,7 +85,7 @@ fn lone_genesis(simulation: &Simulation, identity: &SigningKey) -> Genesis {
 struct Fixture {
     uploads: Uploads,
     config: Config,
-    membership: Arc<Membership>,
+    membership: Membership,
     ledger: Ledger,
     encoder: Encoder,
     header: BlobHeader,
@@ -124,18 +124,18 @@ impl Fixture {
         let (simulation, identity) = (Simulation::new(Plan::new(1)), SigningKey::from_secret(&[1; 32]));
         let genesis = Arc::new(lone_genesis(&simulation, &identity));
         let (bench, encoder) = (Bench::new(N, 0), Encoder::inline(N));
-        let membership = Arc::new(Membership::of(identity.peer(), &genesis).unwrap());
         let (network, inbound) = simulation.join(identity.peer(), genesis.network_id());
         let parts = ledger_parts(&identity, &SimulatedDisk::new(2), Instant::now());
         let starting =
             ledger::Actor::new(ledger::Config::default(), parts, genesis, network, Blocking::Inline);
         let (actor, ledger) = starting.await.unwrap();
+        let membership = Membership::new(identity.peer(), ledger.watch());
         let mut tasks = JoinSet::new();
         tasks.spawn(actor.run(CancellationToken::new()));
         let (header, segment) = blob(&encoder, LARGE, 7).await;
         let uploads = Uploads::new(
             config,
-            (Arc::clone(&membership), key()),
+            (membership.clone(), key()),
             (bench.store.clone(), Blobs::new(ledger.clone())),
             CommitmentCache::new(bench.store.clone()),
             encoder.clone(),
@@ -148,7 +148,7 @@ impl Fixture {
     async fn restart(&mut self) {
         self.uploads = Uploads::new(
             self.config,
-            (Arc::clone(&self.membership), key()),
+            (self.membership.clone(), key()),
             (self.bench.store.clone(), Blobs::new(self.ledger.clone())),
             CommitmentCache::new(self.bench.store.clone()),
             self.encoder.clone(),
@@ -202,10 +202,14 @@ impl Fixture {
         Ok(())
     }
 
+    fn seat(&self) -> Seat {
+        self.membership.now().unwrap().seat().unwrap()
+    }
+
     /// What a client sends of a blob in one message, behind the order.
     fn payload(&self, (header, segment): &(BlobHeader, EncodedSegment)) -> Bytes {
         let mut payload = segment.commitment().to_bytes();
-        for at in self.membership.slivers(header.blob_id(), SegmentIndex(0), segment.shape()) {
+        for at in self.seat().slivers(header.blob_id(), SegmentIndex(0), segment.shape()) {
             payload.extend_from_slice(segment.sliver_of_pair(at.axis, at.pair));
         }
         payload.into()
@@ -228,7 +232,9 @@ impl Fixture {
 
     fn sign(&self, by: u8, nonce: u64, action: Action) -> Vec<u8> {
         let key = account(by);
-        Transaction { sender: key.account(), nonce, action }.sign(&self.membership.network, &key).to_bytes()
+        Transaction { sender: key.account(), nonce, action }
+            .sign(&self.membership.now().unwrap().network, &key)
+            .to_bytes()
     }
 
     /// The transaction by which an account registers a blob.
@@ -244,10 +250,10 @@ impl Fixture {
 
     /// Checks that this is the node's word for a registration.
     fn check(&self, header: BlobHeader, registration: RegistrationId, signature: &MemberSignature) {
-        let Membership { network, committee, node } = &*self.membership;
+        let (network, Seat { committee, node }) = (self.membership.now().unwrap().network, self.seat());
         let statement =
             StorageConfirmation { epoch: committee.epoch(), blob_id: header.blob_id(), registration };
-        assert_eq!(*signature, statement.sign(network, *node, &key()));
+        assert_eq!(*signature, statement.sign(&network, node, &key()));
     }
 
     fn n_in_the_making(&self) -> usize {
@@ -258,7 +264,8 @@ impl Fixture {
     /// Number of slivers of a small blob that are here.
     fn n_held(&self, header: BlobHeader) -> usize {
         let shape = header.verify().unwrap().shape().segment(SegmentIndex(0)).unwrap();
-        let slivers = self.membership.slivers(header.blob_id(), SegmentIndex(0), shape);
+        let seat = self.seat();
+        let slivers = seat.slivers(header.blob_id(), SegmentIndex(0), shape);
         slivers.filter(|at| self.bench.store.has_sliver(at)).count()
     }
 }
@@ -323,10 +330,10 @@ async fn the_room_of_a_client_that_has_gone_is_there_for_the_next() {
     // Room for one sliver of each of two clients.
     let upload = Config { assembly_bytes: 2 * sliver.len(), ..Config::default() };
     let network = Network::start(Settings { upload, ..Settings::default() }).await;
-    let membership = &network.nodes[0].handles.membership;
+    let seat = network.nodes[0].handles.membership.now().unwrap().seat().unwrap();
     let (blob_id, index, axis) = (header.blob_id(), SegmentIndex(0), Axis::Primary);
-    let pair = membership.committee.pair_of(&blob_id, index, membership.shards()[0]);
-    let to = membership.peer(membership.node).unwrap();
+    let pair = seat.committee.pair_of(&blob_id, index, seat.shards()[0]);
+    let to = network.nodes[0].handles.membership.me();
     let clients = [ALICE, BOB, PeerId([4; 32])].map(|PeerId(id)| {
         let peer = PeerId([id[0] + 100; 32]);
         let (client, inbound) = network.simulation.join(peer, network.genesis.network_id());

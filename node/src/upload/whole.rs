@@ -15,7 +15,30 @@ use super::{
     orders::Order,
     service::{Uploads, check_sliver, refusal_of_write, unclear},
 };
-use crate::blobs::Standing;
+use crate::{
+    blobs::Standing,
+    membership::{Roster, Seat},
+};
+
+/// Takes a payload apart into the commitment and the slivers that go with a place.
+fn split(
+    seat: &Seat,
+    header: &VerifiedHeader,
+    payload: &Bytes,
+) -> Result<(Bytes, Vec<(SliverAt, Bytes)>), Refusal> {
+    let segment = SegmentIndex(0);
+    if header.shape().n_segments() != 1 {
+        return Err(Refusal::Malformed);
+    }
+    let shape = header.shape().segment(segment).map_err(|_| Refusal::Malformed)?;
+    let slivers = seat.slivers(header.blob_id(), segment, shape);
+    let slivers: Vec<(SliverAt, usize)> = slivers.map(|at| (at, shape.sliver_bytes(at.axis))).collect();
+    let sliver_bytes: usize = slivers.iter().map(|(_, len)| len).sum();
+    let at = payload.len().checked_sub(sliver_bytes).ok_or(Refusal::Malformed)?;
+    let (commitment, mut rest) = (payload.slice(..at), payload.slice(at..));
+    let parts = slivers.into_iter().map(|(at, len)| (at, rest.split_to(len))).collect();
+    Ok((commitment, parts))
+}
 
 impl Uploads {
     /// Keeps and vouches for all that this node is to hold of a blob of one segment. `order` is the owner's signed transaction
@@ -32,13 +55,10 @@ impl Uploads {
         (order, payload): (Bytes, Bytes),
     ) -> Result<MemberSignature, Refusal> {
         let (verified, is_known) = self.acceptable(header)?;
-        let current = self.0.membership.committee.epoch();
-        if epoch != current {
-            return Err(Refusal::WrongEpoch { current });
-        }
+        let (_, seat) = self.seat(epoch)?;
         let blob_id = verified.blob_id();
         self.hold(blob_id)?;
-        let (commitment, parts) = self.split(&verified, &payload)?;
+        let (commitment, parts) = split(&seat, &verified, &payload)?;
         let sliver_bytes = parts.iter().map(|(_, sliver)| sliver.len()).sum();
         let slivers = self.check_all(&verified, commitment.clone(), parts).await?;
         let is_to_come = match self.0.blobs.standing(blob_id, registration).map_err(unclear)? {
@@ -68,27 +88,7 @@ impl Uploads {
         if is_to_come && !is_ordered {
             self.wait_for(blob_id, registration).await?;
         }
-        self.sign(blob_id, registration).await
-    }
-
-    /// Takes a payload apart into the commitment and the slivers that this node is to hold.
-    fn split(
-        &self,
-        header: &VerifiedHeader,
-        payload: &Bytes,
-    ) -> Result<(Bytes, Vec<(SliverAt, Bytes)>), Refusal> {
-        let segment = SegmentIndex(0);
-        if header.shape().n_segments() != 1 {
-            return Err(Refusal::Malformed);
-        }
-        let shape = header.shape().segment(segment).map_err(|_| Refusal::Malformed)?;
-        let owed = self.0.membership.slivers(header.blob_id(), segment, shape);
-        let owed: Vec<(SliverAt, usize)> = owed.map(|at| (at, shape.sliver_bytes(at.axis))).collect();
-        let sliver_bytes: usize = owed.iter().map(|(_, len)| len).sum();
-        let at = payload.len().checked_sub(sliver_bytes).ok_or(Refusal::Malformed)?;
-        let (commitment, mut rest) = (payload.slice(..at), payload.slice(at..));
-        let parts = owed.into_iter().map(|(at, len)| (at, rest.split_to(len))).collect();
-        Ok((commitment, parts))
+        self.sign(blob_id, registration, epoch).await
     }
 
     /// Checks a commitment and slivers of one segment in full.
@@ -123,8 +123,9 @@ impl Uploads {
         (transaction, sliver_bytes): (Bytes, usize),
     ) -> bool {
         let inner = &self.0;
+        let Ok(Roster { network, .. }) = inner.membership.now() else { return false };
         let Ok(signed) = SignedTransaction::from_bytes(&transaction) else { return false };
-        let Ok(verified) = signed.verify(&inner.membership.network) else { return false };
+        let Ok(verified) = signed.verify(&network) else { return false };
         let Transaction { sender, nonce, action } = verified.transaction();
         let is_for_it = matches!(action, Action::RegisterBlob { header: of, .. } if of == header.header());
         let is_his = *sender == registration.owner && *nonce == registration.nonce;

@@ -115,7 +115,7 @@ fn certified(world: &World, node: NodeIndex) -> Option<Vec<VerifiedHeader>> {
     let listed = blobs.list(None, usize::MAX).ok()?;
     let statuses = listed.into_iter().map(|blob_id| blobs.status(blob_id).ok());
     let header = |status| match status {
-        BlobStatus::Certified(header) => Some(header),
+        BlobStatus::Certified { header, .. } => Some(header),
         _ => None,
     };
     Some(statuses.collect::<Option<Vec<_>>>()?.into_iter().filter_map(header).collect())

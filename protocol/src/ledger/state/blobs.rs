@@ -153,7 +153,7 @@ impl State {
         if is_first {
             self.count_available()?;
         }
-        let point = Availability { height: head.height, epoch: head.epoch, end };
+        let point = Availability { height: head.height, epoch: committee.epoch(), end };
         let available = blob.available.get_or_insert(point);
         available.end = available.end.max(end);
         self.write_blob(blob_id, &blob);

@@ -89,7 +89,7 @@ pub struct Node {
 pub struct Availability {
     /// Height of the block that certified it: its point of availability.
     pub height: u64,
-    /// Epoch of that block.
+    /// Epoch of the committee that vouched for it: the current one, or the one before during the handover.
     pub epoch: Epoch,
     /// The first epoch in which it no longer does, as things are: the latest end of a certified registration.
     pub end: Epoch,

@@ -121,7 +121,10 @@ impl State {
             return Ok(Vec::new());
         }
         match (head.stage, self.next.clone()) {
-            (Stage::Selected { .. }, Some(next)) => self.hand_over(next),
+            (Stage::Selected { .. }, Some(next)) => {
+                self.begins_epoch = true;
+                self.hand_over(next)
+            }
             _ => Ok(vec![self.fix_next(head)?]),
         }
     }
@@ -226,7 +229,7 @@ impl State {
         }
         let committee = Arc::clone(&self.committee);
         let member = committee.index_of(&PeerId(sender.0)).ok_or(Rejected::NotMember { sender, epoch })?;
-        if head.epoch_started_ms == head.time_ms {
+        if self.begins_epoch {
             return Err(Rejected::ReadyTooEarly { epoch }.into());
         }
         let slot = ReadySlot { epoch, member };

@@ -26,8 +26,13 @@ impl State {
     /// If the state contradicts itself, which a verified genesis rules out.
     pub fn genesis(genesis: &Genesis) -> Result<Self, Corrupt> {
         let committee = Arc::new(genesis.committee().clone());
-        let mut state =
-            Self { store: Store::default(), committee: Arc::clone(&committee), previous: None, next: None };
+        let mut state = Self {
+            store: Store::default(),
+            committee: Arc::clone(&committee),
+            previous: None,
+            next: None,
+            begins_epoch: false,
+        };
         let head = Head {
             network: genesis.network_id(),
             n_shards: genesis.n_shards(),

@@ -68,6 +68,8 @@ pub struct State {
     previous: Option<Arc<Committee>>,
     /// The one after, once it is fixed; as in the tree.
     next: Option<Arc<Committee>>,
+    /// The block that has begun, and not ended, began the epoch too.
+    begins_epoch: bool,
 }
 
 impl State {
@@ -89,7 +91,7 @@ impl State {
             Stage::Selected { .. } => (None, of(head.epoch.0.checked_add(1))?),
             Stage::Handover { .. } => (of(head.epoch.0.checked_sub(1))?, None),
         };
-        Ok(Self { store, committee, previous, next })
+        Ok(Self { store, committee, previous, next, begins_epoch: false })
     }
 
     /// Begins the block that follows the last, with the stage of the epoch that is due by then, if one is. Returns what that
@@ -110,6 +112,7 @@ impl State {
         let mut next = self.clone();
         let epoch_started_ms = if head.height == 0 { time_ms } else { head.epoch_started_ms };
         next.store.set(&HeadSlot {}, &Head { height, time_ms, epoch_started_ms, ..head });
+        next.begins_epoch = false;
         let events = next.begin_stage()?;
         *self = next;
         Ok(events)
@@ -117,7 +120,8 @@ impl State {
 
     /// Ends the block, and returns the root that it commits to.
     #[must_use]
-    pub fn end_block(&self) -> Hash {
+    pub fn end_block(&mut self) -> Hash {
+        self.begins_epoch = false;
         self.root()
     }
 

@@ -6,14 +6,14 @@ use super::{
     Corrupt, Pool, State,
     entry::{Account, Blob, Bucket, Head, Node, Registration, Stage},
     slot::{
-        AccountSlot, BlobSlot, BucketSlot, DelegationSlot, HeadSlot, NodeSlot, ParametersSlot,
+        AccountSlot, BlobSlot, BucketSlot, DelegationSlot, HeadSlot, NodeSlot, ParametersSlot, ReadySlot,
         RegistrationSlot, Slot as _, UnbondingSlot, prefix,
     },
 };
 use crate::{
     committee::Committee,
     hash::Hash,
-    ids::{AccountId, BlobId, PeerId},
+    ids::{AccountId, BlobId, Epoch, NodeIndex, PeerId},
     ledger::{parameters::Parameters, tree::Tree},
 };
 
@@ -70,6 +70,15 @@ impl State {
             Stage::Selected { ends_ms } => Some(ends_ms),
             Stage::Handover { .. } => None,
         })
+    }
+
+    /// Whether a member of the committee of an epoch has said that its shards are ready.
+    ///
+    /// # Errors
+    ///
+    /// If the state contradicts itself.
+    pub fn is_ready(&self, epoch: Epoch, member: NodeIndex) -> Result<bool, Corrupt> {
+        Ok(self.store.get(&ReadySlot { epoch, member })?.is_some())
     }
 
     /// The hash of everything.

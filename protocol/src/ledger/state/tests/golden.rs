@@ -20,7 +20,7 @@ fn world() -> World {
 /// One of each action, over four epochs.
 fn run(world: &mut World) -> Vec<(&'static str, String)> {
     let mut roots = Vec::new();
-    let mut note = |world: &World, name| roots.push((name, format!("{:?}", world.state.end_block())));
+    let mut note = |world: &World, name| roots.push((name, format!("{:?}", world.state.root())));
     note(world, "genesis");
     world.state.begin_block(1, 1_000).unwrap();
     for index in 0..4 {

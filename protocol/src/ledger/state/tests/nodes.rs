@@ -242,8 +242,6 @@ fn duties_cost_no_fee() {
     let poor = 50;
     world.does(poor, Action::InvalidateBlob { certificate: world.invalidity(1, Epoch(0)) });
     world.does(poor, Action::Evidence { equivocation: world.equivocation(0) });
-    world.next_block();
-    world.next_block();
     world.does(NODES + 1, Action::ShardsReady { epoch: Epoch(0) });
     assert_eq!((world.balance(poor), world.balance(NODES + 1)), (0, 0));
 }
