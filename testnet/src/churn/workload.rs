@@ -9,7 +9,7 @@ use std::{
 
 use node::{
     cli::Failure,
-    client::{Client, Progress, StoreOptions},
+    client::{BlobSource, Client, Progress, StoreOptions},
 };
 use protocol::{BlobId, certificate::Persistence, ledger::signature::SigningKey};
 use rand::{Rng as _, RngCore as _, SeedableRng as _, seq::IndexedRandom as _};
@@ -66,6 +66,42 @@ pub struct Operation {
     pub is_done: bool,
     /// Bytes of the blob.
     pub size: u64,
+}
+
+/// An operation under way.
+#[derive(Debug)]
+struct Tries(Operation);
+
+impl Tries {
+    fn begin((kind, size): (Kind, usize), Moment { epoch, phase }: Moment) -> Self {
+        Self(Operation {
+            kind,
+            start: Instant::now(),
+            epoch,
+            phase,
+            took: Duration::ZERO,
+            error: None,
+            retries: 0,
+            is_done: false,
+            size: u64::try_from(size).unwrap_or(u64::MAX),
+        })
+    }
+
+    /// A try has ended; false if there is to be another.
+    fn ended(&mut self, result: Result<(), String>) -> bool {
+        let operation = &mut self.0;
+        let is_first = operation.error.is_none();
+        if is_first {
+            operation.took = operation.start.elapsed();
+        } else {
+            operation.retries += 1;
+        }
+        operation.is_done = result.is_ok();
+        if let Err(error) = result {
+            operation.error.get_or_insert(error);
+        }
+        operation.is_done || operation.retries + 1 >= TRIES
+    }
 }
 
 /// A blob that a client began to store.
@@ -214,27 +250,12 @@ impl Workload {
         readable.choose(dice).copied().cloned()
     }
 
-    /// Tries an operation until it is done, or was tried often enough, and notes it.
-    async fn note(&self, (kind, size): (Kind, u64), mut attempt: impl AsyncFnMut() -> Result<(), String>) {
-        let Moment { epoch, phase } = self.moment();
-        let start = Instant::now();
-        let mut result = attempt().await;
-        let took = start.elapsed();
-        let error = result.as_ref().err().cloned();
-        let mut retries = 0;
-        while result.is_err() && retries + 1 < TRIES {
-            sleep(RETRY_AFTER).await;
-            retries += 1;
-            result = attempt().await;
-        }
-        let is_done = result.is_ok();
-        let operation = Operation { kind, start, epoch, phase, took, error, retries, is_done, size };
-        self.book().operations.push(operation);
-    }
-
     async fn read_and_note<N: Network>(&self, client: &Client<N>, blob: &BlobRecord) {
-        let size = u64::try_from(blob.size).unwrap_or(u64::MAX);
-        self.note((Kind::Read, size), async || self.read(client, blob).await).await;
+        let mut tries = Tries::begin((Kind::Read, blob.size), self.moment());
+        while !tries.ended(self.read(client, blob).await) {
+            sleep(RETRY_AFTER).await;
+        }
+        self.book().operations.push(tries.0);
     }
 
     /// Reads a blob and compares it with what was stored.
@@ -252,39 +273,49 @@ impl Workload {
         Err(format!("{blob_id} was read as OTHER bytes than were stored"))
     }
 
-    /// Stores the next blob.
-    pub async fn store_and_note<N: Network>(&self, client: &Client<N>, key: &SigningKey) {
+    async fn store_and_note<N: Network>(&self, client: &Client<N>, key: &SigningKey) {
         let number = {
             let mut book = self.book();
             book.n_numbers += 1;
             book.n_numbers
         };
         let size = size_of(self.seed, number);
-        let source = Arc::new(bytes_of(self.seed, number, size));
-        let epochs = self.epochs_of(number);
-        let what = (Kind::Store, u64::try_from(size).unwrap_or(u64::MAX));
-        self.note(what, async || {
-            let identified = Arc::new(OnceLock::new());
-            let seen = Arc::clone(&identified);
-            let progress = Arc::new(move |progress| {
-                if let Progress::Identified(blob_id) = progress {
-                    let _ = seen.set(blob_id);
-                }
-            });
-            let options = StoreOptions { persistence: Persistence::Permanent, epochs };
-            let result = client.store(Arc::clone(&source), key, options, progress).await;
-            let certified = result.as_ref().ok().map(|stored| Certified {
-                epoch: self.moment().epoch,
-                at: Instant::now(),
-                end: stored.end.0,
-            });
-            if let Some(blob_id) = identified.get().copied().or(result.as_ref().ok().map(|it| it.blob_id)) {
-                self.found(BlobRecord { number, size, blob_id, certified });
+        let source: Arc<dyn BlobSource> = Arc::new(bytes_of(self.seed, number, size));
+        let mut tries = Tries::begin((Kind::Store, size), self.moment());
+        while !tries.ended(self.store(client, (number, &source), key).await) {
+            sleep(RETRY_AFTER).await;
+        }
+        self.book().operations.push(tries.0);
+    }
+
+    /// Stores a blob; it is remembered as soon as its ID is known, since it may be certified whatever this client sees.
+    async fn store<N: Network>(
+        &self,
+        client: &Client<N>,
+        (number, source): (u64, &Arc<dyn BlobSource>),
+        key: &SigningKey,
+    ) -> Result<(), String> {
+        let identified = Arc::new(OnceLock::new());
+        let seen = Arc::clone(&identified);
+        let progress = Arc::new(move |progress| {
+            if let Progress::Identified(blob_id) = progress {
+                let _ = seen.set(blob_id);
             }
-            let named = format!("blob {number}, {size} bytes");
-            result.map(|_| ()).map_err(|error| Failure::store(&named, &error).to_string())
-        })
-        .await;
+        });
+        let epochs = self.epochs_of(number);
+        let options = StoreOptions { persistence: Persistence::Permanent, epochs };
+        let result = client.store(Arc::clone(source), key, options, progress).await;
+        let certified = result.as_ref().ok().map(|stored| Certified {
+            epoch: self.moment().epoch,
+            at: Instant::now(),
+            end: stored.end.0,
+        });
+        let size = usize::try_from(source.len()).unwrap_or(usize::MAX);
+        if let Some(blob_id) = identified.get().copied().or(result.as_ref().ok().map(|it| it.blob_id)) {
+            self.found(BlobRecord { number, size, blob_id, certified });
+        }
+        let named = format!("blob {number}, {size} bytes");
+        result.map(|_| ()).map_err(|error| Failure::store(&named, &error).to_string())
     }
 
     fn found(&self, blob: BlobRecord) {
@@ -327,22 +358,23 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_operation_that_fails_is_tried_again_and_has_failed() {
-        let workload = workload();
-        let mut left = 2;
-        let again = async || {
-            left -= 1;
-            if left == 0 { Ok(()) } else { Err("gone".to_owned()) }
-        };
-        workload.note((Kind::Read, 5), again).await;
-        workload.note((Kind::Read, 5), async || Err("never".to_owned())).await;
-        workload.note((Kind::Store, 5), async || Ok(())).await;
-        let operations = workload.operations();
-        let seen: Vec<_> = operations
-            .iter()
-            .map(|operation| (operation.error.as_deref(), operation.retries, operation.is_done))
-            .collect();
-        assert_eq!(seen, [(Some("gone"), 1, true), (Some("never"), 2, false), (None, 0, true)]);
-        assert_eq!((operations[0].epoch, operations[0].phase), (4, Phase::Handover));
+        let mut tries = Tries::begin((Kind::Read, 5), Moment { epoch: 4, phase: Phase::Handover });
+        sleep(RETRY_AFTER).await;
+        assert!(!tries.ended(Err("gone".to_owned())));
+        sleep(RETRY_AFTER).await;
+        assert!(tries.ended(Ok(())));
+        let Operation { took, error, retries, is_done, epoch, phase, .. } = tries.0;
+        assert_eq!((took, error.as_deref(), retries, is_done), (RETRY_AFTER, Some("gone"), 1, true));
+        assert_eq!((epoch, phase), (4, Phase::Handover));
+
+        let mut tries = Tries::begin((Kind::Read, 5), Moment { epoch: 4, phase: Phase::Steady });
+        let ends: Vec<bool> = (0..TRIES).map(|_| tries.ended(Err("never".to_owned()))).collect();
+        assert_eq!(ends, [false, false, true]);
+        assert_eq!((tries.0.retries, tries.0.is_done), (2, false));
+
+        let mut tries = Tries::begin((Kind::Store, 5), Moment { epoch: 4, phase: Phase::Steady });
+        assert!(tries.ended(Ok(())));
+        assert_eq!((tries.0.retries, tries.0.error), (0, None));
     }
 
     #[tokio::test(start_paused = true)]
