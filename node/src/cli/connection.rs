@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Exit, Failure, NETWORK_VARIABLE};
 use crate::{
     client::{Client, ClientConfig},
-    config::ClientFile,
+    config::{ClientFile, NodeConfig},
     encoder::Encoder,
     keys::PeerKey,
 };
@@ -42,6 +42,19 @@ impl Connection {
             Failure::from(error).hint("--network takes the client.toml of a network, or its directory")
         })?;
         Self::start(Arc::new(file.load_genesis()?), file.config()).await
+    }
+
+    /// Joins the network of a node, as a client of its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub async fn of_node(config: &NodeConfig) -> Result<Self, Failure> {
+        let genesis = config.load_genesis().map_err(|error| {
+            Failure::from(error)
+                .hint("put the network's genesis file there, or say in config.toml where it is")
+        })?;
+        Self::start(Arc::new(genesis), ClientConfig::default()).await
     }
 
     /// Joins the network of a genesis: see [`open`](Self::open).

@@ -9,7 +9,7 @@ use protocol::{
 };
 use serde::Serialize;
 
-use super::{Exit, Failure, Output, output::note, shown};
+use super::{EpochArgs, Exit, Failure, Output, output::note, shown};
 use crate::config::{MemberFile, create_new, load_endowment};
 
 /// Arguments of the command.
@@ -31,6 +31,8 @@ pub(super) struct Args {
     /// credits, and nothing has a price]
     #[arg(long, value_name = "FILE")]
     endowment: Option<PathBuf>,
+    #[command(flatten)]
+    epochs: EpochArgs,
     /// The member.toml of each node, as `floe node init` writes it
     #[arg(required = true, value_name = "MEMBER.toml")]
     members: Vec<PathBuf>,
@@ -45,6 +47,8 @@ struct Document {
     /// Accounts and stakes that it names.
     accounts: usize,
     stakes: usize,
+    /// Milliseconds that an epoch takes; 0 if the first does not end.
+    epoch_ms: u64,
     file: String,
 }
 
@@ -73,11 +77,12 @@ pub(super) fn execute(args: &Args, output: Output) -> Result<(), Failure> {
         .map_err(|error| Failure::because(Exit::Usage, "these members make no network", &error))?;
     let mut endowment = args.endowment.as_deref().map(load_endowment).transpose()?.unwrap_or_default();
     endowment.accounts.extend(&args.account);
+    endowment.parameters = args.epochs.apply(endowment.parameters);
     let genesis = genesis.with_endowment(endowment).map_err(|error| {
         Failure::because(Exit::Usage, "these accounts and parameters make no network", &error)
     })?;
-    let Endowment { accounts, stakes, .. } = genesis.endowment();
-    let (accounts, stakes) = (accounts.len(), stakes.len());
+    let Endowment { accounts, stakes, parameters } = genesis.endowment();
+    let (accounts, stakes, epoch_ms) = (accounts.len(), stakes.len(), parameters.epoch_ms);
     create_new(&args.out, &genesis.to_toml())?;
     let document = Document {
         network_id: genesis.network_id().to_string(),
@@ -86,6 +91,7 @@ pub(super) fn execute(args: &Args, output: Output) -> Result<(), Failure> {
         members: genesis.committee().n_members(),
         accounts,
         stakes,
+        epoch_ms,
         file: shown(&args.out),
     };
     output.data(&document, &document.network_id)

@@ -1,6 +1,6 @@
 //! `floe info`.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use protocol::{
     AccountId, PeerId,
@@ -14,8 +14,12 @@ use serde::Serialize;
 use super::{
     Connection, Failure, Output, network_file,
     output::{Bytes, Table},
+    shown_seconds, stage_text,
 };
-use crate::client::{LedgerMember, LedgerOverview};
+use crate::{
+    client::{LedgerMember, LedgerOverview},
+    ledger::Clock,
+};
 
 /// What is printed of the network. All of it is proven but the name, which is the genesis file's.
 #[derive(Debug, Serialize)]
@@ -95,7 +99,8 @@ pub(super) async fn execute(network: Option<&Path>, args: Args, output: Output) 
     let overview =
         overview.map_err(|error| Failure::ledger("the state of the network is not known", &error))?;
     let document = Document::new(name, &overview, args);
-    output.data(&document, text(&document))
+    let stage = stage_text(&overview.head, &overview.parameters, Clock::System.unix_ms());
+    output.data(&document, text(&document, &stage))
 }
 
 impl Document {
@@ -120,14 +125,14 @@ impl Document {
 
 impl Ledger {
     const fn new(LedgerOverview { head, parameters, bucket, .. }: &LedgerOverview) -> Self {
-        let (stage, epoch_ends_ms, ready_shards) = match head.stage {
-            Stage::Steady => ("steady", None, None),
-            Stage::Selected { ends_ms } => ("selected", Some(ends_ms), None),
-            Stage::Handover { ready_shards } => ("handover", None, Some(ready_shards)),
+        let (epoch_ends_ms, ready_shards) = match head.stage {
+            Stage::Steady => (None, None),
+            Stage::Selected { ends_ms } => (Some(ends_ms), None),
+            Stage::Handover { ready_shards } => (None, Some(ready_shards)),
         };
         Self {
             time_ms: head.time_ms,
-            stage,
+            stage: stage_name(head.stage),
             epoch_started_ms: head.epoch_started_ms,
             epoch_ends_ms,
             ready_shards,
@@ -141,6 +146,15 @@ impl Ledger {
             members_max: parameters.members_max,
             min_stake: parameters.min_stake,
         }
+    }
+}
+
+/// What scripts call a stage.
+pub(super) const fn stage_name(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Steady => "steady",
+        Stage::Selected { .. } => "selected",
+        Stage::Handover { .. } => "handover",
     }
 }
 
@@ -162,20 +176,18 @@ impl Member {
     }
 }
 
-fn text(document: &Document) -> String {
+fn text(document: &Document, stage: &str) -> String {
     let Document { name, network_id, n_shards, epoch, height, storage_price, write_price, .. } = document;
     let capacity = document.capacity_bytes.map_or_else(|| "no limit".to_owned(), |it| Bytes(it).to_string());
     let mut lines = vec![
         format!("network   {name}, {network_id}, {n_shards} shards"),
         format!("ledger    epoch {epoch}, height {height}"),
+        format!("stage     {stage}"),
         format!("prices    {storage_price} credits a MiB and epoch, {write_price} for writing a MiB"),
         format!("capacity  {capacity}"),
     ];
     if let Some(ledger) = &document.ledger {
-        let ready = ledger.ready_shards.map_or_else(String::new, |ready| format!(", {ready} shards ready"));
         let reserved = u64::try_from(ledger.epoch_reserved_bytes).unwrap_or(u64::MAX);
-        let ends = ledger.epoch_ends_ms.map_or_else(String::new, |at| format!(", ends at {at} ms"));
-        lines.push(format!("stage     {}{ready}{ends}, last block at {} ms", ledger.stage, ledger.time_ms));
         lines.push(format!(
             "fund      {} credits for this epoch, {} reserved in it",
             ledger.epoch_credits,
@@ -185,6 +197,14 @@ fn text(document: &Document) -> String {
             "rules     {} credits a transaction, stake locked for {} epochs, storage up to {} epochs ahead",
             ledger.transaction_fee, ledger.unbonding_epochs, ledger.epochs_ahead_max
         ));
+        if ledger.epoch_ms > 0 {
+            lines.push(format!(
+                "epochs    of {}, up to {} members with at least {} credits of stake each",
+                shown_seconds(Duration::from_millis(ledger.epoch_ms)),
+                ledger.members_max,
+                ledger.min_stake
+            ));
+        }
     }
     if let Some(committee) = &document.committee {
         let mut table = Table::new(&["NODE", "SHARDS", "STAKE", "STATUS", "PEER"]);
@@ -246,8 +266,8 @@ mod tests {
             },
         });
         assert_eq!(serde_json::to_value(&document).unwrap(), expected);
-        let text = text(&document);
-        assert!(text.contains("epoch 2, height 9") && text.contains("handover, 3 shards ready"), "{text}");
+        let text = text(&document, "a stage");
+        assert!(text.contains("epoch 2, height 9") && text.contains("stage     a stage"), "{text}");
         assert!(text.contains("no limit"), "{text}");
     }
 
@@ -259,6 +279,6 @@ mod tests {
         let document = Document::new("a".to_owned(), &overview, args);
         assert_eq!(document.capacity_bytes, Some(5 << 30));
         assert!(document.ledger.is_none());
-        assert!(text(&document).contains("5.00 GiB"), "{}", text(&document));
+        assert!(text(&document, "").contains("5.00 GiB"), "{}", text(&document, ""));
     }
 }

@@ -6,6 +6,7 @@
 mod blob_id;
 mod blobs;
 mod connection;
+mod epochs;
 pub mod failure;
 mod genesis;
 mod health;
@@ -15,6 +16,7 @@ pub mod output;
 mod part_file;
 mod progress;
 mod read;
+mod standing;
 mod status;
 mod store;
 mod wallet;
@@ -31,9 +33,14 @@ use protocol::BlobId;
 
 pub use self::{
     connection::{Connection, network_file},
+    epochs::{EpochArgs, duration, shown_seconds},
     failure::{Exit, Failure},
-    node::init as init_node,
+    node::{
+        Outcome as RegisterOutcome, Registered, Wanted as WantedNode, init as init_node, register_node,
+        wanted as wanted_node,
+    },
     output::Output,
+    standing::{Committees, due_ms, stage_text, time_text},
     wallet::{WALLET_VARIABLE, load_key, submit},
 };
 use crate::telemetry::{self, Role};
@@ -149,7 +156,7 @@ fn execute(cli: Cli) -> Result<(), Failure> {
     let output = Output { json: cli.json };
     let network = cli.network.as_deref();
     match cli.command {
-        Command::Node { command } => return node::execute(command, output),
+        Command::Node { command } => return node::execute(network, command, output),
         Command::Genesis(args) => return genesis::execute(&args, output),
         Command::Completion { shell } => return completion(shell),
         Command::Wallet { command } => {

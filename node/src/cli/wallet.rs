@@ -123,7 +123,7 @@ struct Document {
 
 impl Wallet {
     /// Reads the wallet that is named, by whatever names it, or the one in the user's directory.
-    fn load(&self, network: Option<&Path>) -> Result<(AccountKey, PathBuf), Failure> {
+    pub(super) fn load(&self, network: Option<&Path>) -> Result<(AccountKey, PathBuf), Failure> {
         let path = match self.named(network) {
             Some(path) => path,
             None => default_file()?,

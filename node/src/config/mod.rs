@@ -4,6 +4,7 @@
 //! [`NodeConfig`] are the settings of one part of the node each; `config.example.toml` documents all of them, and
 //! is what `floe node init` writes.
 
+mod bootstrap;
 mod client;
 mod file;
 mod member;
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use swarm::Address;
 
 pub use self::{
+    bootstrap::{ParsePeerAddressError, PeerAddress},
     client::ClientFile,
     file::{ConfigError, create_new, load_endowment, load_genesis, sync_dir},
     member::MemberFile,
@@ -73,6 +75,9 @@ pub struct NetworkConfig {
     pub listen: Vec<Address>,
     /// Addresses under which others reach this node, if they differ: a public name, a forwarded port.
     pub external: Vec<Address>,
+    /// Nodes to begin with, beside those of the genesis file: how a node finds a network whose founders have gone.
+    #[serde(deserialize_with = "rules::bootstrap")]
+    pub bootstrap: Vec<PeerAddress>,
     /// How long to wait for the answer of a peer.
     #[serde(serialize_with = "humantime_serde::serialize", deserialize_with = "rules::request_timeout")]
     pub request_timeout: Duration,
@@ -87,6 +92,7 @@ impl Default for NetworkConfig {
                 Address::new(any, swarm::address::Transport::Quic, 4100),
             ],
             external: Vec::new(),
+            bootstrap: Vec::new(),
             request_timeout: Duration::from_secs(20),
         }
     }

@@ -6,6 +6,8 @@ use protocol::committee;
 use serde::{Deserialize, Deserializer, de::Error};
 use swarm::{Address, limits::REQUEST_TIMEOUT_MAX};
 
+use super::PeerAddress;
+
 /// A log file holds at least one record, and the largest is a commitment of a few MB.
 const LOG_FILE_BYTES_MIN: u64 = 16 << 20;
 /// Compacting a log file needs as much free room again.
@@ -14,6 +16,8 @@ const LOG_FILE_BYTES_MAX: u64 = 64 << 30;
 pub(super) const UPLOAD_BYTES_MIN: u64 = 64 << 20;
 /// More threads than any machine has cores are a typing error.
 const THREADS_MAX: usize = 1024;
+/// Each is kept connected, within the limits for strangers; a few that answer are as good as many.
+const BOOTSTRAP_MAX: usize = 64;
 /// Pauses shorter than this are a busy loop.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 /// Pauses longer than this mean never, and overflow arithmetic on time sooner or later.
@@ -33,6 +37,14 @@ pub(super) fn listen<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<A
     match addresses.iter().find(|address| address.ip().is_none()) {
         Some(named) => Err(D::Error::custom(format!("cannot listen on {named}: give an IP address"))),
         None => Ok(addresses),
+    }
+}
+
+pub(super) fn bootstrap<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PeerAddress>, D::Error> {
+    let peers = Vec::<PeerAddress>::deserialize(deserializer)?;
+    match peers.len() {
+        0..=BOOTSTRAP_MAX => Ok(peers),
+        got => Err(D::Error::custom(format!("{got} bootstrap addresses, at most {BOOTSTRAP_MAX} allowed"))),
     }
 }
 

@@ -54,6 +54,7 @@ fn a_rendered_configuration_parses_to_itself() {
         network: NetworkConfig {
             listen: vec!["/ip4/127.0.0.1/tcp/1".parse().unwrap()],
             external: vec!["/dns/example.org/tcp/2".parse().unwrap()],
+            bootstrap: vec![format!("/ip4/127.0.0.1/tcp/3/p2p/{}", "0a".repeat(32)).parse().unwrap()],
             request_timeout: Duration::from_millis(1500),
         },
         storage: StorageConfig { reserve_bytes: 7, ..StorageConfig::default() },
@@ -81,6 +82,8 @@ fn values_out_of_range_are_refused_on_their_line() {
         (2, "[network]\nlisten = []"),
         (2, "[network]\nlisten = [\"/dns/example.org/tcp/1\"]"),
         (2, "[network]\nlisten = [\"127.0.0.1:80\"]"),
+        (2, "[network]\nbootstrap = [\"/ip4/127.0.0.1/tcp/80\"]"),
+        (2, "[network]\nbootstrap = [\"/ip4/127.0.0.1/tcp/80/p2p/abc\"]"),
         (2, "[network]\nrequest_timeout = \"2m\""),
         (2, "[network]\nrequest_timeout = \"0s\""),
         (2, "[network]\nrequest_timeout = 20"),
@@ -96,6 +99,14 @@ fn values_out_of_range_are_refused_on_their_line() {
         let refusal = refusal(text);
         assert!(refusal.starts_with(&format!("config.toml:{line}: ")), "{text}: {refusal}");
     }
+}
+
+#[test]
+fn there_are_as_many_bootstrap_addresses_as_allowed_and_no_more() {
+    let address = format!("\"/ip4/127.0.0.1/tcp/1/p2p/{}\"", "0a".repeat(32));
+    let text = |n| format!("[network]\nbootstrap = [{}]", vec![address.clone(); n].join(", "));
+    assert_eq!(parse(&text(64)).unwrap().network.bootstrap.len(), 64);
+    assert!(refusal(&text(65)).contains("65 bootstrap addresses, at most 64"), "{}", refusal(&text(65)));
 }
 
 #[test]

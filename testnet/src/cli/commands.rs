@@ -2,15 +2,12 @@
 
 use std::{path::Path, time::Duration};
 
-use node::{
-    cli::{
-        Exit, Failure, Output, load_key,
-        output::{Bytes, Table},
-        submit,
-    },
-    client::MemberHealth,
+use node::cli::{
+    Exit, Failure, Output, load_key,
+    output::{Bytes, Table},
+    submit,
 };
-use protocol::{AccountId, ledger::transaction::Action};
+use protocol::{AccountId, ledger::transaction::Action, message::NodeHealth};
 use serde::Serialize;
 
 use super::SignalName;
@@ -100,7 +97,8 @@ struct NodeStatus {
     pid: Option<i32>,
     process: ProcessState,
     reachable: bool,
-    shards: u16,
+    /// Shards that it says it answers for.
+    shards: Option<u16>,
     slivers_held: Option<u64>,
     slivers_missing: Option<u64>,
     repair_bytes_received: Option<u64>,
@@ -110,20 +108,22 @@ struct NodeStatus {
 pub(super) async fn status(dir: &Path, output: Output) -> Result<(), Failure> {
     let mut cluster = Cluster::open(dir, Fate::Detached)?;
     let manifest = cluster.manifest()?;
-    let observer = cluster.observe().await?;
-    let health = cluster.health(&observer).await;
-    observer.close().await;
+    let health = cluster.health_of_all().await?;
     let mut nodes = Vec::new();
-    for (node, (entry, member)) in manifest.nodes.iter().zip(&health).enumerate() {
-        nodes.push(node_status(node, entry, cluster.state(node)?, member));
+    for (node, entry) in manifest.nodes.iter().enumerate().filter(|(_, entry)| !entry.is_removed) {
+        nodes.push(node_status(node, entry, cluster.state(node)?, health.get(&node)));
     }
     let table = table(&nodes);
     output
         .data(&Status { dir: cluster.dir().display().to_string(), n_shards: manifest.n_shards, nodes }, table)
 }
 
-fn node_status(node: usize, entry: &NodeEntry, process: ProcessState, member: &MemberHealth) -> NodeStatus {
-    let report = member.report.as_ref().ok();
+fn node_status(
+    node: usize,
+    entry: &NodeEntry,
+    process: ProcessState,
+    report: Option<&NodeHealth>,
+) -> NodeStatus {
     NodeStatus {
         node,
         name: entry.name.clone(),
@@ -131,7 +131,7 @@ fn node_status(node: usize, entry: &NodeEntry, process: ProcessState, member: &M
         pid: entry.process.as_ref().map(|process| process.pid).filter(|_| process != ProcessState::Dead),
         process,
         reachable: report.is_some(),
-        shards: member.shards,
+        shards: report.map(|health| health.shards),
         slivers_held: report.map(|health| health.slivers_held),
         slivers_missing: report.map(|health| health.slivers_missing),
         repair_bytes_received: report.map(|health| health.repair_bytes_received),
@@ -167,7 +167,7 @@ fn table(nodes: &[NodeStatus]) -> Table {
             }
             .to_owned(),
             if node.reachable { "yes" } else { "no" }.to_owned(),
-            node.shards.to_string(),
+            number(node.shards.map(u64::from)),
             number(node.slivers_held),
             number(node.slivers_missing),
             bytes(node.repair_bytes_received),

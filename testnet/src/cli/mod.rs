@@ -1,6 +1,7 @@
 //! The `floe-testnet` command line.
 
 mod bench;
+mod churn;
 mod commands;
 mod demo;
 mod sim;
@@ -83,6 +84,8 @@ enum Command {
     /// Measure a network of this machine's own processes
     #[command(subcommand)]
     Bench(bench::Command),
+    /// Store and read while nodes join, leave, lose their disks and stake moves, epoch after epoch
+    Churn(churn::Args),
     /// Simulate networks in this process, from a seed
     Sim(sim::Args),
 }
@@ -142,6 +145,7 @@ fn execute(command: Command, output: Output) -> Result<(), Failure> {
     match command {
         Command::Demo(args) => block_on(demo::execute(args, output)),
         Command::Bench(bench) => block_on(bench::execute(bench, output)),
+        Command::Churn(args) => block_on(churn::execute(args, output)),
         // It stops its nodes gently when it is interrupted, which takes time.
         Command::Up(args) => runtime()?.block_on(Box::pin(up::execute(args, output))),
         Command::Down { dir } => block_on(commands::down(&dir, output)),

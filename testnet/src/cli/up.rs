@@ -6,14 +6,18 @@ use std::{
     time::Duration,
 };
 
-use node::cli::{Connection, Exit, Failure, Output, interrupted, output::note};
+use node::cli::{Connection, EpochArgs, Exit, Failure, Output, interrupted, output::note};
+use protocol::ledger::parameters::Parameters;
 use serde::Serialize;
 use tokio::time::sleep;
 
-use crate::cluster::{Cluster, ClusterConfig, Fate, Manifest, ProcessState, client_file};
+use crate::cluster::{Cluster, ClusterConfig, Fate, Manifest, ProcessState, Terms, client_file};
 
 /// How long a network may take to find together. A machine that starts a hundred nodes at once is slow.
 const UP_LIMIT: Duration = Duration::from_secs(120);
+/// Stake of the faucet behind each node of a network with epochs, unless more is needed to be selected: others can have
+/// more or less, and only a small part of what the faucet has.
+const NODE_STAKE: u64 = 1_000_000;
 /// How often the status line is renewed.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -32,6 +36,8 @@ pub(super) struct Args {
     /// The first of consecutive TCP ports [default: any free ones]
     #[arg(long, value_name = "PORT")]
     base_port: Option<u16>,
+    #[command(flatten)]
+    epochs: EpochArgs,
     /// Return once the network is up; it runs until `floe-testnet down`
     #[arg(long)]
     detach: bool,
@@ -92,17 +98,21 @@ async fn open(args: Args) -> Result<Cluster, Failure> {
             n_shards: args.shards.unwrap_or(13),
             base_port: args.base_port,
         };
-        return Cluster::create(&args.dir, &config, fate).await;
+        let parameters = args.epochs.apply(Parameters::default());
+        let node_stake = if parameters.epoch_ms > 0 { NODE_STAKE.max(parameters.min_stake) } else { 0 };
+        let terms = Terms { accounts: Vec::new(), parameters, node_stake };
+        return Cluster::create_on_terms(&args.dir, &config, fate, terms).await;
     };
     let n_nodes = manifest.nodes.len();
     let differs = args.nodes.is_some_and(|nodes| usize::from(nodes) != n_nodes)
         || args.shards.is_some_and(|shards| shards != manifest.n_shards)
-        || args.base_port.is_some();
+        || args.base_port.is_some()
+        || !args.epochs.is_empty();
     if differs {
         let what =
             format!("the testnet has {n_nodes} nodes and {} shards, on ports of its own", manifest.n_shards);
         return Err(Failure::new(Exit::Usage, what)
-            .hint("leave out --nodes, --shards and --base-port, or choose another directory"));
+            .hint("leave out --nodes, --shards, --base-port and what is said of epochs, or choose another directory"));
     }
     Cluster::open(&args.dir, fate)
 }

@@ -50,22 +50,28 @@ pub struct NodeEntry {
     pub port: u16,
     /// The process that was last started for it, unless it was stopped.
     pub process: Option<ProcessId>,
+    /// It has left the network for good: its directory is gone, and its number stays.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_removed: bool,
+}
+
+impl NodeEntry {
+    /// A node that was not started yet.
+    #[must_use]
+    pub fn new(node: usize, port: u16) -> Self {
+        Self { name: format!("node-{node}"), port, process: None, is_removed: false }
+    }
 }
 
 impl Manifest {
     /// A testnet of nodes on these ports, none of them started.
     #[must_use]
     pub fn new(n_shards: u16, ports: &[u16]) -> Self {
-        let entry = |(index, port): (usize, &u16)| NodeEntry {
-            name: format!("node-{index}"),
-            port: *port,
-            process: None,
-        };
         Self {
             version: VERSION,
             program_version: env!("CARGO_PKG_VERSION").to_owned(),
             n_shards,
-            nodes: ports.iter().enumerate().map(entry).collect(),
+            nodes: ports.iter().enumerate().map(|(node, port)| NodeEntry::new(node, *port)).collect(),
         }
     }
 

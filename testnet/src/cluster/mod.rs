@@ -9,11 +9,13 @@
 //! - With [`Fate::WithParent`], no process outlives the one that started it, however that one ends.
 
 mod layout;
+mod observer;
 mod ports;
 mod process;
 mod wait;
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io,
     net::{IpAddr, Ipv4Addr},
@@ -26,12 +28,18 @@ use std::{
 use node::{
     cli::{Connection, Exit, Failure, init_node},
     client::{ClientConfig, MemberHealth},
-    config::{ClientFile, EncoderConfig, NetworkConfig, NodeConfig, StorageConfig, create_new, load_genesis},
+    config::{
+        ClientFile, EncoderConfig, MemberFile, NetworkConfig, NodeConfig, PeerAddress, StorageConfig,
+        create_new, load_genesis,
+    },
     keys::AccountKey,
 };
 use protocol::{
+    PeerId,
     committee::spread,
-    genesis::{Endowment, Genesis, GenesisAccount},
+    genesis::{Endowment, Genesis, GenesisAccount, GenesisStake},
+    ledger::parameters::Parameters,
+    message::NodeHealth,
     quorum::{N_SHARDS_MAX, N_SHARDS_MIN, max_faulty},
 };
 pub use rustix::process::Signal;
@@ -39,6 +47,7 @@ use swarm::{Address, address::Transport};
 
 pub use self::{
     layout::{DirLock, Manifest, NodeEntry, client_file, disk_bytes, faucet_file, genesis_file, wallet_file},
+    observer::Observer,
     process::{ProcessId, ProcessState},
     wait::until,
 };
@@ -68,6 +77,17 @@ pub struct ClusterConfig {
     pub n_shards: u16,
     /// The first of consecutive ports; `None` for any free ones.
     pub base_port: Option<u16>,
+}
+
+/// What the genesis of a testnet says beside its nodes.
+#[derive(Clone, Debug, Default)]
+pub struct Terms {
+    /// Accounts with credits from the beginning, beside the faucet and the wallet.
+    pub accounts: Vec<GenesisAccount>,
+    /// Rules and prices.
+    pub parameters: Parameters,
+    /// Credits of the faucet behind each node; 0 for no stake.
+    pub node_stake: u64,
 }
 
 /// What becomes of nodes when the process that started them ends.
@@ -110,8 +130,23 @@ impl Cluster {
         dir: &Path,
         config: &ClusterConfig,
         fate: Fate,
-        mut accounts: Vec<GenesisAccount>,
+        accounts: Vec<GenesisAccount>,
     ) -> Result<Self, Failure> {
+        Self::create_on_terms(dir, config, fate, Terms { accounts, ..Terms::default() }).await
+    }
+
+    /// The same, with other rules and with stake.
+    ///
+    /// # Errors
+    ///
+    /// As [`create_endowed`](Self::create_endowed), and if a parameter is out of bounds.
+    pub async fn create_on_terms(
+        dir: &Path,
+        config: &ClusterConfig,
+        fate: Fate,
+        terms: Terms,
+    ) -> Result<Self, Failure> {
+        let Terms { mut accounts, parameters, node_stake } = terms;
         check_counts(config)?;
         let dir = absolute(dir)?;
         fs::create_dir_all(&dir)
@@ -131,8 +166,11 @@ impl Cluster {
         for account in [faucet.account(), wallet.account()] {
             accounts.push(GenesisAccount { account, balance: FAUCET_CREDITS });
         }
+        let stake = |node| GenesisStake { node, account: faucet.account(), amount: node_stake };
+        let staked = members.iter().filter(|_| node_stake > 0);
+        let stakes = staked.map(|member| stake(member.peer)).collect();
         let genesis = Genesis::new("testnet".to_owned(), config.n_shards, members)
-            .and_then(|genesis| genesis.with_endowment(Endowment { accounts, ..Endowment::default() }))
+            .and_then(|genesis| genesis.with_endowment(Endowment { accounts, stakes, parameters }))
             .map_err(|error| Failure::because(Exit::Usage, "cannot make a genesis", &error))?;
         create_new(&genesis_file(&dir), &genesis.to_toml())?;
         let client = format!("{}\nwallet = \"wallet.key\"\n", ClientFile::EXAMPLE.trim_end());
@@ -205,7 +243,7 @@ impl Cluster {
         index.map(|index| committee.weight(index)).ok_or_else(|| no_such_node(node, self.n_nodes()))
     }
 
-    /// Number of nodes.
+    /// Number of nodes that the genesis names. Those that joined later have the numbers from here on.
     #[must_use]
     pub fn n_nodes(&self) -> usize {
         self.genesis.committee().members().len()
@@ -227,14 +265,64 @@ impl Cluster {
         Ok(self.process(node)?.map_or(ProcessState::Dead, |process| process.state()))
     }
 
-    /// Starts the nodes that do not run.
+    /// Makes the directory of a node that is not of the genesis, with the network's genesis file and a way in. It is not
+    /// registered, and not started. Returns its number.
+    ///
+    /// # Errors
+    ///
+    /// If no port is free, or something cannot be written.
+    pub async fn add_node(&mut self, bootstrap: Vec<PeerAddress>) -> Result<usize, Failure> {
+        let _lock = DirLock::take(&self.dir).await?;
+        let mut manifest = self.manifest()?;
+        let node = manifest.nodes.len();
+        let port = ports::free_ports(1, None)?;
+        let entry = NodeEntry::new(node, *port.first().ok_or_else(|| no_such_node(node, node))?);
+        let mut config = node_config(&entry);
+        config.network.bootstrap = bootstrap;
+        init_node(&self.node_dir(node), &config)?;
+        manifest.nodes.push(entry);
+        manifest.save(&self.dir)?;
+        Ok(node)
+    }
+
+    /// Takes a node out of the testnet for good: asks its process to end, and removes its directory. Its number is not
+    /// given again.
+    ///
+    /// # Errors
+    ///
+    /// If it does not end in time, or something cannot be removed.
+    pub async fn remove_node(&mut self, node: usize) -> Result<(), Failure> {
+        if self.state(node)? != ProcessState::Dead {
+            self.signal(node, Signal::TERM).await?;
+        }
+        let _lock = DirLock::take(&self.dir).await?;
+        let mut manifest = self.manifest()?;
+        let entry = entry(&mut manifest, node)?;
+        (entry.process, entry.is_removed) = (None, true);
+        // Before its directory: what is half removed is not started again.
+        manifest.save(&self.dir)?;
+        let dir = self.node_dir(node);
+        fs::remove_dir_all(&dir)
+            .map_err(|error| Failure::io(format!("cannot remove {}", dir.display()), &error))
+    }
+
+    /// What a node says of itself in public: who it is, and where it listens.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such node, or its file cannot be read.
+    pub fn member(&self, node: usize) -> Result<MemberFile, Failure> {
+        Ok(MemberFile::load(&self.node_dir(node).join(MemberFile::NAME))?)
+    }
+
+    /// Starts the nodes that do not run, but for those that were removed.
     ///
     /// # Errors
     ///
     /// If a process cannot be started.
     pub async fn start_all(&mut self) -> Result<(), Failure> {
-        for node in 0..self.n_nodes() {
-            if self.state(node)? == ProcessState::Dead {
+        for (node, entry) in self.manifest()?.nodes.iter().enumerate() {
+            if !entry.is_removed && self.state(node)? == ProcessState::Dead {
                 self.start(node).await?;
             }
         }
@@ -250,6 +338,10 @@ impl Cluster {
         let _lock = DirLock::take(&self.dir).await?;
         let mut manifest = self.manifest()?;
         self.check_dead(node)?;
+        if entry(&mut manifest, node)?.is_removed {
+            return Err(Failure::new(Exit::Usage, format!("node-{node} has left for good"))
+                .hint("see with `floe-testnet status` which nodes there are"));
+        }
         let process = self.spawn(node)?;
         entry(&mut manifest, node)?.process = Some(process.clone());
         manifest.save(&self.dir)?;
@@ -435,6 +527,28 @@ impl Cluster {
         let number = |member: &MemberHealth| member.name.strip_prefix("node-")?.parse::<usize>().ok();
         members.sort_by_key(|member| number(member).unwrap_or(usize::MAX));
         members
+    }
+
+    /// How the nodes are that answer, by number; also those that are on no committee.
+    ///
+    /// # Errors
+    ///
+    /// If a node's files cannot be read, or the system refuses sockets.
+    pub async fn health_of_all(&self) -> Result<BTreeMap<usize, NodeHealth>, Failure> {
+        let observer = Observer::start(&self.genesis, HEALTH_TIMEOUT).await?;
+        let mut members = Vec::new();
+        for (node, entry) in self.manifest()?.nodes.iter().enumerate() {
+            if !entry.is_removed {
+                let member = self.member(node)?;
+                observer.introduce(member.peer, member.addresses);
+                members.push((node, member.peer));
+            }
+        }
+        let peers: Vec<PeerId> = members.iter().map(|(_, peer)| *peer).collect();
+        let answers = observer.health_of(&peers).await;
+        observer.close().await;
+        let nodes = members.into_iter().zip(answers);
+        Ok(nodes.filter_map(|((node, _), health)| Some((node, health?))).collect())
     }
 
     /// Fails if a node that was started and not stopped has ended; the end of its log says why.

@@ -2,7 +2,7 @@
 
 use bincode::{Decode, Encode};
 
-use super::pool::Pool;
+pub use super::pool::Pool;
 use crate::{
     certificate::Persistence,
     commitment::BlobHeader,

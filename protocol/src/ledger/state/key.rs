@@ -3,10 +3,14 @@
 //! The value that such a proof shows is the canonical form of the type in [`entry`](super::entry).
 
 use super::slot::{
-    AccountSlot, BlobSlot, BucketSlot, HeadSlot, MemberSlot, NodeSlot, ParametersSlot, RegistrationSlot,
-    Slot as _, prefix,
+    AccountSlot, BlobSlot, BlsKey, BucketSlot, HeadSlot, KeySlot, MemberSlot, NameSlot, NodeSlot,
+    ParametersSlot, ReadySlot, RegistrationSlot, Slot as _, prefix,
 };
-use crate::ids::{AccountId, BlobId, Epoch, NodeIndex, PeerId};
+use crate::{
+    bls,
+    hash::NODE_NAME,
+    ids::{AccountId, BlobId, Epoch, NodeIndex, PeerId},
+};
 
 /// Beginning of the keys of an owner's registrations; the blob ID follows.
 #[must_use]
@@ -66,4 +70,22 @@ pub fn blob(blob_id: &BlobId) -> Vec<u8> {
 #[must_use]
 pub fn registration(blob_id: &BlobId, owner: &AccountId) -> Vec<u8> {
     RegistrationSlot { blob_id: *blob_id, owner: *owner }.key()
+}
+
+/// Key of the [`PeerId`] of the node that has a name.
+#[must_use]
+pub fn node_named(name: &str) -> Vec<u8> {
+    NameSlot { name: NODE_NAME.hash(name.as_bytes()) }.key()
+}
+
+/// Key of the [`PeerId`] of the node that has a BLS key.
+#[must_use]
+pub fn node_with_key(public_key: &bls::PublicKey) -> Vec<u8> {
+    KeySlot { key: BlsKey(public_key.to_bytes()) }.key()
+}
+
+/// Key of nothing, which is there once a member of an epoch, by its index in the committee, is ready.
+#[must_use]
+pub fn ready(epoch: Epoch, member: NodeIndex) -> Vec<u8> {
+    ReadySlot { epoch, member }.key()
 }

@@ -1,4 +1,8 @@
-//! `floe node`: set up and run a storage node.
+//! `floe node`: set up and run a storage node, have it join a network and leave it.
+
+mod leave;
+mod register;
+mod status;
 
 use std::{
     fs, io,
@@ -6,13 +10,14 @@ use std::{
 };
 
 use clap::Subcommand;
-use protocol::committee;
+use protocol::{PeerId, committee, ledger::parameters::Parameters};
 use serde::Serialize;
 use swarm::Address;
 
-use super::{Exit, Failure, Output, output::note, runtime, shown};
+pub use self::register::{Outcome, Registered, Wanted, register_node, wanted};
+use super::{Exit, Failure, Output, block_on, output::note, runtime, shown};
 use crate::{
-    config::{CONFIG_FILE, ConfigError, MemberFile, NodeConfig, create_new},
+    config::{CONFIG_FILE, ConfigError, MemberFile, NodeConfig, PeerAddress, create_new},
     keys::NodeKeys,
     node::RunError,
     telemetry::{self, Format, Role},
@@ -38,6 +43,9 @@ pub(super) enum Command {
         /// The genesis file; it may be made later [default: genesis.toml in the directory]
         #[arg(long, value_name = "FILE")]
         genesis: Option<PathBuf>,
+        /// A node to begin with, like /dns/example.org/tcp/4100/p2p/PEER; may be given several times
+        #[arg(long, value_name = "ADDR", num_args = 1..)]
+        bootstrap: Vec<PeerAddress>,
     },
     /// Run the node of a directory until SIGINT or SIGTERM
     Run {
@@ -48,6 +56,12 @@ pub(super) enum Command {
         #[arg(long)]
         log_json: bool,
     },
+    /// Register the node of a directory with the network, or change what is said about it
+    Register(register::Args),
+    /// Have a node leave: it is not selected any more, and others take over its shards
+    Leave(leave::Args),
+    /// Tell where a node stands: its registration, its stake, its shards
+    Status(status::Args),
 }
 
 #[derive(Debug, Serialize)]
@@ -58,14 +72,15 @@ struct Document {
     member_file: String,
 }
 
-pub(super) fn execute(command: Command, output: Output) -> Result<(), Failure> {
+pub(super) fn execute(network: Option<&Path>, command: Command, output: Output) -> Result<(), Failure> {
     match command {
-        Command::Init { dir, name, listen, external, genesis } => {
+        Command::Init { dir, name, listen, external, genesis, bootstrap } => {
             let mut config = NodeConfig { name, ..NodeConfig::default() };
             if !listen.is_empty() {
                 config.network.listen = listen;
             }
             config.network.external = external;
+            config.network.bootstrap = bootstrap;
             if let Some(genesis) = genesis {
                 config.genesis = std::path::absolute(&genesis)
                     .map_err(|error| Failure::io(format!("cannot use {}", shown(&genesis)), &error))?;
@@ -80,7 +95,26 @@ pub(super) fn execute(command: Command, output: Output) -> Result<(), Failure> {
             output.data(&document, &document.member_file)
         }
         Command::Run { dir, log_json } => run(&dir, log_json, output),
+        Command::Register(args) => client_command(register::execute(network, args, output)),
+        Command::Leave(args) => client_command(leave::execute(network, args, output)),
+        Command::Status(args) => client_command(status::execute(network, args, output)),
     }
+}
+
+/// Runs what only asks others.
+fn client_command(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    telemetry::init(Role::Client, Format::Text)?;
+    block_on(command)
+}
+
+/// What keeps a registered node from being selected, and what to do about it; `None` if nothing does.
+fn stake_warning(node: &PeerId, stake: u64, parameters: &Parameters) -> Option<String> {
+    let min = parameters.min_stake;
+    let missing = min.checked_sub(stake).filter(|missing| *missing > 0)?;
+    Some(format!(
+        "with {stake} of the {min} credits of stake needed, it is not selected; put {missing} more behind it with: floe stake \
+         --node {node} --amount {missing}"
+    ))
 }
 
 /// Makes the directory of a node: its keys, then the files that describe it.
