@@ -207,6 +207,7 @@ mod tests {
             encoded_size: 2,
             confirmed: 9,
             end: Epoch(4),
+            epoch: Epoch(0),
             signers: Vec::new(),
             already_certified: false,
             duration: Duration::from_millis(1500),

@@ -476,6 +476,7 @@ impl World {
             ledger,
             blocking: Blocking::Inline,
             encoder: Encoder::inline(n_shards),
+            bootstrap: Vec::new(),
             settings: self.settings,
         };
         let mut supervisor = Supervisor::new(STOP_GRACE);
