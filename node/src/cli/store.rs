@@ -208,6 +208,7 @@ mod tests {
             confirmed: 9,
             end: Epoch(4),
             signers: Vec::new(),
+            epoch: Epoch(0),
             already_certified: false,
             duration: Duration::from_millis(1500),
             timings: Timings { certified: Duration::from_millis(500), ..Timings::default() },
