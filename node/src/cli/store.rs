@@ -209,6 +209,7 @@ mod tests {
             end: Epoch(4),
             epoch: Epoch(0),
             signers: Vec::new(),
+            epoch: Epoch(0),
             already_certified: false,
             duration: Duration::from_millis(1500),
             timings: Timings { certified: Duration::from_millis(500), ..Timings::default() },
