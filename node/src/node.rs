@@ -13,6 +13,7 @@
 //! ```
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
@@ -30,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     blobs::Blobs,
     commitments::CommitmentCache,
-    config::{ConfigError, NodeConfig},
+    config::{ConfigError, NodeConfig, PeerAddress},
     coordinator::{self, Coordinator},
     encoder::Encoder,
     keys::{KeyError, NodeKeys},
@@ -121,6 +122,8 @@ pub struct Parts<N> {
     pub blocking: Blocking,
     /// Where encoding, decoding and hashing run.
     pub encoder: Encoder,
+    /// Peers by way of which to find the network, beside the members of the genesis.
+    pub bootstrap: Vec<PeerAddress>,
     /// Settings of the actors.
     pub settings: Settings,
 }
@@ -174,10 +177,28 @@ pub fn introduce_members<N: Network>(network: &N, genesis: &Genesis) {
 ///
 /// [`StartError`].
 pub async fn start<N: Network>(parts: Parts<N>, supervisor: &mut Supervisor) -> Result<Handles, StartError> {
-    let Parts { name, genesis, key, network: (network, inbound), store, ledger, blocking, encoder, settings } =
-        parts;
+    let Parts {
+        name,
+        genesis,
+        key,
+        network: (network, inbound),
+        store,
+        ledger,
+        blocking,
+        encoder,
+        bootstrap,
+        settings,
+    } = parts;
     // Whoever is on a later committee is found with their help.
     introduce_members(&network, &genesis);
+    for PeerAddress { peer, address } in &bootstrap {
+        // A member of the genesis may have moved.
+        let is_member = genesis.committee().index_of(peer).is_some();
+        let role = if is_member { PeerRole::Member } else { PeerRole::Bootstrap };
+        network.add_peer(*peer, vec![address.clone()], role);
+    }
+    let bootstrap: BTreeSet<PeerId> = bootstrap.iter().map(|it| it.peer).collect();
+    let introduced = genesis.committee().members().iter().map(|member| member.peer).collect();
 
     let (actor, store) =
         sliver_store::Actor::new(settings.sliver_store, store, blocking.clone(), genesis.n_shards())?;
@@ -226,8 +247,14 @@ pub async fn start<N: Network>(parts: Parts<N>, supervisor: &mut Supervisor) -> 
         supervisor.start("scrubber", |stop| scrubber.run(stop));
     }
     let of = (store.clone(), blobs.clone());
-    let coordinator =
-        Coordinator::new(settings.coordinator, membership.clone(), network.clone(), of, repair.clone());
+    let coordinator = Coordinator::new(
+        settings.coordinator,
+        membership.clone(),
+        network.clone(),
+        of,
+        repair.clone(),
+        (introduced, bootstrap.clone()),
+    );
     supervisor.start("epoch coordinator", |stop| coordinator.run(stop));
     let handles = Handles {
         store: store.clone(),
@@ -239,6 +266,7 @@ pub async fn start<N: Network>(parts: Parts<N>, supervisor: &mut Supervisor) -> 
     let handler = Handler {
         name,
         membership,
+        bootstrap,
         key,
         network,
         store,
@@ -321,14 +349,16 @@ fn system(doing: &'static str) -> impl FnOnce(std::io::Error) -> RunError {
     move |source| RunError::System { doing, source }
 }
 
-/// Runs the storage node of a directory until it is told to stop (SIGINT or SIGTERM) or fails.
+/// Runs the storage node of a directory until it is told to stop (SIGINT or SIGTERM) or fails. It finds the network by way of
+/// the members of the genesis, the peers that its configuration names, and those in `bootstrap`.
 ///
 /// # Errors
 ///
 /// [`RunError`]: if the directory, its configuration, its keys or its store cannot be used, a port is taken, or an
 /// actor fails.
-pub async fn run(dir: &Path) -> Result<(), RunError> {
+pub async fn run(dir: &Path, bootstrap: Vec<PeerAddress>) -> Result<(), RunError> {
     let config = NodeConfig::load(dir)?;
+    let bootstrap = bootstrap.into_iter().chain(config.network.bootstrap.iter().cloned()).collect();
     let keys = NodeKeys::load(dir)?;
     let genesis = Arc::new(config.load_genesis()?);
     let store = open_store(&config, ("log", "index"), config.storage.reserve_bytes)?;
@@ -362,6 +392,7 @@ pub async fn run(dir: &Path) -> Result<(), RunError> {
         ledger,
         blocking: Blocking::threads(DISK_THREADS),
         encoder,
+        bootstrap,
         settings,
     };
     start(parts, &mut supervisor).await?;

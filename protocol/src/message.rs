@@ -280,6 +280,9 @@ pub enum Refusal {
         /// The current epoch, as far as the node knows.
         current: Epoch,
     },
+    /// The node has no part in ordering the ledger now: what it passed on nobody would hear.
+    #[error("the node is not on the committee; ask one that is")]
+    NotOnCommittee,
 }
 
 /// How a node is.

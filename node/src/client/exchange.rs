@@ -1,4 +1,7 @@
 //! One question to one member, and its answer or the reason why there is none.
+//!
+//! A [`NodeIndex`] means something in one committee only. So an [`Exchange`] is bound to one, for as long as an operation
+//! lasts; whoever goes on under another committee makes another.
 
 use std::{
     sync::{Arc, Mutex, OnceLock, PoisonError},
@@ -7,12 +10,12 @@ use std::{
 
 use bytes::Bytes;
 use protocol::{
-    NetworkId, NodeIndex,
+    NetworkId, NodeIndex, PeerId,
     committee::{Committee, Member},
     genesis::Genesis,
     message::{Refusal, Request, Response},
 };
-use swarm::{Network, Offence, RequestError};
+use swarm::{Address, Network, Offence, PeerRole, RequestError};
 use tokio::time::Instant;
 
 use super::{
@@ -108,27 +111,35 @@ impl Pulse {
     }
 }
 
-/// Asks the members of a network; cheap to clone.
+/// Asks the members of one committee; cheap to clone.
 #[derive(Clone)]
 pub(super) struct Exchange<N> {
     network: N,
     genesis: Arc<Genesis>,
     network_id: NetworkId,
+    committee: Arc<Committee>,
     request_timeout: Duration,
     connect_timeout: Duration,
     first_use: Arc<OnceLock<Instant>>,
 }
 
 impl<N: Network> Exchange<N> {
+    /// Asks the members of the genesis.
     pub(super) fn new(network: N, genesis: Arc<Genesis>, config: &ClientConfig) -> Self {
         Self {
             network,
             network_id: genesis.network_id(),
+            committee: Arc::new(genesis.committee().clone()),
             genesis,
             request_timeout: config.request_timeout,
             connect_timeout: config.connect_timeout,
             first_use: Arc::default(),
         }
+    }
+
+    /// Asks the members of a committee.
+    pub(super) fn of(&self, committee: &Arc<Committee>) -> Self {
+        Self { committee: Arc::clone(committee), ..self.clone() }
     }
 
     pub(super) const fn genesis(&self) -> &Arc<Genesis> {
@@ -139,12 +150,17 @@ impl<N: Network> Exchange<N> {
         &self.network_id
     }
 
-    pub(super) fn committee(&self) -> &Committee {
-        self.genesis.committee()
+    pub(super) const fn committee(&self) -> &Arc<Committee> {
+        &self.committee
     }
 
     fn member(&self, node: NodeIndex) -> &Member {
-        self.committee().member(node).expect("only members of the committee are asked")
+        self.committee.member(node).expect("only members of the committee are asked")
+    }
+
+    /// Who a member is on the network.
+    pub(super) fn peer(&self, node: NodeIndex) -> PeerId {
+        self.member(node).peer
     }
 
     /// What people call a member.
@@ -167,33 +183,53 @@ impl<N: Network> Exchange<N> {
         self.first_use.get_or_init(Instant::now).elapsed() < self.connect_timeout
     }
 
+    /// Makes known where peers are that the ledger names.
+    pub(super) fn introduce<'a>(&self, members: impl IntoIterator<Item = &'a Member>) {
+        for member in members {
+            let addresses = member.addresses.iter().filter_map(|text| text.parse::<Address>().ok()).collect();
+            self.network.add_peer(member.peer, addresses, PeerRole::Member);
+        }
+    }
+
+    /// A peer is no member any more.
+    pub(super) fn dismiss(&self, peer: PeerId) {
+        self.network.add_peer(peer, Vec::new(), PeerRole::Other);
+    }
+
+    /// Says that a peer sent something that does not verify.
+    pub(super) fn report_peer(&self, peer: PeerId, offence: Offence) -> AskError {
+        self.network.report(peer, offence);
+        match offence {
+            Offence::Malformed => AskError::Malformed,
+            Offence::Unverifiable => AskError::Unverifiable,
+            Offence::Unhelpful | Offence::Flooding => AskError::Unexpected,
+        }
+    }
+
     /// Says that a member sent something that does not verify.
     pub(super) fn report_unverifiable(&self, node: NodeIndex) -> AskError {
-        self.network.report(self.member(node).peer, Offence::Unverifiable);
-        AskError::Unverifiable
+        self.report_peer(self.peer(node), Offence::Unverifiable)
     }
 
     /// Says that what a member sent does not decode.
     pub(super) fn report_malformed(&self, node: NodeIndex) -> AskError {
-        self.network.report(self.member(node).peer, Offence::Malformed);
-        AskError::Malformed
+        self.report_peer(self.peer(node), Offence::Malformed)
+    }
+
+    /// Says that a member answered something that it was not asked.
+    pub(super) fn report_unexpected(&self, node: NodeIndex) -> AskError {
+        self.report_peer(self.peer(node), Offence::Unhelpful)
     }
 
     /// Whether a member is connected.
     pub(super) fn is_connected(&self, node: NodeIndex) -> bool {
-        self.network.connected().contains(self.member(node).peer)
+        self.network.connected().contains(self.peer(node))
     }
 
     /// A number of this client's own, by which clients spread over members where any of them will do.
     pub(super) fn turn(&self) -> usize {
         let [low, high, ..] = self.network.local_peer().0;
         usize::from(u16::from_le_bytes([low, high]))
-    }
-
-    /// Says that a member answered something that it was not asked.
-    pub(super) fn report_unexpected(&self, node: NodeIndex) -> AskError {
-        self.network.report(self.member(node).peer, Offence::Unhelpful);
-        AskError::Unexpected
     }
 
     /// Asks a member once.
@@ -205,7 +241,7 @@ impl<N: Network> Exchange<N> {
         request: &Request,
         payload: Bytes,
     ) -> Result<(Response, Bytes), AskError> {
-        self.send(node, request, payload, self.request_timeout).await
+        self.send(self.peer(node), request, payload, self.request_timeout).await
     }
 
     /// Asks a member until it answers something final or `patience` is at its end. `pulse` beats with each answer.
@@ -214,16 +250,29 @@ impl<N: Network> Exchange<N> {
     pub(super) async fn ask_patiently(
         &self,
         node: NodeIndex,
+        question: (&Request, Bytes),
+        patience: Patience,
+        pulse: &Pulse,
+    ) -> Result<(Response, Bytes), AskError> {
+        self.ask_peer_patiently(self.peer(node), question, patience, pulse).await
+    }
+
+    /// The same, of any peer.
+    ///
+    /// Cancel safe: the peer may have carried out the request.
+    pub(super) async fn ask_peer_patiently(
+        &self,
+        peer: PeerId,
         (request, payload): (&Request, Bytes),
         patience: Patience,
         pulse: &Pulse,
     ) -> Result<(Response, Bytes), AskError> {
         // Its own peer is out of reach for good.
-        let is_self = self.member(node).peer == self.network.local_peer();
+        let is_self = peer == self.network.local_peer();
         let started = Instant::now();
         for attempt in 0.. {
             pulse.open();
-            let answer = self.send(node, request, payload.clone(), patience.attempt).await;
+            let answer = self.send(peer, request, payload.clone(), patience.attempt).await;
             pulse.close(answer.is_ok());
             let Err(error) = answer else { return answer };
             let still = started.max(pulse.last()).elapsed();
@@ -238,11 +287,11 @@ impl<N: Network> Exchange<N> {
 
     async fn send(
         &self,
-        node: NodeIndex,
+        peer: PeerId,
         request: &Request,
         payload: Bytes,
         timeout: Duration,
     ) -> Result<(Response, Bytes), AskError> {
-        Ok(ask(&self.network, self.member(node).peer, (request, payload), timeout).await?)
+        Ok(ask(&self.network, peer, (request, payload), timeout).await?)
     }
 }

@@ -109,6 +109,7 @@ pub type OnProgress = Arc<dyn Fn(Progress) + Send + Sync>;
 /// A client of one network.
 #[derive(Clone)]
 pub struct Client<N> {
+    /// Made for the committee of the genesis: see [`Self::exchange`].
     exchange: Exchange<N>,
     encoder: Encoder,
     config: ClientConfig,
@@ -127,7 +128,13 @@ impl<N: Network> Client<N> {
     pub fn new(network: N, genesis: Arc<Genesis>, encoder: Encoder, config: ClientConfig) -> Self {
         crate::node::introduce_members(&network, &genesis);
         let exchange = Exchange::new(network, genesis, &config);
-        Self { exchange, encoder, config, ledger: Arc::default() }
+        let ledger = Arc::new(ledger::Anchor::new(exchange.genesis(), exchange.committee()));
+        Self { exchange, encoder, config, ledger }
+    }
+
+    /// To ask the members of the newest committee that is known.
+    fn exchange(&self) -> Exchange<N> {
+        self.exchange.of(self.ledger.trusted().current())
     }
 
     /// The genesis of the network.

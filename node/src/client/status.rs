@@ -1,11 +1,15 @@
 //! What the ledger says of a blob.
 
+use std::sync::Arc;
+
 use protocol::{
-    BlobId,
+    BlobId, Epoch,
+    certificate::Threshold,
     codec::DecodeError,
     commitment::VerifiedHeader,
+    committee::Committee,
     ledger::state::{
-        entry::{Availability, Blob},
+        entry::{Availability, Blob, Head, Stage},
         key,
     },
 };
@@ -13,7 +17,7 @@ use swarm::Network;
 
 use super::{
     Client,
-    ledger::{LedgerError, Proven, decode},
+    ledger::{LedgerError, Proven, Shown, Trusted, decode, require},
 };
 
 /// What the ledger says of a blob.
@@ -59,25 +63,81 @@ impl<N: Network> Client<N> {
     ///
     /// [`LedgerError`].
     pub async fn status(&self, blob_id: BlobId) -> Result<StatusReport, LedgerError> {
-        let report = self.status_by(blob_id, false).await?;
-        match report.status {
-            BlobStatus::Unknown | BlobStatus::Registered => self.status_by(blob_id, true).await,
-            _ => Ok(report),
+        Ok(self.look_up(blob_id).await?.report)
+    }
+
+    /// The same, with who answers for the blob.
+    ///
+    /// Cancel safe: yes.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`].
+    pub(super) async fn look_up(&self, blob_id: BlobId) -> Result<Found, LedgerError> {
+        let found = self.look_up_by(blob_id, Threshold::Validity).await?;
+        match found.report.status {
+            BlobStatus::Unknown | BlobStatus::Registered => self.look_up_by(blob_id, Threshold::Quorum).await,
+            _ => Ok(found),
         }
     }
 
-    async fn status_by(&self, blob_id: BlobId, by_quorum: bool) -> Result<StatusReport, LedgerError> {
-        let keys = [key::blob(&blob_id)];
-        let Proven { height, value } = match by_quorum {
-            false => self.ledger_entries(&keys).await?,
-            true => self.ledger_entries_of_quorum(&keys).await?,
-        };
-        let blob = value.into_iter().next().flatten().map(|value| decode("a blob", &value)).transpose()?;
+    async fn look_up_by(&self, blob_id: BlobId, threshold: Threshold) -> Result<Found, LedgerError> {
+        // Of one height, since the one decides what follows from the other.
+        let keys = [key::head(), key::blob(&blob_id)];
+        let Shown { proven: Proven { height, value }, trusted } = self.shown(&keys, threshold).await?;
+        let value = |i: usize| value.get(i).and_then(Option::as_deref);
+        let blob = value(1).map(|value| decode("a blob", value)).transpose()?;
         let status = match blob {
             Some(blob) => status_of(blob_id, &blob)?,
             None => BlobStatus::Unknown,
         };
-        Ok(StatusReport { blob_id, status, height })
+        let sources = match (status, value(0)) {
+            (BlobStatus::Certified { available, .. }, head @ Some(_)) => {
+                Sources::of(&trusted, &require("the head", head)?, available.epoch)
+            }
+            _ => Sources::current(&trusted),
+        };
+        Ok(Found { report: StatusReport { blob_id, status, height }, sources })
+    }
+}
+
+/// What the ledger says of a blob, and where it is to be had.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    pub(super) report: StatusReport,
+    pub(super) sources: Sources,
+}
+
+/// The committees whose members have a blob.
+#[derive(Clone, Debug)]
+pub(super) struct Sources {
+    /// Answers for it.
+    pub(super) answerable: Arc<Committee>,
+    /// Its members have slivers of it, too, while shards move and for some time after that.
+    pub(super) other: Option<Arc<Committee>>,
+}
+
+impl Sources {
+    fn current(trusted: &Trusted) -> Self {
+        Self { answerable: Arc::clone(trusted.current()), other: trusted.previous().map(Arc::clone) }
+    }
+
+    /// Of a blob that was certified in an epoch, as the ledger's head is: until the handover is done, the committee before
+    /// answers for what was certified before.
+    fn of(trusted: &Trusted, head: &Head, certified: Epoch) -> Self {
+        let is_handover = matches!(head.stage, Stage::Handover { .. });
+        match trusted.previous() {
+            Some(previous) if is_handover && certified < head.epoch => {
+                Self { answerable: Arc::clone(previous), other: Some(Arc::clone(trusted.current())) }
+            }
+            _ => Self::current(trusted),
+        }
+    }
+
+    /// True if the same members are asked, in the same order.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.answerable.epoch() == other.answerable.epoch()
+            && self.other.as_ref().map(|it| it.epoch()) == other.other.as_ref().map(|it| it.epoch())
     }
 }
 

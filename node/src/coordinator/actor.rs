@@ -64,6 +64,8 @@ pub struct Coordinator<N> {
     seen: Option<(Epoch, Stage)>,
     /// Peers that the network was told to be members.
     introduced: BTreeSet<PeerId>,
+    /// Peers by way of which this node finds the network.
+    bootstrap: BTreeSet<PeerId>,
     found_whole: Option<Epoch>,
     check: Option<Check>,
     /// What repair reported when something was last found missing: nothing is checked again before it reports something else,
@@ -80,13 +82,15 @@ impl<N> std::fmt::Debug for Coordinator<N> {
 }
 
 impl<N: Network> Coordinator<N> {
-    /// Returns the actor, not yet running.
+    /// Returns the actor, not yet running. The network was told of the peers in `introduced` that they are members; those in
+    /// `bootstrap` stay a way into the network whatever else they are.
     pub fn new(
         config: Config,
         membership: Membership,
         network: N,
         (store, blobs): (SliverStore, Blobs),
         repair: Repair,
+        (introduced, bootstrap): (BTreeSet<PeerId>, BTreeSet<PeerId>),
     ) -> Self {
         Self {
             config,
@@ -96,7 +100,8 @@ impl<N: Network> Coordinator<N> {
             blobs,
             repair,
             seen: None,
-            introduced: BTreeSet::new(),
+            introduced,
+            bootstrap,
             found_whole: None,
             check: None,
             lacking_since: None,
@@ -214,7 +219,8 @@ impl<N: Network> Coordinator<N> {
         }
         let members: BTreeSet<PeerId> = members.iter().map(|member| member.peer).collect();
         for former in self.introduced.difference(&members) {
-            self.network.add_peer(*former, Vec::new(), PeerRole::Other);
+            let role = if self.bootstrap.contains(former) { PeerRole::Bootstrap } else { PeerRole::Other };
+            self.network.add_peer(*former, Vec::new(), role);
         }
         self.introduced = members;
     }

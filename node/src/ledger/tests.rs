@@ -202,6 +202,7 @@ impl Cluster {
             ledger: ledger_parts(key, disk, self.began),
             blocking: Blocking::Inline,
             encoder: Encoder::inline(N),
+            bootstrap: Vec::new(),
             settings: Settings { ledger, ..Settings::default() },
         };
         let mut supervisor = Supervisor::new(Duration::from_secs(5));

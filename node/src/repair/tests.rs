@@ -116,6 +116,7 @@ impl Network {
                 ),
                 blocking: Blocking::Inline,
                 encoder: Encoder::inline(N),
+                bootstrap: Vec::new(),
                 settings,
             };
             let mut supervisor = Supervisor::new(Duration::from_secs(5));

@@ -1,6 +1,6 @@
 //! What each request does.
 
-use std::{sync::atomic::AtomicU64, time::Duration};
+use std::{collections::BTreeSet, sync::atomic::AtomicU64, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use protocol::{
@@ -43,6 +43,8 @@ type Answer = Result<(Response, Bytes), Refusal>;
 pub(crate) struct Handler<N> {
     pub(crate) name: String,
     pub(crate) membership: Membership,
+    /// Peers by way of which this node finds the network, members or not.
+    pub(crate) bootstrap: BTreeSet<PeerId>,
     pub(crate) key: SecretKey,
     pub(crate) network: N,
     pub(crate) store: SliverStore,
@@ -93,9 +95,9 @@ impl<N: Network> Handler<N> {
         self.membership.is_member(&peer)
     }
 
-    /// A peer is connected: if it is a member, each is to learn how far the other's ledger reaches.
+    /// A peer is connected: if it is a member, or a way into the network, each is to learn how far the other's ledger reaches.
     pub(super) fn peer_joined(&self, peer: PeerId) {
-        if self.is_member(peer) {
+        if self.is_member(peer) || self.bootstrap.contains(&peer) {
             self.ledger.connected(peer);
         }
     }
@@ -180,6 +182,9 @@ impl<N: Network> Handler<N> {
     async fn submit(&self, transaction: &Bytes, keys: &[Vec<u8>]) -> Answer {
         if transaction.len() > TRANSACTION_BYTES_MAX || !are_bounded(keys) {
             return Err(Refusal::Malformed);
+        }
+        if !self.membership.is_member(&self.membership.me()) {
+            return Err(Refusal::NotOnCommittee);
         }
         let height = self.ledger.submit(transaction.to_vec()).await.map_err(refusal_of_submit)?;
         let mut views = self.ledger.watch();

@@ -17,6 +17,7 @@ use super::{
 use crate::{
     codec::{self, DecodeError},
     hash::Hash,
+    ids::Epoch,
 };
 
 /// Most keys asked for at once.
@@ -95,6 +96,12 @@ impl Answer {
         self.head.as_ref().map_or(0, |(header, _)| header.height)
     }
 
+    /// The epoch of the committee that signs the height after the answer's head, as the head says.
+    #[must_use]
+    pub fn epoch(&self) -> Option<Epoch> {
+        epoch_after(self.head.as_ref())
+    }
+
     /// Checks the answer against a chain that is trusted, and returns the values of `keys`, `None` for those that have
     /// none. The chain's committee must be the one that signs the answer's head. The chain moves there, unless that head
     /// changes the committee: the new one is not part of an answer, and it may be long until there is another block.
@@ -120,6 +127,13 @@ impl Answer {
         });
         values.collect()
     }
+}
+
+fn epoch_after(head: Option<&(Header, CommitCertificate)>) -> Option<Epoch> {
+    head.map(|(header, _)| match header.next_committee {
+        None => header.epoch,
+        Some(_) => Epoch(header.epoch.0.saturating_add(1)),
+    })
 }
 
 /// Moves the chain to a head, and returns the root of the state behind it.
@@ -167,6 +181,12 @@ impl Range {
     /// If the bytes are none.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, AnswerError> {
         Ok(codec::decode_within::<Self, ANSWER_LIMIT>(bytes, ANSWER_BYTES_MAX)?)
+    }
+
+    /// As [`Answer::epoch`].
+    #[must_use]
+    pub fn epoch(&self) -> Option<Epoch> {
+        epoch_after(self.head.as_ref())
     }
 
     /// Checks the entries against a chain that is trusted, as [`Answer::verify`] does, and returns those from `start` on and

@@ -11,6 +11,8 @@
 //! as the committee's keys are secret: a chain that starts long ago is best started from a recent checkpoint
 //! ([`TrustedChain::from_checkpoint`]).
 
+use std::sync::Arc;
+
 use super::{
     block::{BLOCK_VERSION, Header, committee_hash, genesis_id},
     commit::{CommitCertificate, CommitError},
@@ -31,7 +33,7 @@ pub struct TrustedChain {
     time_ms: u64,
     state_root: Option<Hash>,
     /// The committee that signs the heights after the head.
-    committee: Committee,
+    committee: Arc<Committee>,
     /// INV: [`committee_hash`] of `committee`.
     committee_hash: Hash,
 }
@@ -135,7 +137,8 @@ pub enum AdvanceError {
 impl TrustedChain {
     /// Starts from a genesis, which is trusted.
     #[must_use]
-    pub fn from_genesis(network: NetworkId, committee: Committee) -> Self {
+    pub fn from_genesis(network: NetworkId, committee: impl Into<Arc<Committee>>) -> Self {
+        let committee = committee.into();
         let committee_hash = committee_hash(&committee);
         let id = genesis_id(&network);
         Self { network, height: 0, id, time_ms: 0, state_root: None, committee, committee_hash }
@@ -155,7 +158,7 @@ impl TrustedChain {
         if header.next_committee.unwrap_or(header.committee) != committee_hash {
             return Err(AdvanceError::CommitteeMismatch { height, got: committee.epoch() });
         }
-        let id = header.id();
+        let (id, committee) = (header.id(), Arc::new(committee));
         Ok(Self { network, height, id, time_ms, state_root: Some(state_root), committee, committee_hash })
     }
 
@@ -188,7 +191,7 @@ impl TrustedChain {
         self.time_ms = header.time_ms;
         self.state_root = Some(header.state_root);
         if let Some((next, hash)) = next {
-            self.committee = next.clone();
+            self.committee = Arc::new(next.clone());
             self.committee_hash = hash;
         }
         Ok(())
@@ -271,7 +274,13 @@ impl TrustedChain {
 
     /// The committee that signs the heights after the head.
     #[must_use]
-    pub const fn committee(&self) -> &Committee {
+    pub fn committee(&self) -> &Committee {
+        &self.committee
+    }
+
+    /// [`Self::committee`], to be kept.
+    #[must_use]
+    pub const fn shared_committee(&self) -> &Arc<Committee> {
         &self.committee
     }
 }

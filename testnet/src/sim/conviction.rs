@@ -16,10 +16,10 @@ const LIES: [Behaviour; 4] =
 /// allows; often with half of it, so that others can fail beside them.
 pub(super) fn corrupt_some(world: &World) {
     let mut rng = world.rng(7);
-    let f = max_faulty(world.committee().n_shards());
+    let f = max_faulty(world.n_shards());
     let most = if rng.random_bool(0.4) { f } else { f.div_ceil(2) };
     for node in world.all() {
-        let weight = world.committee().weight(node);
+        let weight = world.weight(node);
         let has_room = world.faulty_weight() + weight <= most.max(weight);
         if has_room && world.may_fail(node) && rng.random_bool(0.5) {
             let behaviour = *LIES.choose(&mut rng).expect("there are several");

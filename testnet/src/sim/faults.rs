@@ -29,9 +29,9 @@ impl Faults {
 
     /// Makes some nodes faulty for the whole run, with half of the weight that the model allows.
     pub(super) fn corrupt_some(&mut self, world: &World) {
-        let half = protocol::quorum::max_faulty(world.committee().n_shards()).div_ceil(2);
+        let half = protocol::quorum::max_faulty(world.n_shards()).div_ceil(2);
         for node in world.all() {
-            let weight = world.committee().weight(node);
+            let weight = world.weight(node);
             if world.faulty_weight() + weight <= half.max(weight)
                 && world.may_fail(node)
                 && self.rng.random_bool(0.5)

@@ -5,32 +5,28 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
-use node::exchange::ask;
 use protocol::{
-    NodeIndex, PeerId, codec,
-    genesis::{Endowment, Genesis, GenesisAccount},
+    NodeIndex,
+    genesis::{Endowment, GenesisAccount},
     ids::AccountId,
-    ledger::{
-        answer::Answer,
-        chain::TrustedChain,
-        signature::SigningKey,
-        state::{State, entry::Account, key},
-        transaction::{Action, Transaction},
-    },
-    message::{Request, Response},
+    ledger::{parameters::Parameters, signature::SigningKey, transaction::Action},
 };
-use rand::{Rng as _, seq::IndexedRandom as _};
+use rand::Rng as _;
 use rand_chacha::ChaCha8Rng;
-use swarm::Network as _;
 use tokio::time::Instant;
 
-use super::{byzantine::Watched, model::Model, plan::Plan, world::World};
+use super::{
+    model::Model,
+    plan::{Epochs, Plan},
+    world::{SimClient, World},
+};
 
+/// Credits put behind each node that can be selected.
+pub(super) const STAKE: u64 = 100;
+/// Credits for stakes: more than nodes can be given.
+const TREASURY: u64 = 1_000_000;
 /// Credits that each spender begins with: more than it can spend.
 const CREDITS: u64 = 1_000_000;
-/// How long a node may take to answer.
-const TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause after a transfer was not executed, as far as can be proven.
 const RETRY: Duration = Duration::from_millis(700);
 
@@ -42,38 +38,48 @@ fn spender(index: u16) -> SigningKey {
     SigningKey::from_secret(&secret)
 }
 
+/// The key of the account that has credits for stakes.
+pub(super) fn treasury() -> SigningKey {
+    spender(u16::MAX - 1)
+}
+
 /// Where all credits go.
 fn sink() -> AccountId {
     spender(u16::MAX).account()
 }
 
 /// What this many spenders begin with.
-pub(super) fn endowment(n: u16) -> Endowment {
+pub(super) fn endowment(n: u16, epochs: Option<Epochs>) -> Endowment {
     let account = |index| GenesisAccount { account: spender(index).account(), balance: CREDITS };
-    Endowment { accounts: (0..n).map(account).collect(), ..Endowment::default() }
+    let treasury = GenesisAccount { account: treasury().account(), balance: TREASURY };
+    let accounts = (0..n).map(account).chain([treasury]).collect();
+    let mut parameters = Parameters::default();
+    if let Some(Epochs { length, .. }) = epochs {
+        parameters.epoch_ms = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
+        // What is withdrawn is soon there to be put elsewhere; and whoever has nothing behind it is not selected.
+        (parameters.unbonding_epochs, parameters.min_stake) = (1, 1);
+    }
+    Endowment { accounts, parameters, ..Endowment::default() }
 }
 
 /// One who spends, and remembers what was proven to it.
 pub(super) struct Spender {
-    network: Watched,
-    genesis: Arc<Genesis>,
+    client: SimClient,
     rng: ChaCha8Rng,
     model: Arc<Mutex<Model>>,
     key: SigningKey,
-    nonce: u64,
+    /// Transfers that were proven to be executed.
+    n_spent: u64,
 }
 
 impl Spender {
     pub(super) fn new(world: &mut World, index: u16) -> Self {
-        let network = world.stranger();
-        node::node::introduce_members(&network, &world.genesis);
         Self {
-            network,
-            genesis: Arc::clone(&world.genesis),
+            client: world.client(),
             rng: world.rng(200 + u64::from(index)),
             model: world.shared_model(),
             key: spender(index),
-            nonce: 0,
+            n_spent: 0,
         }
     }
 
@@ -93,51 +99,19 @@ impl Spender {
         self
     }
 
-    fn any_member(&mut self) -> PeerId {
-        let members = self.genesis.committee().members();
-        members.choose(&mut self.rng).map_or(PeerId([0; 32]), |member| member.peer)
-    }
-
-    /// Transfers a credit, and says it again to one node after the other until the ledger proves that it is executed.
+    /// Transfers a credit, again and again until the ledger proves that it is executed. One that was given up may be executed
+    /// too.
     pub(super) async fn spend(&mut self) {
         let action = Action::Transfer { to: sink(), amount: 1 };
-        let transaction = Transaction { sender: self.key.account(), nonce: self.nonce, action };
-        let bytes = transaction.sign(&self.genesis.network_id(), &self.key).to_bytes();
-        loop {
-            let node = self.any_member();
-            let request = (&Request::Submit { keys: Vec::new() }, Bytes::from(bytes.clone()));
-            let answer = ask(&self.network, node, request, TIMEOUT).await;
-            let is_submitted = matches!(answer, Ok((Response::Submitted { .. }, _)));
-            // What one node says may be a lie; what it proves is not.
-            if self.proven_nonce().await.is_some_and(|nonce| nonce > self.nonce) {
-                self.nonce += 1;
-                let (account, nonce) = (self.key.account(), self.nonce);
-                let mut model = self.model();
-                model.operation("transferred");
-                model.spent.insert(account, nonce);
-                return;
-            }
-            self.model().operation(if is_submitted { "transfer not proven" } else { "transfer refused" });
+        while let Err(error) = self.client.submit(action.clone(), &self.key).await {
+            tracing::debug!(%error, "a transfer is not proven");
+            self.model().operation("transfer refused");
             tokio::time::sleep(RETRY).await;
         }
-    }
-
-    /// The nonce of the spender's account, as some node proves it from the genesis alone.
-    async fn proven_nonce(&mut self) -> Option<u64> {
-        let node = self.any_member();
-        let keys = vec![key::account(&self.key.account())];
-        let request = Request::Entries { keys: keys.clone() };
-        let answer = ask(&self.network, node, (&request, Bytes::new()), TIMEOUT).await;
-        let Ok((Response::Entries, bytes)) = answer else { return None };
-        let genesis_root = State::genesis(&self.genesis).ok()?.root();
-        let committee = self.genesis.committee().clone();
-        let mut chain = TrustedChain::from_genesis(self.genesis.network_id(), committee);
-        let values = Answer::from_bytes(&bytes)
-            .and_then(|answer| answer.verify(&mut chain, &genesis_root, &keys))
-            .inspect_err(|_| self.network.report(node, swarm::Offence::Unverifiable))
-            .ok()?;
-        let account: Account = codec::decode_exact::<_, 64>(values.first()?.as_deref()?).ok()?;
-        Some(account.nonce)
+        self.n_spent += 1;
+        let mut model = self.model();
+        model.operation("transferred");
+        model.spent.insert(self.key.account(), self.n_spent);
     }
 }
 
@@ -161,7 +135,7 @@ fn look_at(world: &World, node: NodeIndex) {
     // L5: credits are neither made nor lost. Counted once for each state: it takes reading the keys of all nodes.
     if seen != Some(root) {
         let total = view.state.total().ok();
-        let required = u128::from(CREDITS) * u128::from(world.plan.n_clients);
+        let required = u128::from(CREDITS) * u128::from(world.plan.n_clients) + u128::from(TREASURY);
         model.check("L5", total == Some(required), || {
             format!("node {node} counts {total:?} credits at height {height}, there are {required}")
         });

@@ -70,10 +70,10 @@ impl Conspiracy {
 
     /// The members that are told the first of two things in this round, and those that are told the second. Every liar
     /// divides them in the same way.
-    fn halves(&self, height: u64, round: u32) -> [BTreeSet<PeerId>; 2] {
+    fn halves(&self, committee: &Committee, height: u64, round: u32) -> [BTreeSet<PeerId>; 2] {
         let seed = self.seed ^ height.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(round).rotate_left(40);
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let members = self.genesis.committee().members().iter().map(|member| member.peer);
+        let members = committee.members().iter().map(|member| member.peer);
         let (first, second) = members.partition(|_| rng.random());
         [first, second]
     }
@@ -113,8 +113,10 @@ impl Liar {
         self.others.genesis.network_id()
     }
 
-    fn committee(&self) -> &Committee {
-        self.others.genesis.committee()
+    /// The committee that decides on the next height, as its own node knows.
+    fn committee(&self) -> Arc<Committee> {
+        let view = self.view.as_ref().map(|view| Arc::clone(view.borrow().state.committee()));
+        view.unwrap_or_else(|| Arc::new(self.others.genesis.committee().clone()))
     }
 
     fn count(&self, lie: &'static str) {
@@ -158,7 +160,7 @@ impl Liar {
         self.count("double vote");
         self.contradictions += 1;
         let second = Message::Vote(Vote { block, ..vote }.sign(&self.network(), &self.key));
-        let [these, those] = self.others.halves(vote.height, vote.round);
+        let [these, those] = self.others.halves(&self.committee(), vote.height, vote.round);
         vec![Said::new(message, Some(these)), Said::new(&second, Some(those))]
     }
 
@@ -179,7 +181,7 @@ impl Liar {
                 self.contradictions += 1;
                 let second = Proposal { block: other.id(), ..*proposal }.sign(&self.network(), &self.key);
                 let second = Message::Proposal { proposal: second, block: other };
-                let [these, those] = self.others.halves(proposal.height, proposal.round);
+                let [these, those] = self.others.halves(&self.committee(), proposal.height, proposal.round);
                 Some(vec![Said::new(message, Some(these)), Said::new(&second, Some(those))])
             }
             Message::Vote(SignedVote { vote, .. }) => {
@@ -219,9 +221,13 @@ impl Liar {
     }
 
     fn tip(&self, view: &View) -> Tip {
-        let committee = Arc::new(self.committee().clone());
+        let committee = Arc::clone(view.state.committee());
         match view.head.as_deref() {
-            Some((header, _)) => Tip::of(header, Arc::clone(&committee), committee),
+            Some((header, _)) => {
+                let previous = view.state.previous_committee().filter(|_| header.next_committee.is_some());
+                let signed_by = Arc::clone(previous.unwrap_or(&committee));
+                Tip::of(header, signed_by, committee)
+            }
             None => Tip::genesis(self.network(), committee),
         }
     }
@@ -241,7 +247,8 @@ impl Liar {
         if !is_proposal || self.rng.random() {
             return Some(Vec::new());
         }
-        let members = self.others.genesis.committee().members();
+        let committee = self.committee();
+        let members = committee.members();
         let me = self.key.peer();
         let one = members.iter().map(|member| member.peer).filter(|peer| *peer != me).choose(&mut self.rng);
         Some(vec![Said::new(message, Some(one.into_iter().collect()))])

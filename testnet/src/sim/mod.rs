@@ -19,6 +19,7 @@ mod faults;
 mod ledger;
 mod lies;
 mod model;
+mod operators;
 mod oracle;
 mod plan;
 mod run;
@@ -30,7 +31,7 @@ mod writer;
 pub use self::{
     byzantine::{Behaviour, Peers, Watched},
     model::{Model, Violation},
-    plan::Plan,
+    plan::{Epochs, Plan},
     run::{Outcome, run, run_many, run_seed},
     story::{PartialUpload, Story, tell},
     world::{PENDING_TTL, SimClient, World},

@@ -1,8 +1,12 @@
 //! What clients were told, and what was seen to be wrong.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
 
-use protocol::{BlobId, NodeIndex, hash::Hash, ids::AccountId};
+use protocol::{BlobId, Epoch, NodeIndex, PeerId, committee::Committee, hash::Hash, ids::AccountId};
 
 /// A promise that was broken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,8 +28,23 @@ impl fmt::Display for Violation {
 pub struct Acknowledged {
     /// Its bytes.
     pub data: Arc<Vec<u8>>,
-    /// The members that vouched for it.
+    /// The epoch of the committee that vouched for it.
+    pub epoch: Epoch,
+    /// The members that vouched for it, as that committee counts them.
     pub signers: Vec<NodeIndex>,
+}
+
+/// The committee of each epoch, with its hash.
+pub(super) type Committees = BTreeMap<Epoch, (Hash, Arc<Committee>)>;
+
+impl Acknowledged {
+    /// True if a node is among those who vouched for it.
+    #[must_use]
+    pub fn is_signed_by(&self, peer: &PeerId, committees: &Committees) -> bool {
+        let committee = committees.get(&self.epoch);
+        let index = committee.and_then(|(_, committee)| committee.index_of(peer));
+        index.is_some_and(|index| self.signers.contains(&index))
+    }
 }
 
 /// What clients were told.
@@ -39,6 +58,10 @@ pub struct Model {
     pub ledger_roots: BTreeMap<u64, Hash>,
     /// Height of each node's ledger when it was last seen; a node that lost its disk begins again.
     pub ledger_heights: BTreeMap<NodeIndex, u64>,
+    /// The committee of each epoch that was seen on a node, with its hash.
+    pub committees: Committees,
+    /// Nodes that were seen to have said that they are ready for an epoch.
+    pub ready: BTreeSet<(Epoch, NodeIndex)>,
     /// Blobs that a writer encoded wrongly.
     pub wrong: Vec<BlobId>,
     /// Operations by kind and outcome.
@@ -53,6 +76,11 @@ impl Model {
     /// Counts an operation.
     pub fn operation(&mut self, kind: &'static str) {
         *self.operations.entry(kind).or_default() += 1;
+    }
+
+    /// Takes note of a stage that a node was seen in.
+    pub fn stage(&mut self, stage: &'static str) {
+        *self.operations.entry(stage).or_default() += 1;
     }
 
     /// Counts a fault.

@@ -1,10 +1,10 @@
 //! What was promised, against what is on the disks.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use node::{blobs::BlobStatus, sliver_store::sliver_in_image};
+use node::{blobs::BlobStatus, membership::Seat, sliver_store::sliver_in_image};
 use protocol::{
-    BlobId, NodeIndex, SegmentIndex,
+    BlobId, Epoch, NodeIndex, SegmentIndex, ShardIndex,
     commitment::VerifiedHeader,
     encoding::{BlobShape, SegmentEncoder},
     message::SliverAt,
@@ -24,56 +24,75 @@ use super::{
 /// Name of the log file that every store begins with.
 const FIRST_LOG: &str = "0000000001.log";
 
-/// The slivers of a blob that a node owes.
-fn owed(world: &World, blob_id: BlobId, shape: &BlobShape, node: NodeIndex) -> Vec<SliverAt> {
-    shape.segments().flat_map(|segment| owed_of_segment(world, (blob_id, segment), shape, node)).collect()
+/// The slivers of a blob that go with a place on a committee.
+fn slivers(seat: &Seat, blob_id: BlobId, shape: &BlobShape) -> Vec<SliverAt> {
+    shape.segments().flat_map(|segment| slivers_of_segment(seat, (blob_id, segment), shape)).collect()
 }
 
-fn owed_of_segment(
-    world: &World,
+fn slivers_of_segment(
+    seat: &Seat,
     (blob_id, segment): (BlobId, SegmentIndex),
     shape: &BlobShape,
-    node: NodeIndex,
 ) -> Vec<SliverAt> {
     let shape = shape.segment(segment).expect("a segment of the blob");
-    let slivers = world.committee().slivers_of(node, (blob_id, segment), shape);
-    slivers.map(|(pair, axis)| SliverAt { blob_id, segment, pair, axis }).collect()
+    seat.slivers(blob_id, segment, shape).collect()
+}
+
+/// The slivers of a blob that a node owes now.
+fn owed(world: &World, blob_id: BlobId, shape: &BlobShape, node: NodeIndex) -> Vec<SliverAt> {
+    world.seat(node).map_or_else(Vec::new, |seat| slivers(&seat, blob_id, shape))
 }
 
 fn shape_of(world: &World, data: &[u8]) -> BlobShape {
     let length = u64::try_from(data.len()).expect("a blob in memory");
-    BlobShape::new(world.committee().n_shards(), length).expect("a blob in memory")
+    BlobShape::new(world.n_shards(), length).expect("a blob in memory")
 }
 
 fn holds(world: &World, image: &Store, at: &SliverAt) -> bool {
-    sliver_in_image(image, world.committee().n_shards(), at).is_some()
+    sliver_in_image(image, world.n_shards(), at).is_some()
 }
 
 /// D2: a certificate has the weight of a quorum, by a count of its own, and those who signed it and are honest hold
 /// durably what they vouched for.
 pub(super) fn certificate_is_backed(world: &World, blob_id: BlobId) {
-    let Some(Acknowledged { data, signers }) = world.model().acknowledged.get(&blob_id).cloned() else {
+    let Some(Acknowledged { data, epoch, signers }) = world.model().acknowledged.get(&blob_id).cloned()
+    else {
         return;
     };
     if signers.is_empty() {
         return;
     }
     let shape = shape_of(world, &data);
-    let n = world.committee().n_shards();
-    let weight: usize = signers.iter().map(|signer| world.committee().shards(*signer).len()).sum();
+    let n = world.n_shards();
+    super::operators::look(world);
+    let Some((_, committee)) = world.model().committees.get(&epoch).cloned() else {
+        world
+            .model()
+            .violation("D2", format!("{blob_id} was certified in epoch {epoch}, which no node knows"));
+        return;
+    };
+    let weight: usize = signers.iter().map(|signer| committee.shards(*signer).len()).sum();
     world.model().check("D2", 3 * weight > 2 * usize::from(n) && weight >= usize::from(quorum(n)), || {
         format!("{blob_id} was certified with a weight of {weight} of {n}")
     });
     for signer in signers {
+        let seat = Seat { committee: Arc::clone(&committee), node: signer };
+        let Some(signer) = committee.member(signer).and_then(|member| world.place_of(&member.peer)) else {
+            continue;
+        };
         if !world.is_answerable(signer) || world.plan.flips {
             continue;
         }
+        // What has moved since need not be there any more.
+        let kept: BTreeSet<ShardIndex> = world.keeps(signer).shards();
+        let shard = |at: &SliverAt| committee.shard_of(&at.blob_id, at.segment, at.pair);
         let Some(image) = durable_image(&world.disk(signer)) else {
             world.model().violation("D4", format!("node {signer}: the durable image does not open"));
             continue;
         };
-        let missing =
-            owed(world, blob_id, &shape, signer).iter().filter(|at| !holds(world, &image, at)).count();
+        let vouched_for = slivers(&seat, blob_id, &shape);
+        let lacks = |at: &&SliverAt| kept.contains(&shard(at)) && !holds(world, &image, at);
+        let missing = vouched_for.iter().filter(lacks).count();
         world.model().check("D2", missing == 0, || {
             format!("node {signer} vouched for {blob_id} and lacks {missing} slivers on disk")
         });
@@ -85,11 +104,12 @@ pub(super) fn nothing_acknowledged_was_lost(world: &World, node: NodeIndex) {
     if world.plan.flips || !world.is_answerable(node) {
         return;
     }
+    let committees = world.model().committees.clone();
     let blobs: Vec<BlobId> = world
         .model()
         .acknowledged
         .iter()
-        .filter(|(_, acknowledged)| acknowledged.signers.contains(&node))
+        .filter(|(_, acknowledged)| acknowledged.is_signed_by(&world.peer(node), &committees))
         .map(|(blob_id, _)| *blob_id)
         .collect();
     for blob_id in blobs {
@@ -99,7 +119,7 @@ pub(super) fn nothing_acknowledged_was_lost(world: &World, node: NodeIndex) {
 
 /// D5: no honest node was blamed for bytes that do not verify, so none served what its disk had damaged.
 pub(super) fn no_honest_node_was_blamed(world: &World, ever_faulty: &BTreeSet<protocol::PeerId>) {
-    let members: BTreeSet<_> = world.committee().members().iter().map(|member| member.peer).collect();
+    let members: BTreeSet<_> = world.all().into_iter().map(|node| world.peer(node)).collect();
     for (by, peer, offence) in world.peers.blamed() {
         let is_honest = members.contains(&peer) && !ever_faulty.contains(&peer);
         let is_grave = matches!(offence, Offence::Unverifiable | Offence::Malformed);
@@ -144,6 +164,27 @@ fn lacks(world: &World, node: NodeIndex) -> Option<String> {
     None
 }
 
+/// D7: what a node lacks of what committees before an epoch vouched for and is certified still.
+pub(super) fn lacks_of_old(world: &World, node: NodeIndex, epoch: Epoch) -> Option<String> {
+    let (handles, seat) = (world.handles(node)?, world.seat(node)?);
+    let image = durable_image(&world.disk(node))?;
+    let state = handles.ledger.view().state;
+    for entry in state.blobs_from(&BlobId([0; 32])) {
+        let (blob_id, blob) = entry.ok()?;
+        let is_old = blob.available.is_some_and(|available| available.epoch < epoch);
+        if !is_old || blob.invalid.is_some() {
+            continue;
+        }
+        let header = blob.header.verify_for(blob_id).ok()?;
+        let owed = slivers(&seat, blob_id, header.shape());
+        let missing = owed.iter().filter(|at| !holds(world, &image, at)).count();
+        if missing > 0 {
+            return Some(format!("{missing} slivers of {blob_id}"));
+        }
+    }
+    None
+}
+
 /// True if the node is whole.
 pub(super) fn is_whole(world: &World, node: NodeIndex) -> bool {
     lacks(world, node).is_none()
@@ -182,7 +223,7 @@ pub(super) async fn becomes_whole(world: &mut World, limit: Duration) -> Option<
 /// D6: every sliver on every disk is the one that an honest encoder makes. With `D5`, bits that were flipped on the
 /// disks are gone.
 pub(super) fn slivers_are_the_encoders(world: &World) {
-    let n = world.committee().n_shards();
+    let n = world.n_shards();
     let acknowledged: Vec<_> = world
         .model()
         .acknowledged
@@ -204,7 +245,8 @@ pub(super) fn slivers_are_the_encoders(world: &World) {
                     world.model().violation("D4", format!("node {node}: the durable image does not open"));
                     continue;
                 };
-                for at in owed_of_segment(world, (blob_id, index), &shape, *node) {
+                let Some(seat) = world.seat(*node) else { continue };
+                for at in slivers_of_segment(&seat, (blob_id, index), &shape) {
                     let stored = sliver_in_image(image, n, &at);
                     let is_right = stored.as_deref() == Some(segment.sliver_of_pair(at.axis, at.pair));
                     world.model().check("D6", is_right, || {
@@ -231,11 +273,11 @@ pub(super) fn count_compacted(world: &World) {
 pub(super) async fn all_read_with_f_down(world: &mut World, user: &User) {
     let mut nodes = world.all();
     nodes.shuffle(&mut world.rng(4));
-    let f = max_faulty(world.committee().n_shards());
+    let f = max_faulty(world.n_shards());
     let (mut down, mut weight) = (Vec::new(), 0);
     for node in nodes {
-        if weight + world.committee().weight(node) <= f {
-            weight += world.committee().weight(node);
+        if weight + world.weight(node) <= f {
+            weight += world.weight(node);
             world.kill(node).await;
             down.push(node);
         }
@@ -296,7 +338,7 @@ pub(super) async fn becomes_invalid(world: &World, blob_id: BlobId, limit: Durat
 pub(super) async fn is_let_go(world: &World, blob_id: BlobId, limit: Duration) {
     let start = Instant::now();
     // Only coded blobs can be encoded wrongly; how long this one is makes no difference to who owes what.
-    let n = world.committee().n_shards();
+    let n = world.n_shards();
     let coded = BlobShape::new(n, 65 * u64::from(n)).expect("a small blob");
     loop {
         let keeping = world.running().into_iter().find(|node| {

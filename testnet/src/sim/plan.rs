@@ -9,6 +9,15 @@ use rand_chacha::ChaCha8Rng;
 /// More bytes than a segment has on any network.
 const LONG: u64 = 1 << 32;
 
+/// Epochs of a run in which they end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Epochs {
+    /// How long each takes.
+    pub length: Duration,
+    /// Nodes beside those of the genesis, who come and go.
+    pub n_more: u16,
+}
+
 /// The options of one run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
@@ -48,6 +57,8 @@ pub struct Plan {
     pub long_blobs: bool,
     /// Some members lie in consensus, as far as the fault model allows.
     pub lies: bool,
+    /// Epochs end, and nodes come and go; none if the first epoch stays.
+    pub epochs: Option<Epochs>,
 }
 
 impl Plan {
@@ -58,6 +69,9 @@ impl Plan {
         // Mostly small networks, which are cheap and reach the same states; some large ones.
         let n_nodes = *[7, 7, 7, 7, 8, 9, 10, 13, 16, 31].choose(&mut rng).unwrap_or(&7);
         let n_shards = n_nodes + rng.random_range(0..=n_nodes);
+        let has_epochs = seed % 16 != 0;
+        let length = Duration::from_secs(rng.random_range(12..=30));
+        let n_more = rng.random_range(2..=4);
         Self {
             seed,
             n_nodes,
@@ -74,10 +88,12 @@ impl Plan {
             flips: rng.random_bool(0.4),
             full_disks: rng.random_bool(0.2),
             byzantine: rng.random_bool(0.4),
-            wrong_writer: rng.random_bool(0.15),
+            // It knows the committee of the genesis only.
+            wrong_writer: rng.random_bool(0.15) && !has_epochs,
             // A segment is 8 MiB, which costs a second rather than milliseconds, and more with more shards.
             long_blobs: rng.random_bool(0.12) && n_shards <= 20,
             lies: rng.random_bool(0.4),
+            epochs: has_epochs.then_some(Epochs { length, n_more }),
         }
     }
 
@@ -110,6 +126,7 @@ impl Plan {
             wrong_writer: false,
             long_blobs: false,
             lies: false,
+            epochs: None,
         }
     }
 }

@@ -24,6 +24,7 @@ use super::{
     faults::Faults,
     ledger::{self, Spender},
     model::Violation,
+    operators::{self, Operators},
     oracle,
     plan::Plan,
     workload::{User, silent},
@@ -122,15 +123,19 @@ pub(super) fn simulate<T>(simulation: impl Future<Output = T>) -> T {
 async fn drive(plan: Plan) -> Outcome {
     let start = Instant::now();
     let mut world = World::start(plan.clone()).await;
+    Box::pin(operators::open(&mut world)).await;
     let (users, spenders, ever_faulty) = Box::pin(chaos(&mut world)).await;
     let whole_after = Box::pin(finish(&mut world, users)).await;
     if let Some(mut spender) = spenders.into_iter().next() {
         Box::pin(ledger::comes_together(&world, &mut spender, WHOLE_MAX)).await;
         Box::pin(conviction::contradictors_are_ejected(&world, &mut spender, PENDING_MAX)).await;
     }
+    Box::pin(operators::epochs_go_on(&world)).await;
     conviction::no_honest_node_was_ejected(&world);
     oracle::no_honest_node_was_blamed(&world, &ever_faulty);
-    garbage_is_refused(&mut world).await;
+    if plan.epochs.is_none() {
+        garbage_is_refused(&mut world).await;
+    }
     if plan.wrong_writer {
         Box::pin(wrong_writer_is_caught(&mut world)).await;
     }
@@ -183,17 +188,24 @@ async fn chaos(world: &mut World) -> (Vec<User>, Vec<Spender>, BTreeSet<protocol
     }
     drop(acknowledgements);
     let end = Instant::now() + world.plan.chaos;
+    let mut at_work = JoinSet::new();
+    if world.plan.epochs.is_some() {
+        at_work.spawn(Operators::new(world).work(end));
+    }
     let mut rng = world.rng(2);
     while Instant::now() < end {
         let pause = Duration::from_millis(rng.random_range(300..3_000));
         let next = (Instant::now() + pause).min(end);
         look_at_acknowledged(world, &mut acknowledged, next).await;
         ledger::look(world);
+        operators::look(world);
         faults.step(world).await;
         ledger::look(world);
+        operators::look(world);
         regained(world);
     }
     faults.heal(world).await;
+    drop(at_work);
     for node in world.all() {
         oracle::nothing_acknowledged_was_lost(world, node);
     }
@@ -277,11 +289,11 @@ async fn finish(world: &mut World, mut users: Vec<User>) -> Option<Duration> {
 
 /// L1, the other way round: with more than `f` shards silent, nothing is acknowledged.
 async fn nothing_is_stored_below_a_quorum(world: &mut World, user: &mut User) {
-    let f = max_faulty(world.committee().n_shards());
+    let f = max_faulty(world.n_shards());
     let (mut down, mut weight) = (Vec::new(), 0);
     for node in world.all() {
         if weight <= f {
-            weight += world.committee().weight(node);
+            weight += world.seat(node).map_or(0, |seat| world.committee().weight(seat.node));
             world.kill(node).await;
             down.push(node);
         }

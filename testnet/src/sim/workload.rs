@@ -6,7 +6,7 @@ use std::{
 };
 
 use node::client::{OnProgress, ReadError, StoreError, StoreOptions, SubmitError};
-use protocol::{BlobId, ledger::signature::SigningKey};
+use protocol::{BlobId, certificate::Persistence, ledger::signature::SigningKey};
 use rand::{Rng as _, RngCore as _, seq::IndexedRandom as _};
 use rand_chacha::ChaCha8Rng;
 use tokio::sync::mpsc;
@@ -29,6 +29,9 @@ pub(super) struct User {
     pub(super) model: Arc<Mutex<Model>>,
     pub(super) acknowledgements: Acknowledgements,
 }
+
+/// For longer than any run takes.
+pub(super) const LASTING: StoreOptions = StoreOptions { persistence: Persistence::Deletable, epochs: 53 };
 
 pub(super) fn silent() -> OnProgress {
     Arc::new(|_| {})
@@ -78,10 +81,11 @@ impl User {
     /// Stores a blob, and writes down what it was told; says why if it was not acknowledged.
     pub(super) async fn store(&self, data: &Arc<Vec<u8>>) -> Result<(), String> {
         let source = Arc::new(data.to_vec());
-        match self.client.store(source, &self.key, StoreOptions::default(), silent()).await {
+        match self.client.store(source, &self.key, LASTING, silent()).await {
             Ok(stored) => {
-                let signers = stored.signers;
-                self.acknowledged(stored.blob_id, Acknowledged { data: Arc::clone(data), signers });
+                let (epoch, signers) = (stored.epoch, stored.signers);
+                let acknowledged = Acknowledged { data: Arc::clone(data), epoch, signers };
+                self.acknowledged(stored.blob_id, acknowledged);
                 // The run has ended if nobody listens.
                 let _ = self.acknowledgements.send(stored.blob_id).await;
                 Ok(())

@@ -1,7 +1,6 @@
 //! The nodes of a simulation: their disks, their starts and their ends.
 
 use std::{
-    collections::BTreeSet,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
@@ -10,17 +9,22 @@ use node::{
     client::{Client, ClientConfig},
     encoder::Encoder,
     ledger::{self, Clock},
+    membership::{Roster, Seat, Seats},
     node::{Handles, Parts, Settings},
     repair::ScrubConfig,
     sliver_store::{self, Blocking, CompactConfig},
     supervisor::Supervisor,
 };
 use protocol::{
-    NodeIndex, PeerId,
+    Epoch, NodeIndex, PeerId,
     bls::SecretKey,
     committee::{Committee, Member, spread},
     genesis::Genesis,
-    ledger::signature::SigningKey,
+    ledger::{
+        signature::SigningKey,
+        state::{State, entry::NodeStatus},
+        transaction::NodeDescription,
+    },
     planted::{Bug, is_planted},
 };
 use rand::SeedableRng as _;
@@ -35,7 +39,8 @@ use super::{
     ledger::endowment,
     lies::{Conspiracy, Liar},
     model::Model,
-    plan::Plan,
+    operators::{Operated, operator},
+    plan::{Epochs, Plan},
 };
 
 /// How long an actor of a simulated node may take to stop.
@@ -53,6 +58,8 @@ pub type SimClient = Client<Watched>;
 /// One node.
 struct Node {
     peer: PeerId,
+    /// What it says of itself; its shards are those of no epoch.
+    member: Member,
     key: SecretKey,
     signing: SigningKey,
     disk: SimulatedDisk,
@@ -89,6 +96,8 @@ pub struct World {
     n_clients: u16,
     settings: Settings,
     began: Instant,
+    /// The farthest ledger that was seen.
+    last: Mutex<ledger::View>,
 }
 
 impl std::fmt::Debug for World {
@@ -120,19 +129,23 @@ fn identity(index: u16) -> (SigningKey, SecretKey, Member) {
 }
 
 /// The genesis of a network of this size; verified once and kept.
-fn genesis(n_nodes: u16, n_shards: u16, n_spenders: u16) -> Arc<Genesis> {
-    type Cache = Mutex<std::collections::BTreeMap<(u16, u16, u16), Arc<Genesis>>>;
+fn genesis(n_nodes: u16, n_shards: u16, n_spenders: u16, epochs: Option<Epochs>) -> Arc<Genesis> {
+    type Key = (u16, u16, u16, Option<Duration>);
+    type Cache = Mutex<std::collections::BTreeMap<Key, Arc<Genesis>>>;
     static CACHE: OnceLock<Cache> = OnceLock::new();
     let mut cache = CACHE.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
-    let genesis = cache.entry((n_nodes, n_shards, n_spenders)).or_insert_with(|| {
-        let members = spread(n_shards, n_nodes).into_iter().zip(0..).map(|(shards, index)| {
-            let (_, _, member) = identity(index);
-            Member { shards, ..member }
+    let genesis = cache
+        .entry((n_nodes, n_shards, n_spenders, epochs.map(|epochs| epochs.length)))
+        .or_insert_with(|| {
+            let members = spread(n_shards, n_nodes).into_iter().zip(0..).map(|(shards, index)| {
+                let (_, _, member) = identity(index);
+                Member { shards, ..member }
+            });
+            let genesis = Genesis::new("simulation".to_owned(), n_shards, members.collect());
+            let genesis =
+                genesis.expect("the members are sound").with_endowment(endowment(n_spenders, epochs));
+            Arc::new(genesis.expect("spenders have credits"))
         });
-        let genesis = Genesis::new("simulation".to_owned(), n_shards, members.collect());
-        let genesis = genesis.expect("the members are sound").with_endowment(endowment(n_spenders));
-        Arc::new(genesis.expect("spenders have credits"))
-    });
     Arc::clone(genesis)
 }
 
@@ -143,23 +156,27 @@ impl World {
     ///
     /// Outside a tokio runtime.
     pub async fn start(plan: Plan) -> Self {
-        let genesis = genesis(plan.n_nodes, plan.n_shards, plan.n_clients);
+        let genesis = genesis(plan.n_nodes, plan.n_shards, plan.n_clients, plan.epochs);
         let mut network = swarm::simulated::Plan::new(plan.seed);
         // A cut is noticed sooner than on a real network, so that a run of a minute sees both sides of it.
         network.detection = Duration::from_secs(5);
         network.link = link(&plan);
         let simulation = Simulation::new(network);
         let peers = Peers::new(plan.seed);
-        let committee = genesis.committee();
-        // In the order of the committee, so that a node's place in the list is its index.
-        let nodes = committee.members().iter().zip(0_u64..).map(|(member, index)| {
-            let mut identities = (0..plan.n_nodes).map(identity);
-            let found = identities.find(|(signing, ..)| signing.peer() == member.peer);
-            let (signing, key, _) = found.expect("a member's identity is known");
+        let n_more = plan.epochs.map_or(0, |epochs| epochs.n_more);
+        // In the order of the committee, so that a node's place in the list is its index in the first one; then the others.
+        let identities: Vec<_> = (0..plan.n_nodes).map(identity).collect();
+        let members = genesis.committee().members().iter().map(|member| {
+            let found = identities.iter().find(|(signing, ..)| signing.peer() == member.peer);
+            found.expect("a member's identity is known").clone()
+        });
+        let more = (plan.n_nodes..plan.n_nodes + n_more).map(identity);
+        let nodes = members.chain(more).zip(0_u64..).map(|((signing, key, member), index)| {
             let seed = plan.seed.wrapping_mul(1009).wrapping_add(index);
             let (disk, ledger) = (SimulatedDisk::new(seed), SimulatedDisk::new(!seed));
             Node {
                 peer: member.peer,
+                member,
                 key,
                 signing,
                 disk,
@@ -178,9 +195,13 @@ impl World {
             plan,
             simulation,
             peers,
-            genesis,
             model,
             n_clients: 0,
+            last: Mutex::new(ledger::View {
+                head: None,
+                state: State::genesis(&genesis).expect("a genesis is verified when it is made"),
+            }),
+            genesis,
             began: Instant::now(),
         };
         for node in world.all() {
@@ -200,16 +221,97 @@ impl World {
         Arc::clone(&self.model)
     }
 
-    /// The committee.
-    #[must_use]
-    pub fn committee(&self) -> &Committee {
-        self.genesis.committee()
+    /// Who answers for what, as the node says whose ledger reaches farthest; the last that was known if none runs.
+    fn roster(&self) -> Roster {
+        let views = self.nodes.iter().filter_map(|node| node.running.as_ref());
+        let newest = views.map(|running| running.handles.ledger.view()).max_by_key(ledger::View::height);
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(newest) = newest.filter(|newest| last.height() <= newest.height()) {
+            *last = newest;
+        }
+        Roster::of(&last.state, self.nodes[0].peer).expect("a ledger that was executed can be read")
     }
 
-    /// All nodes.
+    /// The committee that answers for the shards.
+    #[must_use]
+    pub fn committee(&self) -> Arc<Committee> {
+        self.roster().current
+    }
+
+    /// The current epoch.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.committee().epoch()
+    }
+
+    /// Number of shards.
+    #[must_use]
+    pub fn n_shards(&self) -> u16 {
+        self.genesis.n_shards()
+    }
+
+    /// A node's place on the current committee, if it has one.
+    #[must_use]
+    pub fn seat(&self, node: NodeIndex) -> Option<Seat> {
+        Seat::of(&self.committee(), &self.peer(node))
+    }
+
+    /// What a node weighs in the fault model: its most shards on any of the committees that matter, or that it may be given in the
+    /// next.
+    #[must_use]
+    pub fn weight(&self, node: NodeIndex) -> u16 {
+        let (roster, peer) = (self.roster(), self.peer(node));
+        let seats = roster.committees().filter_map(|committee| Seat::of(committee, &peer));
+        let has = seats.map(|seat| u16::try_from(seat.shards().len()).unwrap_or(u16::MAX)).max().unwrap_or(0);
+        if self.plan.epochs.is_none() {
+            return has;
+        }
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let candidates = last
+            .state
+            .nodes()
+            .filter_map(Result::ok)
+            .filter(|(_, node)| node.status == NodeStatus::Active && node.stake.credits > 0);
+        let n_candidates = u16::try_from(candidates.count()).unwrap_or(u16::MAX);
+        has.max(self.n_shards().div_ceil(n_candidates.max(1)))
+    }
+
+    /// The place of a peer in the list of nodes.
+    #[must_use]
+    pub fn place_of(&self, peer: &PeerId) -> Option<NodeIndex> {
+        self.all().into_iter().find(|node| self.peer(*node) == *peer)
+    }
+
+    /// The places for which a node is to keep slivers now.
+    #[must_use]
+    pub fn keeps(&self, node: NodeIndex) -> Seats {
+        Roster { me: self.peer(node), ..self.roster() }.owed()
+    }
+
+    /// The nodes as their operators know them, in the order of [`all`](Self::all).
+    pub(super) fn operated(&self) -> Vec<Operated> {
+        let operated = |node: &Node| {
+            let Member { name, peer, public_key, proof_of_possession, addresses, .. } = node.member.clone();
+            let description = NodeDescription {
+                name,
+                public_key,
+                proof_of_possession,
+                addresses,
+                operator: operator(peer),
+                commission_bp: 0,
+                capacity_bytes: 0,
+            };
+            Operated { peer, signing: node.signing.clone(), description }
+        };
+        self.nodes.iter().map(operated).collect()
+    }
+
+    /// All nodes, by their places in a list that begins with the members of the genesis.
     #[must_use]
     pub fn all(&self) -> Vec<NodeIndex> {
-        self.committee().nodes().collect()
+        (0..u16::try_from(self.nodes.len()).expect("a simulation has at most 256 nodes"))
+            .map(NodeIndex)
+            .collect()
     }
 
     /// The nodes that run.
@@ -256,16 +358,14 @@ impl World {
     /// Weight in shards of the nodes that are faulty now.
     #[must_use]
     pub fn faulty_weight(&self) -> u16 {
-        let faulty: BTreeSet<NodeIndex> =
-            self.all().into_iter().filter(|node| self.is_faulty(*node)).collect();
-        self.committee().weight_of(&faulty)
+        self.all().into_iter().filter(|node| self.is_faulty(*node)).map(|node| self.weight(node)).sum()
     }
 
     /// True if this node may become faulty too without going beyond the fault model.
     #[must_use]
     pub fn may_fail(&self, node: NodeIndex) -> bool {
-        let f = protocol::quorum::max_faulty(self.committee().n_shards());
-        !self.is_faulty(node) && self.faulty_weight() + self.committee().weight(node) <= f
+        let f = protocol::quorum::max_faulty(self.n_shards());
+        !self.is_faulty(node) && self.faulty_weight() + self.weight(node) <= f
     }
 
     /// Makes a member lie in consensus for the rest of the run.
@@ -376,6 +476,7 @@ impl World {
             ledger,
             blocking: Blocking::Inline,
             encoder: Encoder::inline(n_shards),
+            bootstrap: Vec::new(),
             settings: self.settings,
         };
         let mut supervisor = Supervisor::new(STOP_GRACE);

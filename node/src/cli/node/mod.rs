@@ -52,6 +52,10 @@ pub(super) enum Command {
         /// The directory
         #[arg(long, value_name = "DIR")]
         dir: PathBuf,
+        /// Where to find the network, beside what config.toml says: an address and the node's identity, like
+        /// /dns/example.org/tcp/4100/p2p/<64 hexadecimal digits>; may be given several times
+        #[arg(long, value_name = "ADDR", num_args = 1..)]
+        bootstrap: Vec<PeerAddress>,
         /// Log one JSON object a line
         #[arg(long)]
         log_json: bool,
@@ -94,7 +98,7 @@ pub(super) fn execute(network: Option<&Path>, command: Command, output: Output) 
             };
             output.data(&document, &document.member_file)
         }
-        Command::Run { dir, log_json } => run(&dir, log_json, output),
+        Command::Run { dir, bootstrap, log_json } => run(&dir, bootstrap, log_json, output),
         Command::Register(args) => client_command(register::execute(network, args, output)),
         Command::Leave(args) => client_command(leave::execute(network, args, output)),
         Command::Status(args) => client_command(status::execute(network, args, output)),
@@ -148,7 +152,7 @@ pub fn init(dir: &Path, config: &NodeConfig) -> Result<MemberFile, Failure> {
     Ok(member)
 }
 
-fn run(dir: &Path, log_json: bool, output: Output) -> Result<(), Failure> {
+fn run(dir: &Path, bootstrap: Vec<PeerAddress>, log_json: bool, output: Output) -> Result<(), Failure> {
     telemetry::init(Role::Node, if log_json { Format::Json } else { Format::Text })?;
     if output.json {
         let member = MemberFile::load(&dir.join(MemberFile::NAME))?;
@@ -160,7 +164,7 @@ fn run(dir: &Path, log_json: bool, output: Output) -> Result<(), Failure> {
         };
         output.data(&document, "")?;
     }
-    runtime()?.block_on(Box::pin(crate::node::run(dir))).map_err(|error| failure(dir, error))
+    runtime()?.block_on(Box::pin(crate::node::run(dir, bootstrap))).map_err(|error| failure(dir, error))
 }
 
 fn failure(dir: &Path, error: RunError) -> Failure {

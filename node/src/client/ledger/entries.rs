@@ -1,11 +1,11 @@
 //! Asking members for entries, and choosing among what they prove.
 
-use std::time::Duration;
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use protocol::{
-    NodeIndex,
+    Epoch, NodeIndex,
     certificate::Threshold,
     ledger::{
         answer::{Answer, AnswerError, KEYS_MAX},
@@ -16,10 +16,10 @@ use protocol::{
 };
 use swarm::Network;
 
-use super::{Failures, LedgerError, Proven, plan::Plan};
+use super::{Failures, LedgerError, Proven, Trusted, plan::Plan};
 use crate::client::{
     Client,
-    exchange::{AskError, Pulse},
+    exchange::{AskError, Exchange, Pulse},
     retry::Patience,
 };
 
@@ -31,6 +31,9 @@ const HEDGE_AFTER: Duration = Duration::from_millis(500);
 /// as long as a vote takes to them.
 const BEHIND_PAUSE: Duration = Duration::from_millis(50);
 
+/// How many members at a time are asked to show how the committee changed: one would do, if it is honest and there.
+const FOLLOWED_MAX: usize = 2;
+
 /// Values in the order of their keys.
 pub(in crate::client) type Values = Vec<Option<Vec<u8>>>;
 
@@ -38,7 +41,8 @@ impl<N: Network> Client<N> {
     /// Entries of the ledger by their [keys](protocol::ledger::state::key), all of one height; `None` for those that are
     /// proven to be absent.
     ///
-    /// Every answer is checked from the genesis on, and one that does not verify is held against the member. Proofs say
+    /// Every answer is checked from the genesis on, by way of the changes of the committee, which members show and which are
+    /// followed first; one that does not verify is held against the member. Proofs say
     /// what was so, not that nothing came after; so members worth a validity set are heard, of which one is honest, and
     /// the highest answer counts. Members that are slow are not waited for if others can be asked; if too few are as far as
     /// what this client has seen before, those that are behind are asked again for a quarter of the timeout of a request.
@@ -49,41 +53,60 @@ impl<N: Network> Client<N> {
     ///
     /// [`LedgerError::TooFewProofs`], [`LedgerError::TooManyKeys`].
     pub async fn ledger_entries(&self, keys: &[Vec<u8>]) -> Result<Proven<Values>, LedgerError> {
-        self.entries_of(keys, Threshold::Validity).await
+        Ok(self.shown(keys, Threshold::Validity).await?.proven)
     }
 
-    /// The same, heard from members worth a quorum.
+    /// The same, heard from members worth a threshold, with the committees that are in place behind the block that proves
+    /// it.
     ///
     /// Cancel safe: yes.
     ///
     /// # Errors
     ///
     /// As [`Self::ledger_entries`].
-    pub(in crate::client) async fn ledger_entries_of_quorum(
-        &self,
-        keys: &[Vec<u8>],
-    ) -> Result<Proven<Values>, LedgerError> {
-        self.entries_of(keys, Threshold::Quorum).await
-    }
-
-    async fn entries_of(
+    pub(in crate::client) async fn shown(
         &self,
         keys: &[Vec<u8>],
         threshold: Threshold,
-    ) -> Result<Proven<Values>, LedgerError> {
+    ) -> Result<Shown, LedgerError> {
         if keys.len() > KEYS_MAX {
             return Err(LedgerError::TooManyKeys { got: keys.len(), max: KEYS_MAX });
         }
         self.exchange.use_now();
-        let committee = self.exchange.committee();
+        loop {
+            let trusted = self.ledger.trusted();
+            // Whenever it begins anew, a step forward was proven, of which there are as many as epochs have ended.
+            if let Some(proven) = self.shown_by(&trusted, keys, threshold).await? {
+                return Ok(Shown { proven, trusted });
+            }
+        }
+    }
+
+    /// What members of the newest committee that is known prove; nothing if another one took over.
+    async fn shown_by(
+        &self,
+        trusted: &Trusted,
+        keys: &[Vec<u8>],
+        threshold: Threshold,
+    ) -> Result<Option<Proven<Values>>, LedgerError> {
+        let exchange = &self.exchange.of(trusted.current());
+        let committee = exchange.committee();
         let mut newest = Newest::new(threshold.weight(committee), self.ledger.seen());
-        let mut plan = self.plan();
+        let mut plan = plan_of(exchange);
         let mut asked = FuturesUnordered::new();
+        // Those who say that there is a later committee, until they are asked to show it.
+        let mut ahead = VecDeque::new();
+        let mut followed = FuturesUnordered::new();
         let mut wanted = plan.next(newest.missing());
-        let behind_until = tokio::time::Instant::now() + self.exchange.request_timeout() / 4;
+        let behind_until = tokio::time::Instant::now() + exchange.request_timeout() / 4;
         while newest.missing() > 0 {
             for node in std::mem::take(&mut wanted) {
-                asked.push(async move { (node, self.answer_of(node, keys).await) });
+                asked.push(async move { (node, answer_of(exchange, node, keys).await) });
+            }
+            while followed.len() < FOLLOWED_MAX
+                && let Some((node, epoch)) = ahead.pop_front()
+            {
+                followed.push(async move { (node, self.follow(exchange.peer(node), epoch).await) });
             }
             let hedge = tokio::time::sleep(HEDGE_AFTER);
             let again = tokio::time::sleep(BEHIND_PAUSE);
@@ -91,10 +114,21 @@ impl<N: Network> Client<N> {
             let may_catch_up = plan.is_empty() && !newest.behind.is_empty() && is_in_time;
             tokio::select! {
                 biased;
-                answer = asked.next(), if !asked.is_empty() || !may_catch_up => match answer {
+                Some((node, result)) = followed.next() => {
+                    if let Err(error) = &result {
+                        newest.failures.not_followed(exchange.name(node), error);
+                    }
+                    if self.ledger.trusted().epoch() > trusted.epoch() {
+                        return Ok(None);
+                    }
+                    wanted = plan.next(committee.weight(node));
+                }
+                answer = asked.next(), if !asked.is_empty() || (!may_catch_up && followed.is_empty()) => match answer {
                     Some((node, answer)) => {
-                        if !self.heard(&mut newest, (node, answer), keys) {
-                            wanted = plan.next(committee.weight(node));
+                        match self.heard((exchange, trusted), &mut newest, (node, answer), keys) {
+                            Heard::Proof => {}
+                            Heard::Nothing => wanted = plan.next(committee.weight(node)),
+                            Heard::Ahead(epoch) => ahead.push_back((node, epoch)),
                         }
                         if asked.is_empty() && wanted.is_empty() {
                             wanted = plan.next(newest.missing());
@@ -108,24 +142,18 @@ impl<N: Network> Client<N> {
         }
         let proven = newest.result()?;
         self.ledger.saw(proven.height);
-        Ok(proven)
+        Ok(Some(proven))
     }
 
-    /// The members, in the order in which this client asks them: each client begins with another.
-    pub(super) fn plan(&self) -> Plan {
-        let committee = self.exchange.committee();
-        let members = committee.nodes().map(|node| (node, committee.weight(node)));
-        Plan::new(members, self.exchange.turn(), |node| self.exchange.is_connected(node))
-    }
-
-    /// Takes what one member said; false if it proves nothing.
+    /// Takes what one member said.
     fn heard(
         &self,
+        (exchange, trusted): (&Exchange<N>, &Trusted),
         newest: &mut Newest,
         (node, answer): (NodeIndex, Result<Answer, AskError>),
         keys: &[Vec<u8>],
-    ) -> bool {
-        let (name, weight) = (self.exchange.name(node), self.exchange.committee().weight(node));
+    ) -> Heard {
+        let (name, weight) = (exchange.name(node), exchange.committee().weight(node));
         let answer = match answer {
             Ok(answer) => answer,
             Err(AskError::Refused(Refusal::NotFound)) if is_planted(Bug::AbsenceUnproven) => {
@@ -133,74 +161,119 @@ impl<N: Network> Client<N> {
             }
             Err(error @ (AskError::Malformed | AskError::Unexpected | AskError::Unverifiable)) => {
                 newest.failures.lied(name, error);
-                return false;
+                return Heard::Nothing;
             }
             Err(error) => {
                 newest.failures.failed(name, error);
-                return false;
+                return Heard::Nothing;
             }
         };
         // What proves itself against a head that is certified needs no second certificate.
         let known = newest.chain_at(answer.height()).cloned();
-        match self.verify(node, (answer, known), keys) {
-            Ok((chain, values)) => {
-                let is_new = newest.proven(name, weight, (chain, values));
-                if !is_new {
+        let later = answer.epoch().filter(|epoch| *epoch > trusted.epoch());
+        match (self.verify((exchange, trusted), node, (answer, known), keys), later) {
+            // The head itself puts another committee in place, or that one signed it.
+            (Ok(_), Some(later)) => Heard::Ahead(later),
+            (Err(AnswerError::Head(AdvanceError::Gap { got, known, .. })), Some(later)) if got > known => {
+                Heard::Ahead(later)
+            }
+            (Ok((chain, values)), None) => match newest.proven(name, weight, (chain, values)) {
+                true => Heard::Proof,
+                false => {
                     newest.behind.push(node);
+                    Heard::Nothing
                 }
-                is_new
+            },
+            (Err(AnswerError::Old { got, known }), _) => {
+                newest.is_behind(name, got, known);
+                newest.behind.push(node);
+                Heard::Nothing
             }
-            Err(_) if is_planted(Bug::AbsenceUnproven) => newest.taken_on_faith(weight, keys.len()),
-            Err(error) if is_nobodys_fault(&error) => {
+            (Err(_), _) if is_planted(Bug::AbsenceUnproven) => newest.taken_on_faith(weight, keys.len()),
+            (Err(error), _) if is_nobodys_fault(&error) => {
                 newest.failures.failed(name, Causes(&error));
-                false
+                Heard::Nothing
             }
-            Err(error) => {
+            (Err(error), _) => {
                 newest.failures.lied(name, format_args!("its answer proves nothing: {}", Causes(&error)));
-                false
+                Heard::Nothing
             }
         }
     }
 
-    /// Verifies a member's answer, from `known` if its head is known, else from the genesis on. One that proves nothing is
-    /// held against the member, unless it is nobody's fault.
+    /// Verifies a member's answer, from `known` if its head is known, else from the last change of the committee on. One
+    /// that proves nothing is held against the member, unless it is nobody's fault.
     pub(super) fn verify(
         &self,
+        (exchange, trusted): (&Exchange<N>, &Trusted),
         node: NodeIndex,
         (answer, known): (Answer, Option<TrustedChain>),
         keys: &[Vec<u8>],
     ) -> Result<(TrustedChain, Values), AnswerError> {
-        let (genesis, root) = self.ledger.get(self.exchange.genesis());
-        let mut chain = known.unwrap_or_else(|| genesis.clone());
+        let root = self.ledger.genesis_root(exchange.genesis());
+        let mut chain = known.unwrap_or_else(|| trusted.chain().clone());
         match answer.verify(&mut chain, root, keys) {
             Ok(values) => Ok((chain, values)),
             Err(error) => {
                 if !is_nobodys_fault(&error) {
-                    let name = self.exchange.name(node);
+                    let name = exchange.name(node);
                     tracing::info!(member = name, error = %Causes(&error), "refused an answer that proves nothing");
-                    self.exchange.report_unverifiable(node);
+                    exchange.report_unverifiable(node);
                 }
                 Err(error)
             }
         }
     }
-
-    /// Asks one member; what it says is not verified yet.
-    async fn answer_of(&self, node: NodeIndex, keys: &[Vec<u8>]) -> Result<Answer, AskError> {
-        let request = Request::Entries { keys: keys.to_vec() };
-        let (patience, pulse) = (Patience::control(self.exchange.request_timeout()), Pulse::new());
-        let answer = self.exchange.ask_patiently(node, (&request, Bytes::new()), patience, &pulse).await?;
-        let (Response::Entries, payload) = answer else {
-            return Err(self.exchange.report_unexpected(node));
-        };
-        Answer::from_bytes(&payload).map_err(|_| self.exchange.report_malformed(node))
-    }
 }
 
-/// True if an honest member can give such an answer: when this program is older than the network, or does not know the
-/// committee that certified the head.
+/// The members, in the order in which this client asks them: each client begins with another.
+pub(super) fn plan_of<N: Network>(exchange: &Exchange<N>) -> Plan {
+    let committee = exchange.committee();
+    let members = committee.nodes().map(|node| (node, committee.weight(node)));
+    Plan::new(members, exchange.turn(), |node| exchange.is_connected(node))
+}
+
+/// Asks one member; what it says is not verified yet.
+async fn answer_of<N: Network>(
+    exchange: &Exchange<N>,
+    node: NodeIndex,
+    keys: &[Vec<u8>],
+) -> Result<Answer, AskError> {
+    let request = Request::Entries { keys: keys.to_vec() };
+    let (patience, pulse) = (Patience::control(exchange.request_timeout()), Pulse::new());
+    let answer = exchange.ask_patiently(node, (&request, Bytes::new()), patience, &pulse).await?;
+    let (Response::Entries, payload) = answer else {
+        return Err(exchange.report_unexpected(node));
+    };
+    Answer::from_bytes(&payload).map_err(|_| exchange.report_malformed(node))
+}
+
+/// What is proven, and the committees that are in place behind the block that proves it.
+#[derive(Clone, Debug)]
+pub(in crate::client) struct Shown {
+    pub(in crate::client) proven: Proven<Values>,
+    pub(in crate::client) trusted: Arc<Trusted>,
+}
+
+/// What a member's answer is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Heard {
+    /// It proves what it says.
+    Proof,
+    /// Nothing; someone else is to be asked.
+    Nothing,
+    /// It says that the committee of this epoch took over, which is not known here.
+    Ahead(Epoch),
+}
+
+/// True if an honest member can give such an answer: when it is behind, or this program is older than the network, or does
+/// not know the committee that certified the head.
 const fn is_nobodys_fault(error: &AnswerError) -> bool {
-    matches!(error, AnswerError::Head(AdvanceError::Version { .. } | AdvanceError::CommitteeMissing { .. }))
+    matches!(error, AnswerError::Old { .. })
+        || matches!(
+            error,
+            AnswerError::Head(AdvanceError::Version { .. } | AdvanceError::CommitteeMissing { .. })
+        )
         || matches!(error, AnswerError::Head(AdvanceError::Gap { got, known, .. }) if got.0 > known.0)
 }
 
@@ -255,9 +328,7 @@ impl Newest {
     fn proven(&mut self, name: &str, weight: u16, (chain, values): (TrustedChain, Values)) -> bool {
         let height = chain.height();
         if height < self.floor {
-            let floor = self.floor;
-            let why = format_args!("it is behind: height {height}, and {floor} was seen before");
-            self.failures.failed(name, why);
+            self.is_behind(name, height, self.floor);
             return false;
         }
         self.proved = self.proved.saturating_add(weight);
@@ -267,11 +338,16 @@ impl Newest {
         true
     }
 
+    fn is_behind(&mut self, name: &str, height: u64, known: u64) {
+        let why = format_args!("it is behind: height {height}, and {known} was seen before");
+        self.failures.failed(name, why);
+    }
+
     /// A planted bug takes a member's word that there is nothing.
-    fn taken_on_faith(&mut self, weight: u16, n_keys: usize) -> bool {
+    fn taken_on_faith(&mut self, weight: u16, n_keys: usize) -> Heard {
         self.unproven = Some(vec![None; n_keys]);
         self.proved = self.proved.saturating_add(weight);
-        true
+        Heard::Proof
     }
 
     fn result(self) -> Result<Proven<Values>, LedgerError> {
@@ -300,10 +376,11 @@ mod tests {
         let network = NetworkId([1; 32]);
         let id = BlockId([0; 32]);
         let table = [
+            (AnswerError::Old { got: 1, known: 2 }, true),
             (AnswerError::Head(AdvanceError::Version { got: 2 }), true),
             (AnswerError::Head(AdvanceError::CommitteeMissing { height: 9 }), true),
             (gap(1, 0), true),
-            // The committee of the genesis is known: a header of its epoch that names another is a lie.
+            // The committee of that epoch is known: a header of its epoch that names another is a lie.
             (gap(0, 0), false),
             (AnswerError::Head(AdvanceError::Network { got: network, required: network }), false),
             (AnswerError::Head(AdvanceError::Parent { height: 1, got: id, required: id }), false),

@@ -4,7 +4,8 @@ use bytes::Bytes;
 use protocol::{
     AccountId, BlobId, NodeIndex,
     ledger::{
-        answer::Range,
+        answer::{AnswerError, Range},
+        chain::AdvanceError,
         state::{entry::Registration, key},
         tree::Entry,
     },
@@ -12,10 +13,10 @@ use protocol::{
 };
 use swarm::Network;
 
-use super::{Failures, LedgerError, Proven, decode};
+use super::{Failures, LedgerError, Proven, Trusted, decode, entries::plan_of, follow::FollowError};
 use crate::client::{
     Client,
-    exchange::{AskError, Pulse},
+    exchange::{AskError, Exchange, Pulse},
     retry::Patience,
 };
 
@@ -58,37 +59,86 @@ impl<N: Network> Client<N> {
     /// Entries from a key on, of the highest height that was proven so far or a later one: from whichever member proves it
     /// first.
     async fn ledger_range(&self, start: &[u8]) -> Result<(u64, Vec<Entry>, bool), LedgerError> {
+        loop {
+            let trusted = self.ledger.trusted();
+            match self.ledger_range_of(&trusted, start).await {
+                // Somebody showed that another committee took over: its members are asked.
+                Err(_) if self.ledger.trusted().epoch() > trusted.epoch() => {}
+                result => return result,
+            }
+        }
+    }
+
+    async fn ledger_range_of(
+        &self,
+        trusted: &Trusted,
+        start: &[u8],
+    ) -> Result<(u64, Vec<Entry>, bool), LedgerError> {
+        let exchange = &self.exchange.of(trusted.current());
         let mut failures = Failures::default();
-        for (node, _) in self.plan().members() {
-            let name = self.exchange.name(node);
-            match self.range_of(node, start).await {
+        for (node, _) in plan_of(exchange).members() {
+            let name = exchange.name(node);
+            match self.range_of((exchange, trusted), node, start).await {
                 Ok((height, ..)) if height < self.ledger.seen() => {
                     failures.failed(name, format_args!("it is behind: height {height}"));
                 }
                 Ok(range) => return Ok(range),
-                Err(error @ (AskError::Malformed | AskError::Unexpected | AskError::Unverifiable)) => {
-                    failures.lied(name, error);
+                Err(RangeError::Follow(error)) => failures.not_followed(name, &error),
+                Err(RangeError::Moved) => break,
+                Err(RangeError::Ask(
+                    error @ (AskError::Malformed | AskError::Unexpected | AskError::Unverifiable),
+                )) => failures.lied(name, error),
+                Err(RangeError::Ask(error)) => failures.failed(name, error),
+                Err(RangeError::Old { got }) => {
+                    failures.failed(name, format_args!("it is behind: height {got}"))
                 }
-                Err(error) => failures.failed(name, error),
             }
         }
         Err(LedgerError::TooFewProofs { proved: 0, required: 1, failures })
     }
 
-    async fn range_of(&self, node: NodeIndex, start: &[u8]) -> Result<(u64, Vec<Entry>, bool), AskError> {
+    async fn range_of(
+        &self,
+        (exchange, trusted): (&Exchange<N>, &Trusted),
+        node: NodeIndex,
+        start: &[u8],
+    ) -> Result<(u64, Vec<Entry>, bool), RangeError> {
         let request = Request::Range { start: start.to_vec() };
-        let (patience, pulse) = (Patience::hedged(self.exchange.request_timeout()), Pulse::new());
-        let answer = self.exchange.ask_patiently(node, (&request, Bytes::new()), patience, &pulse).await?;
+        let (patience, pulse) = (Patience::hedged(exchange.request_timeout()), Pulse::new());
+        let answer = exchange.ask_patiently(node, (&request, Bytes::new()), patience, &pulse).await?;
         let (Response::Range, payload) = answer else {
-            return Err(self.exchange.report_unexpected(node));
+            return Err(exchange.report_unexpected(node).into());
         };
-        let range = Range::from_bytes(&payload).map_err(|_| self.exchange.report_malformed(node))?;
-        let (genesis, root) = self.ledger.get(self.exchange.genesis());
-        let mut chain = genesis.clone();
-        let (entries, is_last) = range.verify(&mut chain, root, start).map_err(|error| {
-            tracing::info!(member = self.exchange.name(node), %error, "refused entries that prove nothing");
-            self.exchange.report_unverifiable(node)
-        })?;
-        Ok((chain.height(), entries, is_last))
+        let range = Range::from_bytes(&payload).map_err(|_| exchange.report_malformed(node))?;
+        let root = self.ledger.genesis_root(exchange.genesis());
+        let epoch = range.epoch();
+        let height = range.head.as_ref().map_or(0, |(header, _)| header.height);
+        match range.verify(&mut trusted.chain().clone(), root, start) {
+            Ok((entries, is_last)) => Ok((height, entries, is_last)),
+            Err(AnswerError::Old { got, .. }) => Err(RangeError::Old { got }),
+            Err(AnswerError::Head(AdvanceError::Gap { got, known, .. })) if got > known => {
+                self.follow(exchange.peer(node), epoch.unwrap_or(got)).await?;
+                Err(RangeError::Moved)
+            }
+            Err(error) => {
+                tracing::info!(member = exchange.name(node), %error, "refused entries that prove nothing");
+                Err(exchange.report_unverifiable(node).into())
+            }
+        }
     }
+}
+
+/// Why a member's entries are of no use.
+#[derive(Debug, thiserror::Error)]
+enum RangeError {
+    #[error(transparent)]
+    Ask(#[from] AskError),
+    #[error(transparent)]
+    Follow(#[from] FollowError),
+    /// They are of an earlier height than is known.
+    #[error("it is behind: height {got}")]
+    Old { got: u64 },
+    /// It showed that another committee took over.
+    #[error("another committee took over")]
+    Moved,
 }

@@ -1,17 +1,22 @@
 //! What the ledger says, proven, and what is asked of it.
 //!
 //! ```text
-//!   ledger_entries: ask members --> Answer::verify from the genesis --> highest of a validity set --> Proven
+//!   ledger_entries: ask members --> Answer::verify from the last change --> highest of a validity set --> Proven
+//!                     |                                                                  ^
+//!                     +--the committee changed: follow, and begin anew with its members--+
 //!   submit:         proven nonce --> sign once --> members, one after the other --> proven nonce has moved
 //! ```
 //!
 //! # Invariants
 //!
 //! - No value is returned that is not proven by a certified root, or by the genesis while there is no block.
-//! - What a client has seen does not go back: an answer of a height below the highest seen counts for nothing.
+//! - What a client has seen does not go back: an answer of a height below the highest seen counts for nothing. Nor do
+//!   the committees that it knows, which all its clones share.
 //! - A transaction is signed once. It may be sent many times, to many members: its nonce makes it good once.
 
+mod anchor;
 mod entries;
+mod follow;
 mod listing;
 mod overview;
 mod plan;
@@ -19,24 +24,14 @@ mod submission;
 mod submit;
 mod turn;
 
-use std::{
-    fmt,
-    sync::{
-        OnceLock,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::fmt;
 
 use protocol::{
     AccountId, BlobId, PeerId,
     codec::{self, DecodeError},
-    genesis::Genesis,
-    hash::Hash,
     ledger::{
-        chain::TrustedChain,
         parameters::Parameters,
         state::{
-            State,
             entry::{Account, Blob, Head, Node, Registration},
             key,
         },
@@ -45,7 +40,12 @@ use protocol::{
 };
 use swarm::Network;
 
-pub(super) use self::{entries::Values, turn::Turn};
+use self::follow::FollowError;
+pub(super) use self::{
+    anchor::{Anchor, Trusted},
+    entries::{Shown, Values},
+    turn::Turn,
+};
 pub use self::{
     overview::{LedgerMember, LedgerOverview},
     submit::{SubmitError, Submitted},
@@ -87,6 +87,13 @@ impl Failures {
 
     fn failed(&mut self, name: &str, why: impl fmt::Display) {
         put(&mut self.others, name, why);
+    }
+
+    fn not_followed(&mut self, name: &str, error: &FollowError) {
+        match error.is_lie() {
+            true => self.lied(name, error),
+            false => self.failed(name, error),
+        }
     }
 
     /// Names of the members whose word was refused: what they said does not verify.
@@ -185,34 +192,6 @@ fn hint(proved: u16, failures: &Failures) -> &'static str {
         0 if failures.liars.is_empty() => "; is the network up, and client.toml the right one?",
         _ if failures.liars.is_empty() => "; too many nodes are down",
         _ => "",
-    }
-}
-
-/// What every proof is checked against, made on first use.
-#[derive(Debug, Default)]
-pub(super) struct Anchor {
-    genesis: OnceLock<(TrustedChain, Hash)>,
-    accounts: turn::Accounts,
-    /// The highest height proven so far.
-    seen: AtomicU64,
-}
-
-impl Anchor {
-    /// The chain that begins with the genesis, and the root of the state that it describes.
-    fn get(&self, genesis: &Genesis) -> &(TrustedChain, Hash) {
-        self.genesis.get_or_init(|| {
-            let chain = TrustedChain::from_genesis(genesis.network_id(), genesis.committee().clone());
-            let state = State::genesis(genesis).expect("a genesis is verified when it is made");
-            (chain, state.root())
-        })
-    }
-
-    fn seen(&self) -> u64 {
-        self.seen.load(Ordering::Relaxed)
-    }
-
-    fn saw(&self, height: u64) {
-        self.seen.fetch_max(height, Ordering::Relaxed);
     }
 }
 

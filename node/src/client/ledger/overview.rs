@@ -52,7 +52,7 @@ impl<N: Network> Client<N> {
     ///
     /// [`LedgerError`].
     pub async fn ledger_overview(&self, with_committee: bool) -> Result<LedgerOverview, LedgerError> {
-        let mut epoch = self.exchange.committee().epoch();
+        let mut epoch = self.ledger.trusted().epoch();
         for _ in 0..ATTEMPTS {
             let keys = [key::head(), key::parameters(), key::bucket(epoch)];
             let Proven { value, .. } = self.ledger_entries(&keys).await?;

@@ -122,6 +122,30 @@ impl Submission {
         }
     }
 
+    /// Another committee took over: its members are tried, of which `validity` shards have an honest one. What the members
+    /// before said of it counts no longer, but that one of them may have it.
+    pub(super) fn go_on_with(&mut self, validity: u16, members: Vec<(NodeIndex, u16)>, now: Instant) {
+        self.may_be_taken |= !self.in_flight.is_empty() || !self.claims.is_empty();
+        self.validity = validity;
+        self.plan = Plan::in_order(members.iter().copied());
+        self.members = members;
+        self.rounds = 0;
+        self.in_flight.clear();
+        self.spent.clear();
+        self.claims.clear();
+        self.rejected = (0, String::new());
+        self.rejecters.clear();
+        self.is_asked_twice = false;
+        self.is_rejected = false;
+        self.send_at = now;
+    }
+
+    /// One of the committee before answered that it has the transaction, or may have.
+    pub(super) fn answered_before(&mut self, now: Instant) {
+        self.may_be_taken = true;
+        self.read_by(now);
+    }
+
     /// Members to send it to now.
     pub(super) fn due_sends(&mut self, now: Instant) -> Vec<NodeIndex> {
         if now < self.send_at || self.moved.is_some() {

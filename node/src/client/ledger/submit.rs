@@ -1,5 +1,7 @@
 //! Having a transaction executed.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use protocol::{
@@ -17,10 +19,15 @@ use swarm::{Network, RequestError};
 use tokio::time::Instant;
 
 use super::{
-    Failures, LedgerError, Turn, Values, decode, printable,
+    Failures, LedgerError, Turn, Values, decode,
+    entries::plan_of,
+    printable,
     submission::{Outcome, Said, Submission},
 };
-use crate::client::{Client, exchange::AskError};
+use crate::client::{
+    Client,
+    exchange::{AskError, Exchange},
+};
 
 /// How many times the timeout of a request a transaction may take: it is tried with several members, and ordered.
 const SUBMIT_TIMEOUTS: u32 = 3;
@@ -128,32 +135,42 @@ impl<N: Network> Client<N> {
         let payload = Bytes::from(signed.to_bytes());
         let id = signed.verify(network).map_err(SubmitError::Transaction)?.id();
 
-        let committee = self.exchange.committee();
+        let mut exchange = Arc::new(self.exchange());
         let now = Instant::now();
-        let deadline = now + self.exchange.request_timeout().saturating_mul(SUBMIT_TIMEOUTS);
-        let validity = Threshold::Validity.weight(committee);
-        let mut submission = Submission::new(nonce, validity, self.plan().members(), (now, deadline));
+        let deadline = now + exchange.request_timeout().saturating_mul(SUBMIT_TIMEOUTS);
+        let validity = |exchange: &Exchange<N>| Threshold::Validity.weight(exchange.committee());
+        let members = plan_of(&exchange).members();
+        let mut submission = Submission::new(nonce, validity(&exchange), members, (now, deadline));
         let (mut sends, mut reads) = (FuturesUnordered::new(), FuturesUnordered::new());
         let outcome = loop {
             let now = Instant::now();
+            if self.ledger.trusted().epoch() > exchange.committee().epoch() {
+                // Who was asked before may still have had it ordered: what comes of it shows in the nonce.
+                exchange = Arc::new(self.exchange());
+                submission.go_on_with(validity(&exchange), plan_of(&exchange).members(), now);
+            }
             if let Some(outcome) = submission.outcome(now) {
                 break outcome;
             }
             for node in submission.due_sends(now) {
-                let payload = payload.clone();
-                sends.push(self.submit_to(node, payload, &keys));
+                sends.push(self.submit_to(Arc::clone(&exchange), node, payload.clone(), &keys));
             }
             if submission.due_read(now) {
                 reads.push(self.ledger_account(&sender));
             }
             tokio::select! {
                 biased;
-                Some((node, said, proven)) = sends.next() => {
-                    let (name, weight) = (self.exchange.name(node), committee.weight(node));
-                    submission.answered((node, name, weight), said, Instant::now());
+                Some((asked, node, said, proven)) = sends.next() => {
+                    let (name, weight) = (asked.name(node), asked.committee().weight(node));
+                    let is_member = Arc::ptr_eq(&asked, &exchange);
+                    match said {
+                        said if is_member => submission.answered((node, name, weight), said, Instant::now()),
+                        Said::Executed(_) | Said::Unclear(_) => submission.answered_before(Instant::now()),
+                        Said::Rejected(_) | Said::NotTaken(_) => {}
+                    }
                     if let Some((height, account, values)) = proven {
                         let liars = submission.proven(height, account.nonce, Instant::now());
-                        self.report_liars(&mut submission, &liars);
+                        self.report_liars(&exchange, &mut submission, &liars);
                         if account.nonce > nonce {
                             self.ledger.saw(height);
                             shown = Some(values);
@@ -163,7 +180,7 @@ impl<N: Network> Client<N> {
                 Some(account) = reads.next() => match account {
                     Ok(account) => {
                         let liars = submission.proven(account.height, account.value.nonce, Instant::now());
-                        self.report_liars(&mut submission, &liars);
+                        self.report_liars(&exchange, &mut submission, &liars);
                     }
                     Err(error) => {
                         tracing::debug!(%error, "the nonce could not be read");
@@ -186,14 +203,14 @@ impl<N: Network> Client<N> {
         }
     }
 
-    fn report_liars(&self, submission: &mut Submission, liars: &[NodeIndex]) {
+    fn report_liars(&self, exchange: &Exchange<N>, submission: &mut Submission, liars: &[NodeIndex]) {
         for liar in liars {
-            let name = self.exchange.name(*liar);
+            let name = exchange.name(*liar);
             tracing::info!(member = name, "a member says that it executed what was not executed");
             submission
                 .failures
                 .lied(name, "it says that the transaction was executed, which is proven wrong");
-            self.exchange.report_unverifiable(*liar);
+            exchange.report_unverifiable(*liar);
         }
     }
 
@@ -201,34 +218,42 @@ impl<N: Network> Client<N> {
     /// values of the keys after the first, which is the account's.
     async fn submit_to(
         &self,
+        exchange: Arc<Exchange<N>>,
         node: NodeIndex,
         payload: Bytes,
         keys: &[Vec<u8>],
-    ) -> (NodeIndex, Said, Option<(u64, Account, Values)>) {
+    ) -> (Arc<Exchange<N>>, NodeIndex, Said, Option<(u64, Account, Values)>) {
         let request = Request::Submit { keys: keys.to_vec() };
         let mut proven = None;
-        let said = match self.exchange.ask(node, &request, payload).await {
+        let said = match exchange.ask(node, &request, payload).await {
             Ok((Response::Submitted { height }, answer)) => {
-                proven = self.proof_of(node, &answer, keys);
+                proven = self.proof_of(&exchange, node, &answer, keys);
                 Said::Executed(height)
             }
-            Ok(_) => Said::Unclear(self.exchange.report_unexpected(node).to_string()),
+            Ok(_) => Said::Unclear(exchange.report_unexpected(node).to_string()),
             Err(AskError::Refused(Refusal::Rejected(reason))) => Said::Rejected(printable(&reason)),
             Err(error) if is_not_taken(&error) => Said::NotTaken(error.to_string()),
             Err(error) => Said::Unclear(error.to_string()),
         };
-        (node, said, proven)
+        (exchange, node, said, proven)
     }
 
     /// What came with the word that a transaction was executed. Without it, or if it is of no use, the nonce is read.
-    fn proof_of(&self, node: NodeIndex, answer: &[u8], keys: &[Vec<u8>]) -> Option<(u64, Account, Values)> {
+    fn proof_of(
+        &self,
+        exchange: &Exchange<N>,
+        node: NodeIndex,
+        answer: &[u8],
+        keys: &[Vec<u8>],
+    ) -> Option<(u64, Account, Values)> {
         if answer.is_empty() {
             return None;
         }
-        let answer = Answer::from_bytes(answer).map_err(|_| self.exchange.report_malformed(node)).ok()?;
-        let (chain, mut values) = self.verify(node, (answer, None), keys).ok()?;
+        let answer = Answer::from_bytes(answer).map_err(|_| exchange.report_malformed(node)).ok()?;
+        let (height, trusted) = (answer.height(), self.ledger.trusted());
+        let (_, mut values) = self.verify((exchange, &trusted), node, (answer, None), keys).ok()?;
         let account = values.remove(0).map(|value| decode("an account", &value)).transpose().ok()?;
-        Some((chain.height(), account.unwrap_or_default(), values))
+        Some((height, account.unwrap_or_default(), values))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
 use futures::{StreamExt as _, stream::FuturesUnordered};
-use protocol::NodeIndex;
+use protocol::PeerId;
 use swarm::Network;
 use tokio::time::Instant;
 
@@ -39,19 +39,19 @@ struct Asked {
     pulse: Arc<Pulse>,
 }
 
-/// Fetches enough of the candidates of `plan`. `fetch` asks for one of them, of the member that `owner` names, and
+/// Fetches enough of the candidates of `plan`, by candidate. `fetch` asks for one of them, of the member that `owner` names, and
 /// verifies it. Bounded by twice the request timeout without anything arriving.
 pub(super) async fn gather<N, T, F>(
     reader: &Reader<N>,
     mut plan: Plan,
-    owner: impl Fn(u16) -> NodeIndex,
+    owner: impl Fn(u16) -> PeerId,
     fetch: impl Fn(u16, Arc<Pulse>) -> F,
 ) -> Result<BTreeMap<u16, T>, Shortfall>
 where
     N: Network,
     F: Future<Output = Result<T, AskError>>,
 {
-    let silence_max = 2 * reader.exchange.request_timeout();
+    let silence_max = 2 * reader.answerable().request_timeout();
     let mut under_way = FuturesUnordered::new();
     let mut asked: BTreeMap<u16, Asked> = BTreeMap::new();
     let mut arrived = BTreeMap::new();
@@ -69,8 +69,9 @@ where
             biased;
             fetched = under_way.next() => match fetched {
                 Some((index, Ok(value))) => {
-                    plan.got(index);
-                    arrived.insert(index, value);
+                    if plan.got(index) {
+                        arrived.insert(index, value);
+                    }
                     times.push(asked[&index].at.elapsed());
                     last = Instant::now();
                 }
@@ -79,7 +80,7 @@ where
                     plan.missed(index, !is_temporary(&error));
                 }
                 None => {
-                    let may_retry = round < ROUNDS_MAX || reader.exchange.is_connecting();
+                    let may_retry = round < ROUNDS_MAX || reader.answerable().is_connecting();
                     if !may_retry || last.elapsed() >= silence_max || !plan.retry() {
                         return Err(Shortfall { got: plan.n_got(), required: plan.required() });
                     }

@@ -1,8 +1,9 @@
 //! Reading: primary slivers, each checked, to the bytes of the blob.
 //!
 //! ```text
-//! status -> header -> read_segment, a few at a time -> sink, in order
-//!                        gather: commitment of any member, any p slivers --verify--> concatenate or decode
+//! status -> header, committees -> read_segment, a few at a time -> sink, in order
+//!    ^                             |  gather: commitment of any member, any p slivers --verify--> concatenate or decode
+//!    +--too few came, and the epoch ended: go on with the segments that are left
 //! ```
 //!
 //! [`plan`] decides whom to ask next and [`pace`] who is late; [`gather`] carries it out, [`reader`] makes the requests.
@@ -16,14 +17,17 @@ mod segment;
 use std::{io, sync::Arc};
 
 use futures::{FutureExt as _, StreamExt as _, stream};
-use protocol::{BlobId, commitment::VerifiedHeader};
+use protocol::{BlobId, SegmentIndex, commitment::VerifiedHeader};
 use swarm::Network;
 
 use self::{
     reader::Reader,
     segment::{SegmentBytes, read_segment},
 };
-use super::{BlobSink, BlobStatus, Client, LedgerError, OnProgress, Progress};
+use super::{
+    BlobSink, BlobStatus, Client, LedgerError, OnProgress, Progress,
+    status::{Found, Sources},
+};
 use crate::encoder::Encoder;
 
 /// How a read went.
@@ -90,60 +94,97 @@ impl<N: Network> Client<N> {
         sink: S,
         progress: OnProgress,
     ) -> Result<(ReadSummary, S), ReadError> {
-        let header = self.header(blob_id).await?;
-        let reader = Arc::new(Reader::new(self, header));
-        match Box::pin(self.read_segments(&reader, sink, &progress)).await {
-            // The members may know better what is wrong with the blob.
-            Err(error @ (ReadError::TooFewSlivers { .. } | ReadError::Inconsistent)) => {
-                let ask = reader.is_suspect() || matches!(error, ReadError::Inconsistent);
-                match if ask { self.header(blob_id).await } else { Ok(header) } {
-                    Err(ReadError::Invalid) => Err(ReadError::Invalid),
-                    _ => Err(error),
+        let (header, sources) = self.certified(blob_id).await?;
+        let mut reader = Arc::new(Reader::new(self, header, sources));
+        let summary = ReadSummary {
+            size: header.shape().length(),
+            segments: header.shape().n_segments(),
+            ..ReadSummary::default()
+        };
+        let mut reading = Reading { sink: Some(sink), next: SegmentIndex(0), done: 0, summary };
+        progress(Progress::Reading { done: 0, total: reading.summary.size });
+        loop {
+            let result = Box::pin(self.read_segments(&reader, &mut reading, &progress)).await;
+            reading.summary.received_bytes += reader.received();
+            match (result, reading.sink.take()) {
+                (Ok(()), Some(sink)) => return Ok((reading.summary, sink)),
+                (Ok(()), None) => return Err(ReadError::Stopped),
+                // The members may know better what is wrong with the blob, or others may have it by now.
+                (Err(error @ ReadError::TooFewSlivers { .. }), Some(sink)) => {
+                    let found = self.certified(blob_id).await;
+                    match found {
+                        Err(ReadError::Invalid) => return Err(ReadError::Invalid),
+                        Ok((_, sources)) if !sources.is_same(&reader.sources) => {
+                            tracing::debug!(%blob_id, segment = reading.next.0, "goes on with another committee");
+                            reading.sink = Some(sink);
+                            reader = Arc::new(Reader::new(self, header, sources));
+                        }
+                        _ => return Err(error),
+                    }
                 }
+                (Err(ReadError::Inconsistent), _) => {
+                    return Err(match self.certified(blob_id).await {
+                        Err(ReadError::Invalid) => ReadError::Invalid,
+                        _ => ReadError::Inconsistent,
+                    });
+                }
+                (Err(error), _) => return Err(error),
             }
-            result => result,
         }
     }
 
-    /// The verified header of a certified blob.
-    async fn header(&self, blob_id: BlobId) -> Result<VerifiedHeader, ReadError> {
-        match self.status(blob_id).await?.status {
-            BlobStatus::Certified { header, .. } => Ok(header),
+    /// The verified header of a certified blob, and who has it.
+    async fn certified(&self, blob_id: BlobId) -> Result<(VerifiedHeader, Sources), ReadError> {
+        let Found { report, sources } = self.look_up(blob_id).await?;
+        match report.status {
+            BlobStatus::Certified { header, .. } => Ok((header, sources)),
             BlobStatus::Invalid { .. } => Err(ReadError::Invalid),
             BlobStatus::Registered | BlobStatus::Unknown => Err(ReadError::NotFound),
         }
     }
 
+    /// Reads on from the next segment. What was written when it fails is not read again.
     async fn read_segments<S: BlobSink>(
         &self,
         reader: &Arc<Reader<N>>,
-        mut sink: S,
+        reading: &mut Reading<S>,
         progress: &OnProgress,
-    ) -> Result<(ReadSummary, S), ReadError> {
+    ) -> Result<(), ReadError> {
         let shape = *reader.header.shape();
         let total = shape.length();
         let read = |index| read_segment(Arc::clone(reader), index).boxed();
         let in_flight = self.config.segments_in_flight.max(1);
-        let mut segments = stream::iter(shape.segments().map(read)).buffered(in_flight);
-        let mut summary = ReadSummary { size: total, segments: shape.n_segments(), ..ReadSummary::default() };
-        let mut done = 0;
-        progress(Progress::Reading { done, total });
+        let first = reading.next;
+        let left = shape.segments().filter(|index| *index >= first);
+        let mut segments = stream::iter(left.map(read)).buffered(in_flight);
         let mut next = segments.next().await;
         while let Some(segment) = next {
             let segment = segment?;
-            summary.segments_decoded += u32::from(segment.is_decoded);
+            let sink = reading.sink.take().ok_or(ReadError::Stopped)?;
+            reading.summary.segments_decoded += u32::from(segment.is_decoded);
             let len: usize = segment.chunks.iter().map(|chunk| chunk.len()).sum();
             // Fetching goes on while the sink writes.
             let (written, following) =
                 futures::future::join(write(&self.encoder, sink, segment), segments.next()).await;
-            sink = written?;
+            reading.sink = Some(written?);
             next = following;
-            done += u64::try_from(len).unwrap_or(0);
-            progress(Progress::Reading { done, total });
+            reading.next.0 += 1;
+            reading.done += u64::try_from(len).unwrap_or(0);
+            progress(Progress::Reading { done: reading.done, total });
         }
-        summary.received_bytes = reader.received();
-        Ok((summary, sink))
+        Ok(())
     }
+}
+
+/// How far a read is.
+struct Reading<S> {
+    /// Where the bytes go to; none while they are written, and after that failed.
+    sink: Option<S>,
+    /// The next segment to be written.
+    next: SegmentIndex,
+    /// Bytes written.
+    done: u64,
+    summary: ReadSummary,
 }
 
 /// Writes a segment on the pool, since a sink may block.

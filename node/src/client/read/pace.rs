@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use protocol::NodeIndex;
+use protocol::PeerId;
 
 /// No sliver is late before this, however fast the others came.
 const AGE_MIN: Duration = Duration::from_millis(300);
@@ -26,24 +26,24 @@ pub(super) enum Fault {
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     /// Until when, since the start of the read, a member is asked last.
-    avoided: BTreeMap<NodeIndex, Duration>,
+    avoided: BTreeMap<PeerId, Duration>,
 }
 
 impl Pace {
     /// A member failed.
-    pub(super) fn avoid(&mut self, node: NodeIndex, fault: Fault, now: Duration) {
+    pub(super) fn avoid(&mut self, peer: PeerId, fault: Fault, now: Duration) {
         let until = match fault {
             Fault::Slow => now + SLOW_FOR,
             Fault::Down => now + DOWN_FOR,
             Fault::Useless => Duration::MAX,
         };
-        let avoided = self.avoided.entry(node).or_default();
+        let avoided = self.avoided.entry(peer).or_default();
         *avoided = until.max(*avoided);
     }
 
     /// True if a member is to be asked last.
-    pub(super) fn is_avoided(&self, node: NodeIndex, now: Duration) -> bool {
-        self.avoided.get(&node).is_some_and(|until| now < *until)
+    pub(super) fn is_avoided(&self, peer: PeerId, now: Duration) -> bool {
+        self.avoided.get(&peer).is_some_and(|until| now < *until)
     }
 }
 
@@ -89,15 +89,15 @@ mod tests {
     #[test]
     fn faults_are_forgotten_in_time_but_lies_are_not() {
         let mut pace = Pace::default();
-        let [slow, down, liar] = [0, 1, 2].map(NodeIndex);
+        let [slow, down, liar] = [0, 1, 2].map(|byte| PeerId([byte; 32]));
         pace.avoid(slow, Fault::Slow, ms(0));
         pace.avoid(down, Fault::Down, ms(0));
         pace.avoid(liar, Fault::Useless, ms(0));
         pace.avoid(liar, Fault::Slow, ms(0));
-        let avoided = |now| [slow, down, liar].map(|node| pace.is_avoided(node, now));
+        let avoided = |now| [slow, down, liar].map(|peer| pace.is_avoided(peer, now));
         assert_eq!(avoided(ms(9_999)), [true, true, true]);
         assert_eq!(avoided(ms(10_000)), [false, true, true]);
         assert_eq!(avoided(ms(30_000)), [false, false, true]);
-        assert!(!pace.is_avoided(NodeIndex(3), ms(0)));
+        assert!(!pace.is_avoided(PeerId([3; 32]), ms(0)));
     }
 }

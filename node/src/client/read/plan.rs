@@ -20,22 +20,25 @@ enum Fate {
     Gone,
 }
 
-/// Candidates `0..n`, of which any `required` will do.
+/// Candidates, of which any `required` will do that are different things.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
     required: usize,
+    /// Different things: candidate `i` is thing `i` modulo this.
+    n_things: u16,
     fates: Vec<Fate>,
 }
 
 impl Plan {
+    /// Candidates `0..n`, all of them different things.
     pub(super) fn new(required: usize, n: u16) -> Self {
-        Self { required, fates: vec![Fate::Fresh; usize::from(n)] }
+        Self { required, n_things: n, fates: vec![Fate::Fresh; usize::from(n)] }
     }
 
-    /// Candidates `0..n`, of which only those in `held` exist.
+    /// Candidates `0..2n`, of which only those in `held` exist: two ways to each of `n` things, the better one first.
     pub(super) fn among(required: usize, n: u16, held: &BTreeSet<u16>) -> Self {
         let fate = |index| if held.contains(&index) { Fate::Fresh } else { Fate::Gone };
-        Self { required, fates: (0..n).map(fate).collect() }
+        Self { required, n_things: n, fates: (0..2 * n).map(fate).collect() }
     }
 
     fn count(&self, matches: impl Fn(Fate) -> bool) -> usize {
@@ -62,19 +65,33 @@ impl Plan {
         chosen
     }
 
-    /// A candidate arrived.
-    pub(super) fn got(&mut self, index: u16) {
+    /// Marks a candidate, unless the same thing arrived another way.
+    fn mark(&mut self, index: u16, fate: Fate) {
+        if self.fates[usize::from(index)] != Fate::Gone {
+            self.set(index, fate);
+        }
+    }
+
+    /// A candidate arrived; false if it is needed no longer.
+    pub(super) fn got(&mut self, index: u16) -> bool {
+        if self.fates[usize::from(index)] == Fate::Gone {
+            return false;
+        }
+        for fate in self.fates.iter_mut().skip((index % self.n_things).into()).step_by(self.n_things.into()) {
+            *fate = Fate::Gone;
+        }
         self.set(index, Fate::Got);
+        true
     }
 
     /// A candidate did not arrive; `for_good` if asking again is no use.
     pub(super) fn missed(&mut self, index: u16, for_good: bool) {
-        self.set(index, if for_good { Fate::Gone } else { Fate::Missed });
+        self.mark(index, if for_good { Fate::Gone } else { Fate::Missed });
     }
 
     /// A candidate takes too long.
     pub(super) fn late(&mut self, index: u16) {
-        self.set(index, Fate::Asked { is_late: true });
+        self.mark(index, Fate::Asked { is_late: true });
     }
 
     /// Candidates that were asked and are not known to be late.
@@ -156,6 +173,26 @@ mod tests {
         assert!(!plan.has_fresh());
         assert!(plan.retry());
         assert_eq!(plan.ask(nobody), [2]);
+    }
+
+    #[test]
+    fn another_way_to_the_same_thing_is_tried_last_and_counts_once() {
+        // Two of three things; the second one is where it was.
+        let mut plan = Plan::among(2, 3, &BTreeSet::from([0, 1, 2, 3, 5]));
+        assert_eq!(plan.ask(nobody), [0, 1]);
+        plan.late(0);
+        plan.missed(1, true);
+        assert_eq!(plan.ask(nobody), [2, 3]);
+        plan.missed(2, false);
+        assert_eq!(plan.ask(nobody), [5]);
+        assert!(plan.got(3));
+        assert!(!plan.got(0), "it came another way");
+        plan.missed(0, false);
+        assert_eq!((plan.n_got(), plan.is_complete()), (1, false));
+        assert!(plan.retry());
+        assert!(plan.ask(nobody).is_empty(), "the other way is under way");
+        assert!(plan.got(5));
+        assert!(plan.is_complete());
     }
 
     #[test]

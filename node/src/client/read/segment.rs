@@ -8,7 +8,7 @@ use futures::{
     future::{BoxFuture, Shared},
 };
 use protocol::{
-    NodeIndex, SegmentIndex,
+    SegmentIndex,
     commitment::SegmentCommitment,
     encoding::{
         Axis, DecodeError, SegmentDecoder, SegmentEncoder, SegmentShape, VerifiedSliver, verify_sliver,
@@ -68,17 +68,17 @@ async fn read<N: Network>(
         let reader = Arc::clone(reader);
         async move { find_commitment(&reader, index).await }.boxed().shared()
     };
-    let fetch = |sliver, pulse: Arc<Pulse>| {
-        fetch_verified(Arc::clone(reader), (index, shape, sliver), commitment.clone(), pulse).boxed()
+    let fetch = |candidate, pulse: Arc<Pulse>| {
+        fetch_verified(Arc::clone(reader), (index, shape, candidate), commitment.clone(), pulse).boxed()
     };
-    let committee = reader.exchange.committee();
-    let held = committee.primary_slivers((reader.header.blob_id(), index), shape);
-    let plan = Plan::among(required, shape.n(), &held);
-    let gathered = gather(reader, plan, |sliver| reader.owner(index, sliver), fetch).await;
+    let plan = Plan::among(required, shape.n(), &reader.candidates(index, shape));
+    let gathered = gather(reader, plan, |candidate| reader.owner(index, candidate).peer(), fetch).await;
     // Without a commitment no sliver counts.
     let known = commitment.await.map_err(|_| SegmentError::TooFew(Shortfall { got: 0, required }));
-    let slivers = gathered.map_err(SegmentError::TooFew)?;
+    let candidates = gathered.map_err(SegmentError::TooFew)?;
     let known = known?;
+    let slivers: BTreeMap<u16, _> =
+        candidates.into_iter().map(|(candidate, sliver)| (candidate % shape.n(), sliver)).collect();
 
     let is_systematic = shape.is_replicated() || slivers.keys().all(|sliver| usize::from(*sliver) < required);
     if is_systematic {
@@ -122,29 +122,34 @@ async fn find_commitment<N: Network>(
     reader: &Reader<N>,
     index: SegmentIndex,
 ) -> Result<Arc<SegmentCommitment>, Shortfall> {
-    let n_members = reader.exchange.committee().n_members();
+    let everyone = reader.everyone();
+    let n_answerable = usize::from(reader.answerable().committee().n_members());
     let [first, second, ..] = *reader.header.blob_id().as_bytes();
     let turn = u64::from(u16::from_le_bytes([first, second])) + u64::from(index.0);
-    let member = |candidate: u16| {
-        let node = (turn + u64::from(candidate)) % u64::from(n_members);
-        NodeIndex(u16::try_from(node).expect("a rest is below the number of members"))
+    let turn = usize::try_from(turn).unwrap_or(0) % n_answerable;
+    let member = |candidate: u16| match usize::from(candidate) {
+        candidate if candidate < n_answerable => everyone[(turn + candidate) % n_answerable],
+        candidate => everyone[candidate],
     };
     let fetch = |candidate, pulse: Arc<Pulse>| {
-        async move { reader.fetch_commitment(member(candidate), index, &pulse).await }.boxed()
+        let source = member(candidate);
+        async move { reader.fetch_commitment(source, index, &pulse).await }.boxed()
     };
-    let found = gather(reader, Plan::new(1, n_members), member, fetch).await?;
+    let n = u16::try_from(everyone.len()).expect("two committees have at most two thousand members");
+    let found = gather(reader, Plan::new(1, n), |candidate| member(candidate).peer(), fetch).await?;
     found.into_values().next().map(Arc::new).ok_or(Shortfall { got: 0, required: 1 })
 }
 
 /// Fetches a sliver and verifies it on the pool: hashing megabytes would hold up everything else.
 async fn fetch_verified<N: Network>(
     reader: SharedReader<N>,
-    (index, shape, sliver): (SegmentIndex, SegmentShape, u16),
+    (index, shape, candidate): (SegmentIndex, SegmentShape, u16),
     commitment: Commitment,
     pulse: Arc<Pulse>,
 ) -> Result<VerifiedSliver<Bytes>, AskError> {
     let len = shape.sliver_bytes(Axis::Primary);
-    let fetched = reader.fetch_sliver((index, sliver, len), &pulse);
+    let fetched = reader.fetch_sliver((index, candidate, len), &pulse);
+    let sliver = candidate % shape.n();
     // Both at once: a short read then takes one round trip less.
     let (fetched, known) = futures::future::join(fetched, commitment).await;
     let Sliver { bytes, parity } = fetched?;
@@ -153,5 +158,6 @@ async fn fetch_verified<N: Network>(
     let verify =
         move |_: &mut SegmentEncoder| verify_sliver(shape, &known, (Axis::Primary, sliver), bytes, &parity);
     let verified = reader.encoder.run(verify).await.map_err(|_| AskError::Network(RequestError::Stopped))?;
-    verified.map_err(|_| reader.exchange.report_unverifiable(reader.owner(index, sliver)))
+    let source = reader.owner(index, candidate);
+    verified.map_err(|_| source.exchange.report_unverifiable(source.node))
 }

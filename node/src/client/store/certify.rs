@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use futures::FutureExt as _;
 use protocol::{
-    NodeIndex,
+    Epoch, NodeIndex,
     certificate::{CertificateOfAvailability, MemberSignature},
-    ledger::transaction::Action,
+    ledger::{state::entry::Stage, transaction::Action},
 };
 use swarm::Network;
 use tokio::time::Instant;
@@ -24,7 +24,7 @@ const ATTEMPTS: usize = 4;
 impl<N: Network> Upload<N> {
     pub(super) fn signed(&mut self, node: NodeIndex, signature: &MemberSignature) {
         if signature.member != node || self.builder.add(signature).is_err() {
-            let error = self.client.exchange.report_unverifiable(node);
+            let error = self.exchange.report_unverifiable(node);
             self.state.failed(node, error.to_string());
             return;
         }
@@ -36,7 +36,7 @@ impl<N: Network> Upload<N> {
         let Ok(certificate) = self.builder.finish() else { return };
         self.phase = Phase::Certifying;
         self.timings.confirmed = self.started.elapsed();
-        let (client, deal) = (self.client.clone(), Arc::clone(&self.deal));
+        let (client, deal, epoch) = (self.client.clone(), Arc::clone(&self.deal), self.epoch());
         let (is_ordered, turn) = match &self.making {
             Making::Ordered { turn, .. } => (true, Some(Arc::clone(turn))),
             Making::Made | Making::Submitted => (false, None),
@@ -47,7 +47,7 @@ impl<N: Network> Upload<N> {
                 Some(turn) => turn,
                 None => Arc::new(client.turn(deal.key.account()).await),
             };
-            Event::Certified(certify(&client, &deal, certificate, (is_ordered, &turn)).await)
+            Event::Certified(certify(&client, &deal, (certificate, epoch), (is_ordered, &turn)).await)
         };
         self.events.push(certify.boxed());
     }
@@ -76,7 +76,9 @@ impl<N: Network> Upload<N> {
         let is_over = self.tail_end(deadline).is_none_or(|end| end <= Instant::now());
         is_over.then(|| Stored {
             confirmed: self.builder.weight(),
+            epoch: self.builder.statement().epoch,
             signers: self.builder.signers().collect(),
+            epoch: self.epoch(),
             already_certified: false,
             duration,
             timings: self.timings,
@@ -85,13 +87,24 @@ impl<N: Network> Upload<N> {
     }
 }
 
+/// Why a registration was not certified.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CertifyError {
+    /// The epoch of the certificate is over, and the ledger takes none of it for this registration any more.
+    #[error("the certificate's epoch is over")]
+    EpochOver,
+    /// Something else.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 /// Has the ledger certify a registration, or register and certify at once while the nonce of the registration is not used.
 async fn certify<N: Network>(
     client: &Client<N>,
     deal: &Deal,
-    certificate: CertificateOfAvailability,
+    (certificate, epoch): (CertificateOfAvailability, Epoch),
     (is_ordered, turn): (bool, &Turn),
-) -> Result<(), StoreError> {
+) -> Result<(), CertifyError> {
     let registering = deal.registration.nonce;
     let certificate = Box::new(certificate);
     let mut failure = StoreError::Superseded;
@@ -105,6 +118,7 @@ async fn certify<N: Network>(
                 let facts = client.facts_of(deal).await?;
                 match look(&facts, deal)? {
                     Found::Certified => return Ok(()),
+                    _ if is_over(&facts, epoch) => return Err(CertifyError::EpochOver),
                     Found::Registered => facts.account.nonce,
                     // One before it is on its way: it is this one's turn once that is executed.
                     Found::Ordered => registering,
@@ -135,12 +149,33 @@ async fn certify<N: Network>(
             Err(error) => failure = StoreError::Submit(error),
         }
     }
-    Err(failure)
+    // As the last try ended, the epoch may have.
+    match client.facts_of(deal).await {
+        Ok(facts) if matches!(look(&facts, deal), Ok(Found::Certified)) => Ok(()),
+        Ok(facts) if is_over(&facts, epoch) => Err(CertifyError::EpochOver),
+        _ => Err(failure.into()),
+    }
+}
+
+/// True if the ledger takes no certificate of this epoch any more for the registration: its own epoch is over, and the
+/// handover is, or the registration is of a later one.
+fn is_over(facts: &Facts, epoch: Epoch) -> bool {
+    let current = facts.head.epoch;
+    let is_handover =
+        matches!(facts.head.stage, Stage::Handover { .. }) && epoch.0.checked_add(1) == Some(current.0);
+    let is_registered = facts.registration.is_some_and(|registration| registration.registered <= epoch);
+    epoch != current && !(is_handover && is_registered)
 }
 
 impl<N: Network> Client<N> {
     async fn facts_of(&self, deal: &Deal) -> Result<Facts, StoreError> {
         self.facts(&deal.header.blob_id(), &deal.registration.owner).await
+    }
+
+    /// True if the ledger has the registration.
+    pub(super) async fn is_registered(&self, deal: &Deal) -> bool {
+        let facts = self.facts_of(deal).await;
+        facts.is_ok_and(|facts| matches!(look(&facts, deal), Ok(Found::Registered | Found::Certified)))
     }
 
     /// True if a registration has ended, or will never be.

@@ -1,6 +1,6 @@
 //! The way to one member: its slivers of every segment, in order, a bounded number of ranges at a time.
 
-use std::{ops::Range, sync::Arc};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt as _, stream::FuturesUnordered};
@@ -8,6 +8,7 @@ use protocol::{
     NodeIndex, RegistrationId, SegmentIndex, SliverPairIndex,
     certificate::MemberSignature,
     commitment::{PAIR_ROOTS_BYTES, VerifiedHeader},
+    committee::Committee,
     encoding::{Axis, EncodedSegment},
     hash::Hash,
     message::{RANGE_BYTES_MAX, Refusal, Request, Response, SliverAt},
@@ -16,6 +17,7 @@ use swarm::Network;
 use tokio::{sync::Mutex, time::Instant};
 use tokio_util::sync::CancellationToken;
 
+use super::holdings::Slivers;
 use crate::client::{
     exchange::{AskError, Exchange, Pulse},
     flow::{Flow, Gate, Pass},
@@ -26,6 +28,10 @@ use crate::client::{
 const RANGES_IN_FLIGHT: usize = 16;
 /// How often a member may forget a commitment that it was sent before its slivers.
 const REMINDERS_MAX: u32 = 2;
+
+/// The pause before a member is asked again that does not know yet that the epoch has begun: members execute a block within
+/// a few times as long as a vote takes to them.
+const BEHIND_PAUSE: Duration = Duration::from_millis(100);
 
 /// An encoded segment on its way to the members.
 #[derive(Debug)]
@@ -84,6 +90,16 @@ impl<N: Network> Lane<N> {
         }
     }
 
+    /// To whom it leads.
+    pub(super) const fn node(&self) -> NodeIndex {
+        self.node
+    }
+
+    /// The committee of which that is a member.
+    pub(super) const fn committee(&self) -> &Arc<Committee> {
+        self.exchange.committee()
+    }
+
     /// Ends what is being sent to the member, and lets go of the memory behind it.
     pub(super) fn stop(&self) {
         self.stop.cancel();
@@ -94,16 +110,20 @@ impl<N: Network> Lane<N> {
         self.pulse.last()
     }
 
-    /// Sends the member its slivers of a segment; `None` if the lane was stopped.
-    pub(super) async fn send(&self, outgoing: Arc<Outgoing>) -> Option<Result<(), AskError>> {
-        self.stop.run_until_cancelled(self.send_segment(&outgoing)).await
+    /// Sends the member slivers of a segment; `None` if the lane was stopped.
+    pub(super) async fn send(
+        &self,
+        outgoing: Arc<Outgoing>,
+        slivers: Slivers,
+    ) -> Option<Result<(), AskError>> {
+        self.stop.run_until_cancelled(self.send_segment(&outgoing, slivers)).await
     }
 
-    async fn send_segment(&self, outgoing: &Outgoing) -> Result<(), AskError> {
+    async fn send_segment(&self, outgoing: &Outgoing, slivers: Slivers) -> Result<(), AskError> {
         self.send_commitment(outgoing).await?;
         let turn = self.turn.lock().await;
         let mut in_flight = FuturesUnordered::new();
-        for (at, sliver, range) in self.ranges(outgoing) {
+        for (at, sliver, range) in self.ranges(outgoing, slivers) {
             let mut pass = loop {
                 tokio::select! {
                     biased;
@@ -122,15 +142,14 @@ impl<N: Network> Lane<N> {
         Ok(())
     }
 
-    /// Every range of every sliver that the member is to hold.
+    /// Every range of these slivers.
     fn ranges<'a>(
         &'a self,
         outgoing: &'a Outgoing,
+        slivers: Slivers,
     ) -> impl Iterator<Item = (SliverAt, Bytes, Range<usize>)> + Send + use<'a, N> {
-        let committee = self.exchange.committee();
         let (blob_id, segment) = (self.header.blob_id(), outgoing.index);
-        let slivers = committee.slivers_of(self.node, (blob_id, segment), outgoing.segment.shape());
-        slivers.flat_map(move |(pair, axis)| {
+        slivers.into_iter().flat_map(move |(pair, axis)| {
             let sliver = Bytes::from_owner(Sliver { segment: Arc::clone(&outgoing.segment), axis, pair });
             let at = SliverAt { blob_id, segment, pair, axis };
             let len = sliver.len();
@@ -188,6 +207,12 @@ impl<N: Network> Lane<N> {
         shape.n_segments() == 1 && bytes <= RANGE_BYTES_MAX
     }
 
+    /// Slivers that the member is to hold of a segment.
+    pub(super) fn n_slivers(&self, outgoing: &Outgoing) -> usize {
+        let of = (self.header.blob_id(), outgoing.index);
+        self.committee().slivers_of(self.node, of, outgoing.segment.shape()).count()
+    }
+
     /// Sends the member all of a blob of one segment, and asks it for its signature; the caller verifies that.
     pub(super) async fn send_all(
         &self,
@@ -209,7 +234,20 @@ impl<N: Network> Lane<N> {
     }
 
     async fn signature(&self, request: &Request, payload: Bytes) -> Result<MemberSignature, AskError> {
-        match self.ask(request, payload).await? {
+        let started = Instant::now();
+        let response = loop {
+            match self.ask(request, payload.clone()).await {
+                // It has yet to execute the block that began the epoch.
+                Err(AskError::Refused(Refusal::WrongEpoch { current }))
+                    if current < self.committee().epoch()
+                        && started.elapsed() + BEHIND_PAUSE < self.exchange.request_timeout() =>
+                {
+                    tokio::time::sleep(BEHIND_PAUSE).await;
+                }
+                result => break result?,
+            }
+        };
+        match response {
             Response::Confirmed(signature) => Ok(signature),
             Response::Missing { slivers } => Err(AskError::Lost(slivers)),
             _ => Err(self.exchange.report_unexpected(self.node)),

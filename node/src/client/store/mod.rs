@@ -3,12 +3,15 @@
 //! The bytes are read twice. The first pass ([`identify`]) finds the blob ID, on which the place of every sliver
 //! depends; the second ([`upload`]) encodes again and sends, a few segments at a time, while the ledger registers the blob;
 //! [`certify`] turns signatures into the point of availability. [`terms`] decides what there is to do, [`state`] who is
-//! waited for, [`lane`] is the way to one member, [`resend`] serves those that lost what they were sent.
+//! waited for, [`lane`] is the way to one member, [`resend`] serves those that lack what went out. When the epoch ends meanwhile,
+//! [`carry`] goes on under the next committee, with [`holdings`] to send nothing twice.
 //!
 //! A blob whose part for each member fits into one message is sent with the order to register it, and registered and
 //! certified by one transaction: one round trip and one block.
 
+mod carry;
 mod certify;
+mod holdings;
 mod identify;
 mod lane;
 mod resend;
@@ -44,7 +47,8 @@ use super::{
 };
 use crate::encoder::Encoder;
 
-/// How often storing begins anew because another program used the same account at the same moment.
+/// How often storing begins anew because another program used the same account at the same moment, or since what was agreed
+/// with the ledger in one epoch came to nothing in the next. An epoch that ends is else no reason to.
 const ATTEMPTS: usize = 4;
 /// Steps of one attempt: to have it certified, to have it hold longer, and one to see that it does.
 const STEPS: usize = 4;
@@ -62,8 +66,12 @@ pub struct Stored {
     pub end: Epoch,
     /// Weight in shards of the members that confirmed; 0 if the blob was certified before.
     pub confirmed: u16,
+    /// Epoch of the committee that they are members of.
+    pub epoch: Epoch,
     /// Those members, ascending.
     pub signers: Vec<NodeIndex>,
+    /// The epoch on whose committee they are.
+    pub epoch: Epoch,
     /// True if the owner's registration was certified before, and nothing was sent.
     pub already_certified: bool,
     /// Time to the point of availability.
@@ -96,7 +104,9 @@ impl Stored {
             encoded_size: header.shape().encoded_bytes(),
             end: Epoch(0),
             confirmed: 0,
+            epoch: Epoch(0),
             signers: Vec::new(),
+            epoch: Epoch(0),
             already_certified: true,
             duration: Duration::ZERO,
             timings: Timings::default(),
@@ -214,14 +224,23 @@ impl<N: Network> Client<N> {
             progress(Progress::Identified(identified.header.blob_id()));
             let timings = Timings { identified: started.elapsed(), ..Timings::default() };
             let job = Job { segments: segments.clone(), progress: Arc::clone(&progress), started, timings };
+            let epoch = self.ledger.trusted().epoch();
             match Box::pin(self.store_identified(job, identified, (key, options))).await {
-                Err(error) if is_superseded(&error) && attempt < ATTEMPTS => {
+                Err(error) if attempt < ATTEMPTS && self.may_begin_anew(&error, epoch) => {
                     tracing::info!(attempt, %error, "storing begins anew");
                     attempt += 1;
                 }
                 result => return result,
             }
         }
+    }
+
+    /// True if the same may go well when it begins anew: with another nonce, or with what the ledger says in the epoch that
+    /// has begun since.
+    fn may_begin_anew(&self, error: &StoreError, since: Epoch) -> bool {
+        let has_moved = self.ledger.trusted().epoch() > since;
+        let is_refused = matches!(error, StoreError::Submit(_) | StoreError::TooFewConfirmations { .. });
+        is_superseded(error) || (has_moved && is_refused)
     }
 
     async fn store_identified(

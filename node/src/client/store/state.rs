@@ -97,6 +97,13 @@ impl State {
         }
     }
 
+    /// Goes on with the members of another committee, of whom nobody is known to hold anything, and nothing in hand.
+    pub(super) fn move_to(&mut self, committee: &Committee) {
+        // Progress does not go back.
+        let uploaded = std::mem::take(&mut self.uploaded);
+        *self = Self { uploaded, ..Self::new(committee, self.n_segments, self.tail) };
+    }
+
     fn nodes(&self) -> impl Iterator<Item = (NodeIndex, &Member)> {
         (0..).map(NodeIndex).zip(&self.members)
     }
@@ -170,6 +177,11 @@ impl State {
             member.standing = Standing::Complete;
         }
         self.uploaded = (0..self.n_segments).map(SegmentIndex).collect();
+    }
+
+    /// True if a member is taken to hold everything, and has not said so.
+    pub(super) fn is_asking(&self) -> bool {
+        self.members.iter().any(|member| member.standing == Standing::Complete)
     }
 
     /// A member signed.

@@ -8,6 +8,8 @@
 //!   +--------------------- everything again, if it lost some of it ------+
 //! ```
 //!
+//! When the epoch ends meanwhile, it goes on under the next committee: see [`carry`](super::carry).
+//!
 //! All that is under way is in one set of futures that the call owns: dropping the call ends it.
 
 use std::{
@@ -20,8 +22,9 @@ use std::{
 use bytes::Bytes;
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use protocol::{
-    NodeIndex, RegistrationId, SegmentIndex,
+    Epoch, NodeIndex, PeerId, RegistrationId, SegmentIndex,
     certificate::{CertificateBuilder, MemberSignature, StorageConfirmation},
+    commitment::VerifiedHeader,
     encoding::EncodedSegment,
     hash::Hash,
     ledger::transaction::{Action, Transaction},
@@ -29,29 +32,38 @@ use protocol::{
     message::Refusal,
 };
 use swarm::{Network, RequestError};
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
 use super::{
     Deal, Job, StoreError, Stored, Timings,
+    certify::CertifyError,
+    holdings::Holdings,
     identify::{EncodeError, Identified, Segments},
     lane::{Lane, Outgoing},
     state::State,
 };
-use crate::client::{BlobStatus, Client, OnProgress, Progress, exchange::AskError, flow::Flow, ledger::Turn};
+use crate::client::{
+    BlobStatus, Client, OnProgress, Progress,
+    exchange::{AskError, Exchange},
+    flow::Flow,
+    ledger::{Trusted, Turn},
+};
 
 /// How long members may take to confirm on an order, before the registration is made apart: far longer than an honest one
 /// needs that has room for the order.
 const ORDER_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Something that came to its end.
-pub(super) enum Event {
-    Encoded(Result<Outgoing, StoreError>),
-    /// Encoded once more, for these members.
-    EncodedAgain(BTreeSet<NodeIndex>, Result<Outgoing, StoreError>),
-    Sent(NodeIndex, SegmentIndex, Option<Result<(), AskError>>),
-    Signed(NodeIndex, Result<MemberSignature, AskError>),
+/// Something that came to its end. A lane tells of which committee it was.
+pub(super) enum Event<N> {
+    Encoded(SegmentIndex, Result<Outgoing, StoreError>),
+    /// Encoded once more, for members that lack it.
+    EncodedAgain(SegmentIndex, Result<Outgoing, StoreError>),
+    Sent(Arc<Lane<N>>, SegmentIndex, Option<Result<(), AskError>>),
+    Signed(Arc<Lane<N>>, Result<MemberSignature, AskError>),
+    /// It was looked whether another committee took over.
+    Refreshed,
     Registered(Result<(), StoreError>),
-    Certified(Result<(), StoreError>),
+    Certified(Result<(), CertifyError>),
 }
 
 /// How the registration comes about.
@@ -82,15 +94,21 @@ pub(super) enum Phase {
 /// One blob on its way to the members.
 pub(super) struct Upload<N> {
     pub(super) client: Client<N>,
+    /// To ask the members of the committee that is to confirm.
+    pub(super) exchange: Exchange<N>,
+    /// To notice that another one took over.
+    committees: watch::Receiver<Arc<Trusted>>,
     segments: Segments,
     pub(super) identified: Identified,
     pub(super) progress: OnProgress,
     pub(super) deal: Arc<Deal>,
     pub(super) making: Making,
     /// When the registration is made apart, if members do not confirm on the order.
-    give_order_up_at: Option<Instant>,
+    pub(super) give_order_up_at: Option<Instant>,
     /// All that a member is sent fits into one message.
-    in_one: bool,
+    pub(super) in_one: bool,
+    /// Bounds the ranges in flight.
+    pub(super) flow: Arc<Flow>,
     pub(super) started: Instant,
     pub(super) timings: Timings,
     pub(super) state: State,
@@ -99,17 +117,29 @@ pub(super) struct Upload<N> {
     pub(super) lanes: Vec<Arc<Lane<N>>>,
     /// Encoded segments that members still need.
     pub(super) held: BTreeMap<SegmentIndex, Arc<EncodedSegment>>,
+    /// What members hold, of this committee and those before.
+    pub(super) holdings: Holdings,
     /// The next segment to encode.
-    next: SegmentIndex,
+    pub(super) next: SegmentIndex,
     /// Segments to encode once more, and for whom.
     pub(super) again: BTreeMap<SegmentIndex, BTreeSet<NodeIndex>>,
     /// Segments being encoded.
-    pub(super) n_encoding: usize,
+    pub(super) encoding: BTreeSet<SegmentIndex>,
+    /// Segments being encoded once more.
+    pub(super) encoding_again: BTreeSet<SegmentIndex>,
+    /// Another committee took over since this began.
+    pub(super) has_moved: bool,
+    /// Who says that a later epoch has begun.
+    pub(super) hints: BTreeMap<PeerId, Epoch>,
+    /// Somebody refused what it should take if this committee still answers.
+    pub(super) is_doubtful: bool,
+    /// It is being found out whether another committee took over.
+    pub(super) is_refreshing: bool,
     /// A member says that the blob is invalid.
     is_suspect: bool,
     /// A member says that the registration has ended, or will never be.
     is_over: bool,
-    pub(super) events: FuturesUnordered<BoxFuture<'static, Event>>,
+    pub(super) events: FuturesUnordered<BoxFuture<'static, Event<N>>>,
 }
 
 impl<N: Network> Upload<N> {
@@ -121,20 +151,13 @@ impl<N: Network> Upload<N> {
         identified: Identified,
         (deal, turn, is_available): (Deal, Option<Turn>, bool),
     ) -> Self {
-        let exchange = &client.exchange;
-        let committee = Arc::new(exchange.committee().clone());
+        let committees = client.ledger.watch();
+        let exchange = client.exchange();
         let header = identified.header;
         let flow = Arc::new(Flow::new());
-        let lane = |node| Arc::new(Lane::new(exchange.clone(), header, node, Arc::clone(&flow)));
-        let lanes: Vec<_> = committee.nodes().map(lane).collect();
-        let mut state = State::new(&committee, header.shape().n_segments(), client.config.tail);
-        let statement = StorageConfirmation {
-            epoch: committee.epoch(),
-            blob_id: header.blob_id(),
-            registration: deal.registration,
-        };
-        let builder = CertificateBuilder::new(statement, exchange.network_id(), committee)
-            .expect("the statement is of the committee's epoch");
+        let lanes = lanes_of(&exchange, header, &flow);
+        let builder = builder_of(&exchange, &deal);
+        let mut state = State::new(exchange.committee(), header.shape().n_segments(), client.config.tail);
         let order = Bytes::from(order(&deal, exchange.network_id()));
         let in_one = !is_available && lanes.iter().all(|lane| lane.fits_in_one(order.len()));
         let mut next = SegmentIndex(0);
@@ -150,6 +173,8 @@ impl<N: Network> Upload<N> {
         let is_ordered = matches!(making, Making::Ordered { .. });
         let upload = Self {
             client,
+            exchange,
+            committees,
             segments,
             identified,
             progress,
@@ -157,6 +182,7 @@ impl<N: Network> Upload<N> {
             making,
             give_order_up_at: is_ordered.then(|| Instant::now() + ORDER_PATIENCE),
             in_one,
+            flow,
             started,
             timings,
             state,
@@ -164,9 +190,15 @@ impl<N: Network> Upload<N> {
             builder,
             lanes,
             held: BTreeMap::new(),
+            holdings: Holdings::default(),
             next,
             again: BTreeMap::new(),
-            n_encoding: 0,
+            encoding: BTreeSet::new(),
+            encoding_again: BTreeSet::new(),
+            has_moved: false,
+            hints: BTreeMap::new(),
+            is_doubtful: false,
+            is_refreshing: false,
             is_suspect: false,
             is_over: false,
             events: FuturesUnordered::new(),
@@ -175,7 +207,7 @@ impl<N: Network> Upload<N> {
             upload.register(turn);
         }
         if is_available {
-            upload.client.exchange.committee().nodes().for_each(|node| upload.confirm(node));
+            upload.exchange.committee().nodes().for_each(|node| upload.confirm(node));
         }
         upload
     }
@@ -186,15 +218,22 @@ impl<N: Network> Upload<N> {
         let register = async move {
             let nonce = deal.registration.nonce;
             let submitted = client.submit_at(nonce, registering(&deal), (&deal.key, &turn), &[]).await;
-            Event::Registered(submitted.map(|_| ()).map_err(StoreError::Submit))
+            Event::Registered(match submitted {
+                Ok(_) => Ok(()),
+                // Nodes that held the order for it may have had it made.
+                Err(_) if client.is_registered(&deal).await => Ok(()),
+                Err(error) => Err(StoreError::Submit(error)),
+            })
         };
         self.events.push(register.boxed());
     }
 
     /// Members do not confirm on the order: the registration is made first.
-    fn give_order_up(&mut self) {
-        if let Making::Ordered { turn, .. } = std::mem::replace(&mut self.making, Making::Submitted) {
+    pub(super) fn give_order_up(&mut self) {
+        if let Making::Ordered { turn, .. } = &self.making {
+            let turn = Arc::clone(turn);
             tracing::debug!("members do not confirm on the order; registering first");
+            self.making = Making::Submitted;
             self.register(turn);
         }
     }
@@ -205,12 +244,14 @@ impl<N: Network> Upload<N> {
     pub(super) async fn run(mut self) -> Result<Stored, StoreError> {
         self.report_uploaded(0);
         loop {
+            self.keep_up();
+            self.refresh();
             self.release();
             while self.has_next() && self.has_room() {
                 self.encode_next();
             }
             self.encode_again();
-            if self.state.is_hopeless() && matches!(self.phase, Phase::Confirming) {
+            if self.state.is_hopeless() && matches!(self.phase, Phase::Confirming) && !self.may_move() {
                 return Err(self.into_failure().await);
             }
             if let Some(stored) = self.stored() {
@@ -226,38 +267,65 @@ impl<N: Network> Upload<N> {
             tokio::select! {
                 biased;
                 Some(event) = self.events.next() => self.on(event)?,
+                Ok(()) = self.committees.changed(), if !self.events.is_empty() => {}
                 () = tokio::time::sleep_until(wake.unwrap_or(self.started)), if wake.is_some() => {}
                 else => return Err(StoreError::Stopped),
             }
         }
     }
 
-    fn on(&mut self, event: Event) -> Result<(), StoreError> {
+    fn on(&mut self, event: Event<N>) -> Result<(), StoreError> {
         match event {
-            Event::Encoded(outgoing) => self.offer(outgoing?),
-            Event::EncodedAgain(nodes, outgoing) => self.offer_again(nodes, outgoing)?,
+            Event::Encoded(index, outgoing) => {
+                self.encoding.remove(&index);
+                self.offer(outgoing?);
+            }
+            Event::EncodedAgain(index, outgoing) => self.offer_again(index, outgoing)?,
             Event::Sent(_, _, None) => {}
-            Event::Sent(node, segment, Some(Ok(()))) => self.holds(node, segment),
-            Event::Signed(node, Ok(signature)) => {
-                if self.in_one {
-                    self.holds(node, SegmentIndex(0));
+            Event::Sent(lane, segment, Some(Ok(()))) => {
+                self.holdings.add(lane.committee(), lane.node(), segment);
+                let is_complete = self.is_current(&lane) && self.holds(lane.node(), segment);
+                if is_complete && matches!(self.phase, Phase::Confirming) {
+                    self.confirm(lane.node());
                 }
-                self.signed(node, &signature);
             }
-            Event::Signed(node, Err(AskError::Lost(_))) if self.state.lost(node) => self.resend(node),
-            Event::Sent(node, _, Some(Err(error))) | Event::Signed(node, Err(error)) => {
-                self.failed(node, &error)?;
+            Event::Signed(lane, Ok(signature)) => {
+                let node = lane.node();
+                self.holdings.add_all(lane.committee(), node, self.segments.shape().n_segments());
+                if self.is_current(&lane) {
+                    if self.in_one {
+                        self.holds(node, SegmentIndex(0));
+                    }
+                    self.signed(node, &signature);
+                }
             }
+            // It was asked as a member of a committee whose word is no longer wanted.
+            Event::Sent(lane, ..) | Event::Signed(lane, _) if !self.is_current(&lane) => {}
+            Event::Signed(lane, Err(AskError::Lost(_))) if self.state.lost(lane.node()) => {
+                self.resend(lane.node());
+            }
+            Event::Sent(lane, _, Some(Err(error))) | Event::Signed(lane, Err(error)) => {
+                self.failed(lane.node(), &error)?;
+            }
+            Event::Refreshed => self.is_refreshing = false,
             Event::Registered(Ok(())) => self.timings.registered = Some(self.started.elapsed()),
             Event::Registered(Err(error)) if matches!(self.phase, Phase::Confirming) => return Err(error),
             // Nodes had it made, or certifying says more.
             Event::Registered(Err(_)) => {}
-            Event::Certified(result) => {
-                result?;
-                self.certified();
-            }
+            Event::Certified(Ok(())) => self.certified(),
+            Event::Certified(Err(CertifyError::EpochOver)) => self.begin_anew()?,
+            Event::Certified(Err(CertifyError::Store(error))) => return Err(error),
         }
         Ok(())
+    }
+
+    /// True if a lane leads to a member of the committee that is to confirm.
+    fn is_current(&self, lane: &Arc<Lane<N>>) -> bool {
+        self.lanes.get(lane.node().as_usize()).is_some_and(|current| Arc::ptr_eq(current, lane))
+    }
+
+    fn n_encoding(&self) -> usize {
+        self.encoding.len() + self.encoding_again.len()
     }
 
     pub(super) fn has_next(&self) -> bool {
@@ -265,7 +333,7 @@ impl<N: Network> Upload<N> {
     }
 
     pub(super) fn has_room(&self) -> bool {
-        self.state.in_hand() + self.n_encoding < self.client.config.segments_in_flight.max(1)
+        self.state.in_hand() + self.n_encoding() < self.client.config.segments_in_flight.max(1)
     }
 
     /// True if a segment waits for one in hand to be let go. What a member lost is no reason to leave others behind that
@@ -273,13 +341,18 @@ impl<N: Network> Upload<N> {
     fn wants_memory(&self) -> bool {
         let is_certified = matches!(self.phase, Phase::Certified { .. });
         let waits = self.has_next() || (!self.again.is_empty() && !is_certified);
-        waits && self.n_encoding == 0 && !self.has_room()
+        waits && self.n_encoding() == 0 && !self.has_room()
     }
 
     fn release(&mut self) {
+        // Members that were asked first may be about to say that they lack some of what is in hand.
+        let is_kept = self.has_moved && self.state.is_asking() && matches!(self.phase, Phase::Confirming);
+        if is_kept && !self.wants_memory() {
+            return;
+        }
         let release = self.state.release(self.started.elapsed(), self.wants_memory());
         for node in release.behind {
-            tracing::info!(member = self.client.exchange.name(node), "left behind");
+            tracing::info!(member = self.exchange.name(node), "left behind");
             self.lanes[node.as_usize()].stop();
         }
         for index in release.segments {
@@ -293,14 +366,15 @@ impl<N: Network> Upload<N> {
     fn encode_next(&mut self) {
         let index = self.next;
         self.next.0 += 1;
-        self.n_encoding += 1;
+        self.encoding.insert(index);
         // Either all segments were kept, or none.
         if let Some(segment) = self.identified.kept.pop_front() {
             let outgoing = outgoing(index, segment, &self.identified.roots);
-            self.events.push(async move { Event::Encoded(outgoing) }.boxed());
+            self.events.push(async move { Event::Encoded(index, outgoing) }.boxed());
             return;
         }
-        self.events.push(self.encode(index).map(Event::Encoded).boxed());
+        let encoded = self.encode(index);
+        self.events.push(encoded.map(move |outgoing| Event::Encoded(index, outgoing)).boxed());
     }
 
     /// Reads and encodes a segment, and binds it to the blob.
@@ -321,7 +395,6 @@ impl<N: Network> Upload<N> {
     }
 
     fn offer(&mut self, outgoing: Outgoing) {
-        self.n_encoding -= 1;
         let (index, outgoing) = (outgoing.index, Arc::new(outgoing));
         self.held.insert(index, Arc::clone(&outgoing.segment));
         self.state.offer(index, self.started.elapsed());
@@ -330,36 +403,47 @@ impl<N: Network> Upload<N> {
         }
     }
 
+    /// Sends a member what it is not known to hold of a segment.
     pub(super) fn send(&self, node: NodeIndex, outgoing: &Arc<Outgoing>) {
         let (lane, outgoing) = (Arc::clone(&self.lanes[node.as_usize()]), Arc::clone(outgoing));
-        if self.in_one {
+        let index = outgoing.index;
+        let lacking = self.lacking(node, index);
+        if self.in_one && lacking.len() == lane.n_slivers(&outgoing) {
             let order = match &self.making {
                 Making::Ordered { order, .. } => order.clone(),
                 Making::Made | Making::Submitted => Bytes::new(),
             };
             let registration = self.deal.registration;
-            let send =
-                async move { Event::Signed(node, lane.send_all(&outgoing, registration, order).await) };
+            let send = async move {
+                let signed = lane.send_all(&outgoing, registration, order).await;
+                Event::Signed(lane, signed)
+            };
             self.events.push(send.boxed());
             return;
         }
-        let index = outgoing.index;
-        self.events.push(async move { Event::Sent(node, index, lane.send(outgoing).await) }.boxed());
+        let send = async move {
+            let sent = lane.send(outgoing, lacking).await;
+            Event::Sent(lane, index, sent)
+        };
+        self.events.push(send.boxed());
     }
 
-    fn holds(&mut self, node: NodeIndex, segment: SegmentIndex) {
+    /// A member holds a segment; true if it holds all of them now.
+    fn holds(&mut self, node: NodeIndex, segment: SegmentIndex) -> bool {
         let before = self.state.uploaded();
         let is_complete = self.state.holds(node, segment, self.started.elapsed());
         self.report_uploaded(before);
-        if is_complete && !self.in_one && matches!(self.phase, Phase::Confirming) {
-            self.confirm(node);
-        }
+        is_complete
     }
 
     /// Asks a member to vouch for what it holds.
-    fn confirm(&self, node: NodeIndex) {
+    pub(super) fn confirm(&self, node: NodeIndex) {
         let (lane, registration) = (Arc::clone(&self.lanes[node.as_usize()]), self.deal.registration);
-        self.events.push(async move { Event::Signed(node, lane.confirm(registration).await) }.boxed());
+        let confirm = async move {
+            let signed = lane.confirm(registration).await;
+            Event::Signed(lane, signed)
+        };
+        self.events.push(confirm.boxed());
     }
 
     fn report_uploaded(&self, before: u32) {
@@ -376,9 +460,10 @@ impl<N: Network> Upload<N> {
         if matches!(error, AskError::Network(RequestError::Stopped)) {
             return Err(StoreError::Stopped);
         }
-        tracing::info!(member = self.client.exchange.name(node), %error, "cannot take the blob");
+        tracing::info!(member = self.exchange.name(node), %error, "cannot take the blob");
         self.is_suspect |= matches!(error, AskError::Refused(Refusal::Invalid));
         self.is_over |= matches!(error, AskError::Refused(Refusal::NotRegistered));
+        self.note_hint(node, error);
         self.give_up(node, error.to_string());
         Ok(())
     }
@@ -419,6 +504,31 @@ impl<N: Network> Upload<N> {
         };
         due.into_iter().chain(self.give_order_up_at).min()
     }
+}
+
+/// The ways to the members of a committee.
+pub(super) fn lanes_of<N: Network>(
+    exchange: &Exchange<N>,
+    header: VerifiedHeader,
+    flow: &Arc<Flow>,
+) -> Vec<Arc<Lane<N>>> {
+    let lane = |node| Arc::new(Lane::new(exchange.clone(), header, node, Arc::clone(flow)));
+    exchange.committee().nodes().map(lane).collect()
+}
+
+/// What adds up the confirmations of a committee.
+pub(super) fn builder_of<N: Network>(
+    exchange: &Exchange<N>,
+    deal: &Deal,
+) -> CertificateBuilder<StorageConfirmation> {
+    let committee = Arc::clone(exchange.committee());
+    let statement = StorageConfirmation {
+        epoch: committee.epoch(),
+        blob_id: deal.header.blob_id(),
+        registration: deal.registration,
+    };
+    CertificateBuilder::new(statement, exchange.network_id(), committee)
+        .expect("the statement is of the committee's epoch")
 }
 
 /// What makes the registration of a deal.
