@@ -207,7 +207,6 @@ mod tests {
             encoded_size: 2,
             confirmed: 9,
             end: Epoch(4),
-            epoch: Epoch(0),
             signers: Vec::new(),
             epoch: Epoch(0),
             already_certified: false,

@@ -76,7 +76,6 @@ impl<N: Network> Upload<N> {
         let is_over = self.tail_end(deadline).is_none_or(|end| end <= Instant::now());
         is_over.then(|| Stored {
             confirmed: self.builder.weight(),
-            epoch: self.builder.statement().epoch,
             signers: self.builder.signers().collect(),
             epoch: self.epoch(),
             already_certified: false,

@@ -66,8 +66,6 @@ pub struct Stored {
     pub end: Epoch,
     /// Weight in shards of the members that confirmed; 0 if the blob was certified before.
     pub confirmed: u16,
-    /// Epoch of the committee that they are members of.
-    pub epoch: Epoch,
     /// Those members, ascending.
     pub signers: Vec<NodeIndex>,
     /// The epoch on whose committee they are.
@@ -104,7 +102,6 @@ impl Stored {
             encoded_size: header.shape().encoded_bytes(),
             end: Epoch(0),
             confirmed: 0,
-            epoch: Epoch(0),
             signers: Vec::new(),
             epoch: Epoch(0),
             already_certified: true,
