@@ -576,9 +576,8 @@ impl Churn {
                 Check::Expired => {}
                 Check::Whole(certified) => {
                     report.blobs += 1;
-                    // The ledger knows better than the client that saw it afterwards.
-                    let at = blob.certified.map_or(self.start, |seen| seen.at);
-                    blob.certified = Some(Certified { at, ..certified });
+                    // Also what no client saw certified may have had to move.
+                    blob.certified.get_or_insert(certified);
                 }
                 Check::Lost(why) => {
                     report.blobs += 1;
