@@ -144,7 +144,7 @@ pub async fn run(dir: &Path, settings: &Settings) -> Result<Report, Failure> {
     let first = first.map_err(|error| Failure::ledger("the committee is not known", &error))?;
     let timeline = SharedTimeline::default();
     let began = Instant::now();
-    timeline.lock().saw(first.head.epoch.0, first.head.stage, &first.current, began);
+    timeline.lock().saw((first.head.epoch.0, first.head.stage), &first.current, (began, Duration::ZERO));
     let moment = Moment { epoch: first.head.epoch.0, phase: Phase::of(first.head.stage) };
     let (moments, moment) = watch::channel(moment);
     let (sight_sender, sights) = watch::channel(Sight { committees: Arc::new(first), began });
@@ -596,7 +596,7 @@ impl Churn {
             blobs: &blobs,
         };
         (report.timeline, report.heals) = (seen.rows(), seen.heals());
-        report.add_operations(&self.workload.operations());
+        report.add_operations(&self.workload.operations(), &timeline);
         report.add_bytes();
         report.judge();
         Ok(report)
