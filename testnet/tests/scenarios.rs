@@ -14,7 +14,7 @@ use std::{
 use node::blobs::BlobStatus;
 use protocol::NodeIndex;
 use swarm::{Offence, simulated::Link};
-use testnet::sim::{Behaviour, PartialUpload, Plan, Story, WrongWriter, run_many, tell};
+use testnet::sim::{Behaviour, Epochs, PartialUpload, Plan, Story, World, WrongWriter, run_many, tell};
 use tokio::time::{Instant, sleep};
 
 /// Seeds of each story.
@@ -220,4 +220,65 @@ fn a_client_that_comes_back_while_its_blob_is_dropped_stores_it_all_the_same() {
     });
     let n_dropped = n_dropped.into_inner();
     assert!(n_dropped > 0 && n_dropped < 8 * 6 * 7, "{n_dropped}");
+}
+
+/// Seven members of one shard each and one node that is none, in epochs of twenty seconds.
+fn with_epochs(seed: u64) -> Plan {
+    let epochs = Some(Epochs { length: seconds(20), n_more: 1 });
+    Plan { epochs, ..Plan::calm(seed, 7, 7) }
+}
+
+#[test]
+fn a_node_that_dies_at_any_write_of_a_handover_goes_on_where_it_was() {
+    let n_deaths = AtomicUsize::new(0);
+    let violations = run_many(
+        SEEDS,
+        |seed| {
+            tell(with_epochs(seed), async |story| {
+                for _ in 0..6 {
+                    story.store(9_000).await.unwrap();
+                }
+                let (mut leaver, mut gainer) = (NodeIndex(3), NodeIndex(7));
+                // Whoever has no seat stays out, until it takes the other's.
+                let is_seated = |world: &World, node| world.seat(node).is_some();
+                if is_seated(&story.world, gainer) {
+                    (leaver, gainer) = (gainer, leaver);
+                }
+                for round in 0..5 {
+                    // A different write in each seed and round; most of them are syncs and writes of slivers.
+                    let nth = (seed - SEEDS.start) + (SEEDS.end - SEEDS.start) * round;
+                    story.set_active(leaver, false).await.unwrap();
+                    if round > 0 {
+                        story.set_active(gainer, true).await.unwrap();
+                    }
+                    let peer = story.world.peer(gainer);
+                    let epoch = story.world.epoch();
+                    let is_selected = |world: &World| {
+                        let handles = world.handles(NodeIndex(0)).unwrap();
+                        let next = handles.membership.now().unwrap().next;
+                        next.is_some_and(|next| next.index_of(&peer).is_some())
+                    };
+                    story.until(seconds(60), "selected", is_selected).await;
+                    story.world.disk(gainer).fail_after(nth);
+                    let n_ended = story.until(seconds(90), "ready", |world| {
+                        let Some(handles) = world.handles(gainer) else { return false };
+                        let state = handles.ledger.view().state;
+                        let seat = handles.membership.now().unwrap().seat();
+                        seat.is_some_and(|seat| {
+                            seat.committee.epoch() > epoch
+                                && state.is_ready(seat.committee.epoch(), seat.node).unwrap()
+                        })
+                    });
+                    n_deaths.fetch_add(n_ended.await, Ordering::Relaxed);
+                    (leaver, gainer) = (gainer, leaver);
+                }
+            })
+        },
+        |_| {},
+    );
+    for (seed, violations) in SEEDS.zip(violations) {
+        assert!(violations.is_empty(), "seed {seed}: {violations:?}");
+    }
+    let n_deaths = n_deaths.into_inner();
+    assert!(n_deaths >= 20, "{n_deaths} deaths of 40");
 }

@@ -1,9 +1,10 @@
-//! Drops, from time to time, what came for blobs that were never registered, and slivers that were never finished; settles
-//! orders.
+//! Drops, from time to time, what came for blobs that were never registered, what has ended, and slivers that were never
+//! finished; settles orders.
 
 use tokio_util::sync::CancellationToken;
 
 use super::{service::Uploads, sweep::StaleError};
+use crate::ledger::View;
 
 /// Looks for stale uploads, again and again.
 #[derive(Debug)]
@@ -45,6 +46,7 @@ impl StaleUploads {
             () = idling => {}
             () = self.settle() => {}
             () = self.execute() => {}
+            () = self.expire() => {}
         }
     }
 
@@ -57,6 +59,27 @@ impl StaleUploads {
             }
             if view.changed().await.is_err() {
                 return;
+            }
+        }
+    }
+
+    /// Lets go of what ended with an epoch. Each blob is named when its last registration ends, and dropped then; this finds what
+    /// was not heard of because there was too much of it, or a snapshot came instead of the blocks.
+    async fn expire(&self) {
+        let mut view = self.0.watch_ledger();
+        let epoch = |view: &View| view.state.committee().epoch();
+        let mut seen = epoch(&view.borrow());
+        while let Ok(now) = view.wait_for(|view| epoch(view) != seen).await.map(|view| epoch(&view)) {
+            match self.0.drop_ended().await {
+                Ok(0) => seen = now,
+                Ok(n_dropped) => {
+                    seen = now;
+                    tracing::info!(%now, n_dropped, "dropped blobs that had ended unnoticed");
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot drop what has ended");
+                    tokio::time::sleep(self.0.sweep_interval()).await;
+                }
             }
         }
     }

@@ -1,5 +1,7 @@
 //! What becomes of what nobody came back for: orders are settled or executed, blobs that the ledger does not know are dropped.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 use protocol::{
@@ -18,6 +20,8 @@ use crate::{
 const SUBMISSIONS_MAX: usize = 64;
 /// Blobs listed from the store at once.
 const PAGE: usize = 256;
+/// Pause between pages where nobody waits for the end.
+const PAGE_PAUSE: Duration = Duration::from_millis(20);
 
 /// Why stale uploads were not dropped.
 #[derive(Debug, thiserror::Error)]
@@ -143,6 +147,24 @@ impl Uploads {
             }
         }
         Ok(dropped)
+    }
+
+    /// Drops what is here of blobs that the ledger does not know and for which nothing came since the start: they were known.
+    /// Says how many of them. Users come first: there is a pause between pages.
+    pub(super) async fn drop_ended(&self) -> Result<u32, StaleError> {
+        let (mut after, mut dropped) = (None, 0);
+        loop {
+            let page = self.0.store.committed(after, PAGE).await?;
+            let Some(last) = page.last() else { return Ok(dropped) };
+            after = Some(*last);
+            for blob_id in page {
+                let is_unknown = matches!(self.0.blobs.status(blob_id), Ok(BlobStatus::Unknown));
+                if is_unknown && self.pending().touched(&blob_id).is_none() {
+                    dropped += u32::from(self.drop_unknown(blob_id).await?);
+                }
+            }
+            tokio::time::sleep(PAGE_PAUSE).await;
+        }
     }
 
     /// Drops all that this node holds of a blob that the ledger does not know, or no longer; false if it does know it, or the

@@ -4,12 +4,16 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use node::exchange::{ExchangeError, ask};
+use node::{
+    client::SubmitError,
+    exchange::{ExchangeError, ask},
+};
 use protocol::{
     BlobId, NodeIndex, PeerId, SegmentIndex, SliverPairIndex,
     commitment::BlobHeader,
     encoding::{Axis, BlobShape, EncodedSegment, SegmentEncoder},
     genesis::Genesis,
+    ledger::transaction::Action,
     message::{Request, SliverAt},
 };
 use rand::RngCore as _;
@@ -19,6 +23,7 @@ use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 use super::{
     byzantine::Behaviour,
     model::Violation,
+    operators::{self, Operated},
     oracle,
     plan::Plan,
     run::{ACKNOWLEDGEMENTS, PENDING_MAX, WHOLE_MAX, simulate},
@@ -65,6 +70,7 @@ pub fn tell(plan: Plan, story: impl AsyncFnOnce(&mut Story)) -> Vec<Violation> {
 impl Story {
     async fn begin(plan: Plan) -> Self {
         let mut world = World::start(plan).await;
+        operators::open(&mut world).await;
         let (acknowledgements, acknowledged) = mpsc::channel(ACKNOWLEDGEMENTS);
         let user = user(&mut world, 100, &acknowledgements);
         Self { world, user, acknowledged, acknowledgements, ever_faulty: BTreeSet::new(), n_users: 1 }
@@ -157,6 +163,42 @@ impl Story {
         tokio::time::sleep(pause).await;
         for node in self.world.all() {
             self.world.restart(node).await;
+        }
+    }
+
+    /// Has a node leave, or come back, on the ledger.
+    ///
+    /// # Errors
+    ///
+    /// Why the ledger does not have it so.
+    pub async fn set_active(&mut self, node: NodeIndex, is_active: bool) -> Result<(), SubmitError> {
+        let Operated { peer, signing, description } = self.world.operated().swap_remove(node.as_usize());
+        let action = match is_active {
+            true => Action::RegisterNode { description: Box::new(description) },
+            false => Action::LeaveNode { node: peer },
+        };
+        self.user.client.submit(action, &signing).await.map(drop)
+    }
+
+    /// Waits until something is so, and starts nodes again that end meanwhile; not within `limit` breaks a promise (L8). Looks at
+    /// what is promised of epochs all the while. Returns how many nodes ended.
+    pub async fn until(&mut self, limit: Duration, what: &str, is_so: impl Fn(&World) -> bool) -> usize {
+        let (start, mut n_ended) = (Instant::now(), 0);
+        loop {
+            for node in self.world.reap().await {
+                n_ended += 1;
+                self.world.crash(node).await;
+                self.world.restart(node).await;
+            }
+            operators::look(&self.world);
+            if is_so(&self.world) {
+                return n_ended;
+            }
+            if start.elapsed() > limit {
+                self.world.model().violation("L8", format!("not {what} after {:?}", start.elapsed()));
+                return n_ended;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
 
