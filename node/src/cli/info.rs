@@ -72,6 +72,8 @@ struct Ledger {
 struct Member {
     name: String,
     peer: PeerId,
+    /// Where it is reached, preferred first.
+    addresses: Vec<String>,
     shards: Vec<u16>,
     stake: u64,
     /// `active`, `leaving` or `ejected`.
@@ -163,6 +165,7 @@ impl Member {
         Self {
             name: member.name.clone(),
             peer: member.peer,
+            addresses: member.addresses.clone(),
             shards: member.shards.iter().map(|shard| shard.0).collect(),
             stake: node.stake.credits,
             status: match node.status {
@@ -207,13 +210,14 @@ fn text(document: &Document, stage: &str) -> String {
         }
     }
     if let Some(committee) = &document.committee {
-        let mut table = Table::new(&["NODE", "SHARDS", "STAKE", "STATUS", "PEER"]);
-        for Member { name, peer, shards, stake, status, .. } in committee {
+        let mut table = Table::new(&["NODE", "SHARDS", "STAKE", "STATUS", "ADDRESS", "PEER"]);
+        for Member { name, peer, addresses, shards, stake, status, .. } in committee {
             let cells = [
                 name.clone(),
                 shards.len().to_string(),
                 stake.to_string(),
                 (*status).to_owned(),
+                addresses.first().cloned().unwrap_or_default(),
                 peer.to_string(),
             ];
             table.row(cells);

@@ -167,10 +167,11 @@ mod tests {
         let start = Instant::now();
         let mut timeline = Timeline::default();
         let members = [member(1, 0..4), member(2, 4..7)];
-        timeline.saw(0, Stage::Steady, &members, start);
+        timeline.saw((0, Stage::Steady), &members, (start, Duration::ZERO));
         let members = [member(1, 0..3), member(2, 4..7), member(3, 3..4)];
-        timeline.saw(1, Stage::Handover { ready_shards: 0 }, &members, start + 10 * SECOND);
-        timeline.saw(1, Stage::Steady, &members, start + 12 * SECOND);
+        let handover = Stage::Handover { ready_shards: 0 };
+        timeline.saw((1, handover), &members, (start + 10 * SECOND, Duration::ZERO));
+        timeline.saw((1, Stage::Steady), &members, (start + 12 * SECOND, 2 * SECOND));
         let blobs = [
             blob(1, (0, 9), start + SECOND),
             blob(2, (0, 9), start + 6 * SECOND),

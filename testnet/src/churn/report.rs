@@ -9,7 +9,7 @@ use node::cli::{
 use serde::Serialize;
 
 use super::{
-    timeline::Phase,
+    timeline::{Phase, Timeline},
     workload::{Kind, Operation},
 };
 
@@ -114,8 +114,8 @@ pub struct Report {
     pub blobs: usize,
     /// Those that could not be read back as what was stored.
     pub lost_blobs: usize,
-    /// 99th percentile of operations that began in a handover, against that of those that began in a steady stage; null if
-    /// there were none.
+    /// 99th percentile of operations that were under way in a handover, against that of all others; null if there were none
+    /// of either.
     pub p99_handover_over_steady: Option<f64>,
     /// Bytes moved for each byte that had to; null if none had to.
     pub moved_over_needed: Option<f64>,
@@ -123,9 +123,9 @@ pub struct Report {
     pub moved_bytes: u64,
     /// Bytes that had to be moved.
     pub needed_bytes: u64,
-    /// Operations that began in a steady stage.
+    /// Operations that were under way in no handover.
     pub steady: Latency,
-    /// Operations that began in a handover.
+    /// Operations that were under way at any moment of a handover.
     pub handover: Latency,
     /// The same by kind: `store_steady` and so on.
     pub by_kind: BTreeMap<String, Latency>,
@@ -169,8 +169,10 @@ pub fn ratio(part: u64, whole: u64) -> Option<f64> {
 
 impl Report {
     /// Fills in what follows from the operations.
-    pub fn add_operations(&mut self, operations: &[Operation]) {
-        let in_phase = |phase| operations.iter().filter(move |operation| operation.phase == phase);
+    pub fn add_operations(&mut self, operations: &[Operation], timeline: &Timeline) {
+        let phase_of =
+            |operation: &Operation| timeline.phase(operation.start, operation.start + operation.took);
+        let in_phase = |phase| operations.iter().filter(move |operation| phase_of(operation) == phase);
         self.operations = operations.len();
         self.failed = operations.iter().filter(|operation| operation.error.is_some()).count();
         self.retried = operations.iter().filter(|operation| operation.retries > 0).count();
@@ -308,12 +310,12 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    fn operation(phase: Phase, ms: u32, error: Option<&str>) -> Operation {
+    fn operation(start: Instant, ms: u32, error: Option<&str>) -> Operation {
         Operation {
             kind: Kind::Read,
-            start: Instant::now(),
+            start,
             epoch: 1,
-            phase,
+            phase: Phase::Steady,
             took: ms * MS,
             error: error.map(str::to_owned),
             retries: u32::from(error.is_some()),
@@ -339,24 +341,30 @@ mod tests {
         assert_eq!(ratio(u64::MAX, 1), Some(f64::from(u32::MAX) / 10_000.0));
     }
 
-    #[tokio::test]
-    async fn operations_are_counted_by_the_phase_in_which_they_began() {
+    #[tokio::test(start_paused = true)]
+    async fn operations_count_for_a_handover_if_they_were_under_way_in_it() {
+        use protocol::ledger::state::entry::Stage;
+        let (start, none) = (Instant::now(), Duration::ZERO);
+        let mut timeline = Timeline::default();
+        timeline.saw((0, Stage::Steady), &[], (start, none));
+        timeline.saw((1, Stage::Handover { ready_shards: 0 }), &[], (start + 1000 * MS, none));
+        timeline.saw((1, Stage::Steady), &[], (start + 2000 * MS, none));
         let mut report =
             Report { timeline: vec![EpochRow { epoch: 1, ..EpochRow::default() }], ..Report::default() };
         let operations = [
-            operation(Phase::Steady, 100, None),
-            operation(Phase::Steady, 50, None),
-            operation(Phase::Handover, 120, Some("gone")),
-            operation(Phase::Handover, 20, Some("never")),
+            operation(start, 100, None),
+            operation(start + 2500 * MS, 50, None),
+            operation(start + 900 * MS, 120, Some("gone")),
+            operation(start + 1500 * MS, 20, Some("never")),
         ];
-        report.add_operations(&operations);
+        report.add_operations(&operations, &timeline);
         assert_eq!((report.operations, report.failed, report.retried, report.given_up), (4, 2, 2, 1));
         assert_eq!((report.steady.p50_ms, report.steady.p99_ms), (50.0, 100.0));
         assert_eq!(report.p99_handover_over_steady, Some(1.2));
         assert_eq!((report.timeline[0].operations, report.timeline[0].failed), (4, 2));
         assert_eq!(report.by_kind["read_handover"].operations, 2);
         assert_eq!(report.by_kind["store_handover"].operations, 0);
-        assert_eq!(report.failures[0], "read in epoch 1, handover: gone; done at try 2");
+        assert_eq!(report.failures[0], "read in epoch 1, steady: gone; done at try 2");
     }
 
     #[test]

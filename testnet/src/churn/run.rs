@@ -144,7 +144,7 @@ pub async fn run(dir: &Path, settings: &Settings) -> Result<Report, Failure> {
     let first = first.map_err(|error| Failure::ledger("the committee is not known", &error))?;
     let timeline = SharedTimeline::default();
     let began = Instant::now();
-    timeline.lock().saw(first.head.epoch.0, first.head.stage, &first.current, began);
+    timeline.lock().saw((first.head.epoch.0, first.head.stage), &first.current, (began, Duration::ZERO));
     let moment = Moment { epoch: first.head.epoch.0, phase: Phase::of(first.head.stage) };
     let (moments, moment) = watch::channel(moment);
     let (sight_sender, sights) = watch::channel(Sight { committees: Arc::new(first), began });
@@ -576,9 +576,8 @@ impl Churn {
                 Check::Expired => {}
                 Check::Whole(certified) => {
                     report.blobs += 1;
-                    // The ledger knows better than the client that saw it afterwards.
-                    let at = blob.certified.map_or(self.start, |seen| seen.at);
-                    blob.certified = Some(Certified { at, ..certified });
+                    // Also what no client saw certified may have had to move.
+                    blob.certified.get_or_insert(certified);
                 }
                 Check::Lost(why) => {
                     report.blobs += 1;
@@ -597,7 +596,7 @@ impl Churn {
             blobs: &blobs,
         };
         (report.timeline, report.heals) = (seen.rows(), seen.heals());
-        report.add_operations(&self.workload.operations());
+        report.add_operations(&self.workload.operations(), &timeline);
         report.add_bytes();
         report.judge();
         Ok(report)

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use node::{cli::Committees, client::Client};
+use node::{cli::Committees, client::Client, ledger::Clock};
 use protocol::ledger::state::entry::{Head, Stage};
 use swarm::Network;
 use tokio::{
@@ -19,7 +19,7 @@ use super::{
     workload::Moment,
 };
 
-/// How often the ledger is looked at: what began between two looks counts for the stage before.
+/// How often the ledger is looked at: a handover ends up to this much later than it did.
 const LOOK: Duration = Duration::from_millis(250);
 
 /// What the ledger showed last.
@@ -67,6 +67,11 @@ fn is_news(old: &Head, new: &Head) -> bool {
     old.epoch != new.epoch || kind(old.stage) != kind(new.stage)
 }
 
+/// How long ago an epoch began, by the time of its first block. All processes are on one machine, and have one clock.
+pub(super) fn since_beginning(head: &Head) -> Duration {
+    Duration::from_millis(Clock::System.unix_ms().saturating_sub(head.epoch_started_ms))
+}
+
 /// Follows the ledger until stopped. What cannot be read is tried again: whoever waits for an epoch has a limit.
 pub(super) async fn follow<N: Network>(
     client: Client<N>,
@@ -99,7 +104,11 @@ pub(super) async fn follow<N: Network>(
         match Committees::read(&client).await {
             Ok(committees) => {
                 let head = committees.head;
-                timeline.lock().saw(head.epoch.0, head.stage, &committees.current, now);
+                timeline.lock().saw(
+                    (head.epoch.0, head.stage),
+                    &committees.current,
+                    (now, since_beginning(&head)),
+                );
                 let old = sights.borrow().clone();
                 let began = if old.epoch() == head.epoch.0 { old.began } else { now };
                 moments.send_replace(Moment { epoch: head.epoch.0, phase: Phase::of(head.stage) });

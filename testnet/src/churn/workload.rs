@@ -120,7 +120,7 @@ pub struct BlobRecord {
 /// When a blob was certified, and for how long.
 #[derive(Clone, Copy, Debug)]
 pub struct Certified {
-    /// The epoch in which it was.
+    /// The epoch whose committee confirmed it, and to whose members it was sent.
     pub epoch: u32,
     /// When the client knew.
     pub at: Instant,
@@ -306,7 +306,8 @@ impl Workload {
         let options = StoreOptions { persistence: Persistence::Permanent, epochs };
         let result = client.store(Arc::clone(source), key, options, progress).await;
         let certified = result.as_ref().ok().map(|stored| Certified {
-            epoch: self.moment().epoch,
+            // If it was certified by a try of which nobody heard, in this epoch or in the one before.
+            epoch: if stored.already_certified { self.moment().epoch } else { stored.epoch.0 },
             at: Instant::now(),
             end: stored.end.0,
         });

@@ -330,7 +330,7 @@ mod tests {
         let again = decide(&facts(&wanted, Some(NodeStatus::Active)), &wanted).unwrap();
         assert_eq!(again, Step::Nothing);
         let back = decide(&facts(&wanted, Some(NodeStatus::Leaving)), &wanted).unwrap();
-        assert_eq!(back, Step::Register(Box::new(wanted.description.clone())));
+        assert_eq!(back, Step::Register(Box::new(wanted.description)));
     }
 
     #[test]
