@@ -314,6 +314,12 @@ impl<N: Network> Actor<N> {
                     tracing::warn!(%peer, %offence, "a peer broke the rules of consensus");
                     self.network.report(peer, Offence::Unverifiable);
                 }
+                Output::ClockBehind { by } => {
+                    tracing::warn!(
+                        ?by,
+                        "a block is ahead of this node's clock; if that happens often, set the clock"
+                    );
+                }
                 // Taken care of before: see `core.rs`.
                 Output::Reply { .. }
                 | Output::Busy { .. }
