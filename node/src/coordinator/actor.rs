@@ -11,7 +11,6 @@ use protocol::{
     planted::{Bug, is_planted},
 };
 use swarm::{Address, Network, PeerRole, Topic};
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -117,7 +116,7 @@ impl<N: Network> Coordinator<N> {
         let mut views = self.blobs.ledger().watch();
         let mut reports = self.repair.watch();
         loop {
-            let view = views.borrow_and_update().clone();
+            let view = views.see();
             reports.mark_unchanged();
             let wake = match self.turn(&view).await {
                 Ok(wake) => wake,
@@ -131,8 +130,8 @@ impl<N: Network> Coordinator<N> {
                 biased;
                 () = stop.cancelled() => return,
                 found = checked(&mut self.check) => self.found(&found),
-                () = changed(&mut views) => {}
-                () = changed(&mut reports) => {}
+                () = changed(views.changed()) => {}
+                () = changed(reports.changed()) => {}
                 () = pause, if wake.is_some() => {}
             }
         }
@@ -314,8 +313,8 @@ async fn checked(check: &mut Option<Check>) -> Found {
 }
 
 /// Waits for news; for ever if there will be none, since the node is stopping then.
-async fn changed<T>(news: &mut watch::Receiver<T>) {
-    if news.changed().await.is_err() {
+async fn changed<E>(news: impl Future<Output = Result<(), E>>) {
+    if news.await.is_err() {
         std::future::pending::<()>().await;
     }
 }
