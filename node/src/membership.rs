@@ -19,6 +19,7 @@ use protocol::{
     encoding::SegmentShape,
     ledger::state::{Corrupt, State, entry::Stage},
     message::SliverAt,
+    planted::{Bug, is_planted},
 };
 
 use crate::{latest, ledger::View};
@@ -180,7 +181,8 @@ impl Roster {
     /// the next.
     #[must_use]
     pub fn owed(&self) -> Seats {
-        self.seats([&self.current].into_iter().chain(&self.next))
+        let next = self.next.as_ref().filter(|_| !is_planted(Bug::ReadyBlindly));
+        self.seats([&self.current].into_iter().chain(next))
     }
 
     /// The places for which this node takes and keeps slivers: the same, and that on the committee before.

@@ -261,7 +261,19 @@ impl Committee {
     ///
     /// If a bound is exceeded, a name, peer or key is not unique, a shard has not exactly one owner, or a proof of
     /// possession does not verify.
-    pub fn new(epoch: Epoch, n_shards: u16, mut members: Vec<Member>) -> Result<Self, CommitteeError> {
+    pub fn new(epoch: Epoch, n_shards: u16, members: Vec<Member>) -> Result<Self, CommitteeError> {
+        let committee = Self::of_known(epoch, n_shards, members)?;
+        committee.members.iter().try_for_each(check_possession)?;
+        Ok(committee)
+    }
+
+    /// The same for members whose possession of their keys was proven before: to the ledger, when they registered as nodes. Costs
+    /// no pairing.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new), but that no proof of possession is looked at.
+    pub fn of_known(epoch: Epoch, n_shards: u16, mut members: Vec<Member>) -> Result<Self, CommitteeError> {
         check_counts(n_shards, members.len())?;
         for member in &members {
             check_texts(member)?;
@@ -272,9 +284,6 @@ impl Committee {
             member.shards.sort_unstable();
         }
         let owners = assign_owners(n_shards, &members)?;
-        for member in &members {
-            check_possession(member)?;
-        }
         Ok(Self { epoch, n_shards, members, owners })
     }
 
@@ -456,11 +465,27 @@ impl Encode for Committee {
 /// Decoding verifies as [`Committee::new`] does, and refuses members or shards out of order: a committee has one form.
 ///
 /// Parsing a key and two points a member costs more than reading them, so the number of members is checked first.
+fn refuse(error: CommitteeError) -> bincode::error::DecodeError {
+    bincode::error::DecodeError::OtherString(format!("not a committee: {error}"))
+}
+
 impl<C> Decode<C> for Committee {
     fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, bincode::error::DecodeError> {
-        let refuse = |error: CommitteeError| {
-            bincode::error::DecodeError::OtherString(format!("not a committee: {error}"))
-        };
+        let CertifiedCommittee(committee) = CertifiedCommittee::decode(decoder)?;
+        committee.members.iter().try_for_each(check_possession).map_err(refuse)?;
+        Ok(committee)
+    }
+}
+
+bincode::impl_borrow_decode!(Committee);
+
+/// A committee read from a canonical form of which the hash is certified: a quorum of the committee before has executed the
+/// registrations at which its members proved possession of their keys, so that is not checked again. Everything else is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertifiedCommittee(pub Committee);
+
+impl<C> Decode<C> for CertifiedCommittee {
+    fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, bincode::error::DecodeError> {
         let epoch = Epoch::decode(decoder)?;
         let n_shards = u16::decode(decoder)?;
         let n_members = u64::decode(decoder)?;
@@ -470,11 +495,11 @@ impl<C> Decode<C> for Committee {
         if !shards_ascend || !members.is_sorted_by_key(|member| member.peer) {
             return Err(bincode::error::DecodeError::Other("committee out of order"));
         }
-        Self::new(epoch, n_shards, members).map_err(refuse)
+        Committee::of_known(epoch, n_shards, members).map(Self).map_err(refuse)
     }
 }
 
-bincode::impl_borrow_decode!(Committee);
+bincode::impl_borrow_decode!(CertifiedCommittee);
 
 fn check_counts(n_shards: u16, n_members: usize) -> Result<(), CommitteeError> {
     if !(N_SHARDS_MIN..=N_SHARDS_MAX).contains(&n_shards) {

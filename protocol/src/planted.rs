@@ -29,7 +29,7 @@ pub enum Bug {
     NoPass,
     /// The proof that a blob is invalid is not acted on.
     InvalidIgnored,
-    /// A node says that its shards are ready without looking.
+    /// A node says that its shards are ready without looking, and gets nothing of them before they are its own.
     ReadyBlindly,
 }
 

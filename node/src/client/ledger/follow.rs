@@ -14,7 +14,7 @@ use futures::{StreamExt as _, stream::FuturesUnordered};
 use protocol::{
     PeerId, codec,
     codec::DecodeError,
-    committee::Committee,
+    committee::{CertifiedCommittee, Committee},
     hash::Hash,
     ids::Epoch,
     ledger::{
@@ -165,10 +165,10 @@ impl<N: Network> Client<N> {
                 return Err(FollowError::NoChange);
             }
         }
-        // A pairing a member, which a thousand of them make a second.
-        let decode = move |_: &mut _| codec::decode_exact::<Committee, COMMITTEE_LIMIT>(&form);
+        // Keys are points of a curve, and looked at as such: some time for a thousand of them.
+        let decode = move |_: &mut _| codec::decode_exact::<CertifiedCommittee, COMMITTEE_LIMIT>(&form);
         let decoded = self.encoder.run(decode).await.map_err(|_| FollowError::Stopped)?;
-        decoded.map_err(FollowError::Form)
+        Ok(decoded.map_err(FollowError::Form)?.0)
     }
 
     async fn ask_ledger(&self, peer: PeerId, request: wire::Request) -> Result<wire::Response, AskError> {

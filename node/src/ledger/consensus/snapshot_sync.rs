@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use protocol::{
     PeerId, codec,
-    committee::Committee,
+    committee::{CertifiedCommittee, Committee},
     ledger::{
         block::{Block, Decided, Header, committee_form_hash},
         chain::{AdvanceError, TrustedChain},
@@ -259,7 +259,7 @@ fn take_committee(
         return (Some(Stage::Committee { link, source, form, from: Some(from) }), Taken::Progress);
     }
     // A quorum signed its hash: what does not decode now is nobody's fault who is here.
-    let Ok(next) = codec::decode_exact::<Committee, COMMITTEE_LIMIT>(&form) else {
+    let Ok(CertifiedCommittee(next)) = codec::decode_exact::<_, COMMITTEE_LIMIT>(&form) else {
         return (again(link), Taken::Nothing);
     };
     let signed_by = Arc::new(chain.committee().clone());

@@ -146,7 +146,7 @@ impl State {
             Ok(assignment) => (self.members_of(assignment)?, None),
             Err(error) => (self.committee.members().to_vec(), Some(error)),
         };
-        let next = Committee::new(epoch, head.n_shards, members).map_err(Corrupt::from)?;
+        let next = Committee::of_known(epoch, head.n_shards, members).map_err(Corrupt::from)?;
         // A selection that a long handover held up leaves half of the time for copying that one in time does.
         let (_, after) = parameters.epoch_parts_ms().unwrap_or_default();
         let in_time_ms = head.epoch_started_ms.saturating_add(parameters.epoch_ms);

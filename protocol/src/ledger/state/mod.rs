@@ -6,7 +6,7 @@
 //!
 //! Everything that matters is an entry of the tree, so that the root commits to it and a snapshot of the tree is a
 //! snapshot of the state: see [`entry`] for what entries hold and `docs/spec/ledger.md` for their keys and all rules.
-//! Committees are kept beside the tree as well, since making one of its entries costs a pairing a member.
+//! Committees are kept beside the tree as well, since making one of its entries costs reading a key a member.
 //!
 //! # Invariants
 //!
@@ -73,7 +73,7 @@ pub struct State {
 }
 
 impl State {
-    /// The state that a tree holds, such as one rebuilt from a snapshot. Costs a pairing a member.
+    /// The state that a tree holds, such as one rebuilt from a snapshot.
     ///
     /// # Errors
     ///
@@ -180,9 +180,9 @@ impl State {
     }
 }
 
-/// The committee that the tree holds for an epoch.
+/// The committee that the tree holds for an epoch. Its members are registered nodes: possession of their keys was proven then.
 fn read_committee(store: &Store, head: &Head, epoch: Epoch) -> Result<Committee, Corrupt> {
     let members: Result<Vec<Member>, Corrupt> =
         store.scan::<MemberSlot>(&[&epoch]).map(|entry| entry.map(|(_, member)| member)).collect();
-    Ok(Committee::new(epoch, head.n_shards, members?)?)
+    Ok(Committee::of_known(epoch, head.n_shards, members?)?)
 }
