@@ -354,21 +354,30 @@ impl Churn {
 
     /// The nodes as the plan sees them.
     async fn views(&self) -> Result<Vec<NodeView>, Failure> {
-        let committees = self.sight().committees;
+        let sight = self.sight();
+        let committees = &sight.committees;
+        let before = {
+            let timeline = self.timeline.lock();
+            let before = sight.epoch().checked_sub(1).filter(|_| sight.phase() == Phase::Handover);
+            before.and_then(|before| timeline.epochs().get(&before)).map(|seen| seen.shards.clone())
+        };
         let mut views = Vec::new();
         for (node, running) in &self.nodes {
             let known = self.client.ledger_node(&running.peer).await;
             let what = format!("the stake of node-{node} is not known");
             let known = known.map_err(|error| Failure::ledger(what, &error))?.value;
-            let count = |shards: Vec<u16>| u16::try_from(shards.len()).unwrap_or(u16::MAX);
-            let shards = count(committees.shards_now(&running.peer));
+            let count = |n_shards: usize| u16::try_from(n_shards).unwrap_or(u16::MAX);
+            let shards = count(committees.shards_now(&running.peer).len());
+            let next = committees.shards_next(&running.peer).map_or(0, |shards| count(shards.len()));
+            let before = before.as_ref().and_then(|before| before.get(&running.peer));
+            let before = before.map_or(0, |shards| count(shards.len()));
             let is_whole = running.wiped.is_none()
                 && running.restart.is_none()
                 && running.health.as_ref().is_some_and(|health| health.slivers_missing == 0);
             views.push(NodeView {
                 node: *node,
                 shards,
-                shards_next: committees.shards_next(&running.peer).map_or(shards, count),
+                weight: shards.max(next).max(before),
                 stake: known.as_ref().map_or(0, |known| known.stake.credits),
                 is_active: running.is_active
                     && known.as_ref().is_some_and(|known| known.status == NodeStatus::Active),
