@@ -51,7 +51,8 @@ struct Entry {
     /// Zero or below, as of `scored_at`.
     score: i64,
     scored_at: Duration,
-    refused_until: Option<Duration>,
+    /// When it was refused; for how long, its role says, which may change meanwhile.
+    refused_at: Option<Duration>,
     /// Larger is more recent.
     touched: u64,
 }
@@ -120,19 +121,17 @@ impl PeerBook {
 
     /// Takes an offence off the score; `true` if the peer is refused from now on.
     pub(crate) fn report(&mut self, peer: PeerId, offence: Offence, now: Duration) -> bool {
-        let entry = self.entry(peer);
-        if entry.refused_until.is_some_and(|until| now < until) {
+        if self.is_refused(peer, now) {
             return false;
         }
+        let entry = self.entry(peer);
         let forgiven = now.saturating_sub(entry.scored_at).as_secs() / FORGIVEN_EVERY.as_secs();
         let forgiven = i64::try_from(forgiven).unwrap_or(i64::MAX);
         entry.score = entry.score.saturating_add(forgiven).min(0) - offence.points();
         entry.scored_at = now;
         let refused = entry.score < REFUSED_BELOW;
         if refused {
-            let period =
-                if entry.role == PeerRole::Member { MEMBER_REFUSED_FOR } else { STRANGER_REFUSED_FOR };
-            entry.refused_until = Some(now.saturating_add(period));
+            entry.refused_at = Some(now);
             entry.score = SCORE_AFTER_REFUSAL;
         }
         refused
@@ -140,7 +139,9 @@ impl PeerBook {
 
     /// Until when a peer is refused, if it is.
     pub(crate) fn refused_until(&self, peer: PeerId, now: Duration) -> Option<Duration> {
-        self.entries.get(&peer).and_then(|entry| entry.refused_until).filter(|until| now < *until)
+        let entry = self.entries.get(&peer)?;
+        let period = if entry.role == PeerRole::Member { MEMBER_REFUSED_FOR } else { STRANGER_REFUSED_FOR };
+        Some(entry.refused_at?.saturating_add(period)).filter(|until| now < *until)
     }
 
     /// Whether a peer is refused.
@@ -178,6 +179,17 @@ mod tests {
             book.report(PEER, Offence::Unverifiable, seconds(at));
         }
         assert!(!book.is_refused(PEER, seconds(1_030)));
+    }
+
+    #[test]
+    fn who_becomes_a_member_is_refused_no_longer_than_a_member() {
+        let mut book = PeerBook::default();
+        book.report(PEER, Offence::Unverifiable, seconds(0));
+        assert!(book.report(PEER, Offence::Unverifiable, seconds(1)));
+        assert!(book.is_refused(PEER, seconds(100)));
+        book.add(PEER, Vec::new(), PeerRole::Member);
+        assert!(!book.is_refused(PEER, seconds(100)));
+        assert!(book.is_refused(PEER, seconds(30)));
     }
 
     #[test]

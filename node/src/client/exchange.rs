@@ -192,8 +192,8 @@ impl<N: Network> Exchange<N> {
     }
 
     /// A peer is no member any more.
-    pub(super) fn dismiss(&self, peer: PeerId) {
-        self.network.add_peer(peer, Vec::new(), PeerRole::Other);
+    pub(super) fn dismiss(&self, peer: PeerId, role: PeerRole) {
+        self.network.add_peer(peer, Vec::new(), role);
     }
 
     /// Says that a peer sent something that does not verify.

@@ -2,6 +2,10 @@
 //!
 //! A client trusts nobody. What it stores is confirmed by members' signatures, what it reads is checked against the
 //! blob ID, and a progress needs quorums, not everyone: nodes that are slow or gone are left behind.
+//!
+//! Committees change while it works. It follows them by what they certify, from the genesis on ([`ledger`]), and asks the
+//! members of one committee at a time, or of two where shards move ([`exchange`]). An operation that outlives its committee
+//! goes on with the next.
 
 mod exchange;
 mod flow;
@@ -17,8 +21,9 @@ mod tests;
 
 use std::{sync::Arc, time::Duration};
 
-use protocol::{BlobId, certificate::Persistence, genesis::Genesis};
-use swarm::Network;
+use protocol::{BlobId, PeerId, certificate::Persistence, genesis::Genesis};
+use serde::{Deserialize, Serialize};
+use swarm::{Address, Network, PeerRole};
 
 use self::exchange::Exchange;
 pub use self::{
@@ -31,6 +36,16 @@ pub use self::{
 };
 use crate::encoder::Encoder;
 
+/// A node to ask for the way to the newest committee.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bootstrap {
+    /// Its identity.
+    pub peer: PeerId,
+    /// Where it is.
+    pub addresses: Vec<Address>,
+}
+
 /// How a client goes about its work.
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
@@ -42,6 +57,9 @@ pub struct ClientConfig {
     pub segments_in_flight: usize,
     /// How long, at least, uploads to slower nodes go on once a quorum has confirmed.
     pub tail: Duration,
+    /// Nodes to ask for the way to the newest committee when members of the one that is known do not answer. They are not
+    /// trusted.
+    pub bootstrap: Vec<Bootstrap>,
 }
 
 impl Default for ClientConfig {
@@ -51,6 +69,7 @@ impl Default for ClientConfig {
             connect_timeout: Duration::from_secs(10),
             segments_in_flight: 2,
             tail: Duration::from_millis(500),
+            bootstrap: Vec::new(),
         }
     }
 }
@@ -126,6 +145,9 @@ impl<N> std::fmt::Debug for Client<N> {
 impl<N: Network> Client<N> {
     /// Returns a client over a network that is already running, and makes the members' addresses known to it.
     pub fn new(network: N, genesis: Arc<Genesis>, encoder: Encoder, config: ClientConfig) -> Self {
+        for Bootstrap { peer, addresses } in &config.bootstrap {
+            network.add_peer(*peer, addresses.clone(), PeerRole::Bootstrap);
+        }
         crate::node::introduce_members(&network, &genesis);
         let exchange = Exchange::new(network, genesis, &config);
         let ledger = Arc::new(ledger::Anchor::new(exchange.genesis(), exchange.committee()));

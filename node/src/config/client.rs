@@ -10,7 +10,7 @@ use protocol::genesis::Genesis;
 use serde::{Deserialize, Serialize};
 
 use super::{ConfigError, file, load_genesis, rules};
-use crate::client::ClientConfig;
+use crate::client::{Bootstrap, ClientConfig};
 
 /// `client.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,11 +31,14 @@ pub struct ClientFile {
     /// How long, at least, uploads to slower nodes go on once a quorum has confirmed.
     #[serde(serialize_with = "humantime_serde::serialize", deserialize_with = "rules::pause")]
     pub tail: Duration,
+    /// Nodes to ask for the way to the newest committee when members of the one that is known do not answer. They are not
+    /// trusted.
+    pub bootstrap: Vec<Bootstrap>,
 }
 
 impl Default for ClientFile {
     fn default() -> Self {
-        let ClientConfig { request_timeout, connect_timeout, segments_in_flight, tail } =
+        let ClientConfig { request_timeout, connect_timeout, segments_in_flight, tail, bootstrap } =
             ClientConfig::default();
         Self {
             genesis: PathBuf::from("genesis.toml"),
@@ -44,6 +47,7 @@ impl Default for ClientFile {
             connect_timeout,
             segments_in_flight: NonZeroUsize::new(segments_in_flight).unwrap_or(NonZeroUsize::MIN),
             tail,
+            bootstrap,
         }
     }
 }
@@ -76,12 +80,13 @@ impl ClientFile {
 
     /// What the client library wants to know.
     #[must_use]
-    pub const fn config(&self) -> ClientConfig {
+    pub fn config(&self) -> ClientConfig {
         ClientConfig {
             request_timeout: self.request_timeout,
             connect_timeout: self.connect_timeout,
             segments_in_flight: self.segments_in_flight.get(),
             tail: self.tail,
+            bootstrap: self.bootstrap.clone(),
         }
     }
 }

@@ -10,7 +10,10 @@ mod up;
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand, ValueEnum, value_parser};
-use node::cli::{Exit, Failure, Output, block_on, refuse, runtime};
+use node::{
+    cli::{Exit, Failure, Output, block_on, refuse, runtime},
+    telemetry::LOG_VARIABLE,
+};
 use protocol::AccountId;
 
 use crate::cluster::{FAUCET_CREDITS, Signal, become_node};
@@ -128,7 +131,10 @@ pub fn main() -> ExitCode {
     };
     let output = Output { json: cli.json };
     let result = match cli.command {
-        Command::Sim(args) => sim::execute(&args, output),
+        // Under faults nodes warn all the time: only whoever asks is told.
+        Command::Sim(args) => std::env::var_os(LOG_VARIABLE)
+            .map_or(Ok(()), |_| client_telemetry())
+            .and_then(|()| sim::execute(&args, output)),
         command => client_telemetry().and_then(|()| execute(command, output)),
     };
     match result {

@@ -2,7 +2,7 @@
 //! said about peers is written down.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -67,6 +67,8 @@ pub struct Peers(Arc<Mutex<Inner>>);
 #[derive(Debug)]
 struct Inner {
     faulty: BTreeMap<PeerId, Behaviour>,
+    /// All that ever were.
+    ever_faulty: BTreeSet<PeerId>,
     /// Members that lie in consensus; all of them are in `faulty` too.
     liars: BTreeMap<PeerId, Liar>,
     /// The ledgers of all nodes, for those who lie about them.
@@ -83,6 +85,7 @@ impl Peers {
     pub fn new(seed: u64) -> Self {
         Self(Arc::new(Mutex::new(Inner {
             faulty: BTreeMap::new(),
+            ever_faulty: BTreeSet::new(),
             liars: BTreeMap::new(),
             views: BTreeMap::new(),
             blamed: Vec::new(),
@@ -97,7 +100,9 @@ impl Peers {
 
     /// Makes a peer faulty.
     pub fn corrupt(&self, peer: PeerId, behaviour: Behaviour) {
-        self.lock().faulty.insert(peer, behaviour);
+        let mut inner = self.lock();
+        inner.ever_faulty.insert(peer);
+        inner.faulty.insert(peer, behaviour);
     }
 
     /// Makes a member lie in consensus.
@@ -106,6 +111,7 @@ impl Peers {
         if let Some(view) = inner.views.get(&peer) {
             liar.sees(view.clone());
         }
+        inner.ever_faulty.insert(peer);
         inner.faulty.insert(peer, behaviour);
         inner.liars.insert(peer, liar);
     }
@@ -136,6 +142,12 @@ impl Peers {
     #[must_use]
     pub fn is_faulty(&self, peer: PeerId) -> bool {
         self.lock().faulty.contains_key(&peer)
+    }
+
+    /// True if the peer was faulty at some time: others may refuse it for a while, and for longer if it is no member.
+    #[must_use]
+    pub fn was_faulty(&self, peer: PeerId) -> bool {
+        self.lock().ever_faulty.contains(&peer)
     }
 
     /// Who blamed whom for what, so far.

@@ -31,7 +31,8 @@ pub(super) fn corrupt_some(world: &World) {
 
 /// True if every node that runs has this one ejected.
 fn is_ejected_everywhere(world: &World, node: NodeIndex) -> bool {
-    world.running().into_iter().all(|at| is_ejected(world, at, node))
+    let mut nodes = world.running().into_iter().filter(|at| !world.is_let_down(*at));
+    nodes.all(|at| is_ejected(world, at, node))
 }
 
 /// True if a node is ejected on the ledger of another.

@@ -153,14 +153,14 @@ pub(super) async fn comes_together(world: &World, spender: &mut Spender, limit: 
         return;
     }
     loop {
-        let views: Vec<_> = world
-            .all()
-            .into_iter()
-            .filter_map(|node| world.handles(node).map(|handles| handles.ledger.view()))
+        let nodes: Vec<_> = world.all().into_iter().filter(|node| !world.is_let_down(*node)).collect();
+        let views: Vec<_> = nodes
+            .iter()
+            .filter_map(|node| world.handles(*node).map(|handles| handles.ledger.view()))
             .collect();
         let highest = views.iter().map(node::ledger::View::height).max().unwrap_or_default();
         let n_there = views.iter().filter(|view| view.height() == highest).count();
-        if n_there == world.all().len() {
+        if n_there == nodes.len() {
             break;
         }
         if start.elapsed() > limit {
@@ -171,7 +171,7 @@ pub(super) async fn comes_together(world: &World, spender: &mut Spender, limit: 
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     look(world);
-    for node in world.running() {
+    for node in world.running().into_iter().filter(|node| !world.is_let_down(*node)) {
         let Some(view) = world.handles(node).map(|handles| handles.ledger.view()) else { continue };
         let spent = world.model().spent.clone();
         for (account, required) in spent {

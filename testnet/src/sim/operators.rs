@@ -156,7 +156,8 @@ pub(super) async fn epochs_go_on(world: &World) {
     let limit = 2 * epochs.length + HANDOVER_MAX;
     loop {
         look(world);
-        let is_steady = world.running().into_iter().all(|node| {
+        let mut nodes = world.running().into_iter().filter(|node| !world.is_let_down(*node));
+        let is_steady = nodes.all(|node| {
             let head = world.handles(node).and_then(|handles| handles.ledger.view().state.head().ok());
             head.is_some_and(|head| head.epoch > first && !matches!(head.stage, Stage::Handover { .. }))
         });

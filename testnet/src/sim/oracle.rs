@@ -83,8 +83,9 @@ pub(super) fn certificate_is_backed(world: &World, blob_id: BlobId) {
         if !world.is_answerable(signer) || world.plan.flips {
             continue;
         }
-        // What has moved since need not be there any more.
-        let kept: BTreeSet<ShardIndex> = world.keeps(signer).shards();
+        // What has moved since need not be there any more, even if it has come back.
+        let kept: BTreeSet<ShardIndex> =
+            seat.shards().iter().copied().filter(|shard| world.has_kept(signer, *shard, epoch)).collect();
         let shard = |at: &SliverAt| committee.shard_of(&at.blob_id, at.segment, at.pair);
         let Some(image) = durable_image(&world.disk(signer)) else {
             world.model().violation("D4", format!("node {signer}: the durable image does not open"));
@@ -144,6 +145,9 @@ fn certified(world: &World, node: NodeIndex) -> Option<Vec<VerifiedHeader>> {
 /// What a node still lacks, or `None` if it is whole: it knows what all others know, and holds all that it owes.
 fn lacks(world: &World, node: NodeIndex) -> Option<String> {
     let Some(handles) = world.handles(node) else { return Some("it is down".to_owned()) };
+    if world.is_let_down(node) {
+        return None;
+    }
     let height = handles.ledger.view().height();
     for other in world.running() {
         let theirs = world.handles(other).map_or(0, |handles| handles.ledger.view().height());
@@ -212,7 +216,10 @@ pub(super) async fn becomes_whole(world: &mut World, limit: Duration) -> Option<
                 world.model().violation("D3", what);
                 return None;
             }
-            Some(_) => tokio::time::sleep(Duration::from_millis(500)).await,
+            Some(what) => {
+                tracing::debug!(what, "not whole yet");
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
         }
         for node in world.reap().await {
             world.restart(node).await;

@@ -9,14 +9,14 @@ use node::{
     client::{Client, ClientConfig},
     encoder::Encoder,
     ledger::{self, Clock},
-    membership::{Roster, Seat, Seats},
+    membership::{Roster, Seat},
     node::{Handles, Parts, Settings},
     repair::ScrubConfig,
     sliver_store::{self, Blocking, CompactConfig},
     supervisor::Supervisor,
 };
 use protocol::{
-    Epoch, NodeIndex, PeerId,
+    Epoch, NodeIndex, PeerId, ShardIndex,
     bls::SecretKey,
     committee::{Committee, Member, spread},
     genesis::Genesis,
@@ -282,10 +282,15 @@ impl World {
         self.all().into_iter().find(|node| self.peer(*node) == *peer)
     }
 
-    /// The places for which a node is to keep slivers now.
+    /// True if a node has answered for a shard in every epoch from this one on.
     #[must_use]
-    pub fn keeps(&self, node: NodeIndex) -> Seats {
-        Roster { me: self.peer(node), ..self.roster() }.owed()
+    pub fn has_kept(&self, node: NodeIndex, shard: ShardIndex, since: Epoch) -> bool {
+        let (peer, now, model) = (self.peer(node), self.epoch(), self.model());
+        let answers = |epoch| {
+            let (_, committee) = model.committees.get(&Epoch(epoch))?;
+            Some(committee.member(committee.owner(shard))?.peer == peer)
+        };
+        (since.0..=now.0).all(|epoch| answers(epoch).unwrap_or(false))
     }
 
     /// The nodes as their operators know them, in the order of [`all`](Self::all).
@@ -347,6 +352,13 @@ impl World {
     pub fn is_faulty(&self, node: NodeIndex) -> bool {
         let Node { peer, running, is_healing, .. } = self.node(node);
         running.is_none() || *is_healing || self.peers.is_faulty(*peer)
+    }
+
+    /// True if others may refuse to talk to the node for longer than a run takes: it was faulty, and is no member now. Nothing is
+    /// owed to it then, nor by it.
+    #[must_use]
+    pub fn is_let_down(&self, node: NodeIndex) -> bool {
+        self.seat(node).is_none() && self.peers.was_faulty(self.peer(node))
     }
 
     /// True if the node must hold at every moment what it vouched for: it never lost its disk, and is not faulty now.

@@ -76,7 +76,12 @@ impl<N: Network> Client<N> {
         loop {
             let trusted = self.ledger.trusted();
             // Whenever it begins anew, a step forward was proven, of which there are as many as epochs have ended.
-            if let Some(proven) = self.shown_by(&trusted, keys, threshold).await? {
+            let shown = tokio::select! {
+                biased;
+                shown = self.shown_by(&trusted, keys, threshold) => shown?,
+                () = self.shown_the_way(&trusted) => None,
+            };
+            if let Some(proven) = shown {
                 return Ok(Shown { proven, trusted });
             }
         }

@@ -7,9 +7,10 @@
 //! What a peer says of a change is believed once the last known committee is proven to have signed it: a step forward
 //! cannot be forged, whoever shows it. So all operations of a client share it from then on.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use bytes::Bytes;
+use futures::{StreamExt as _, stream::FuturesUnordered};
 use protocol::{
     PeerId, codec,
     codec::DecodeError,
@@ -24,11 +25,11 @@ use protocol::{
     },
     message::{Request, Response},
 };
-use swarm::{Network, Offence};
+use swarm::{Network, Offence, PeerRole};
 
 use super::Trusted;
 use crate::client::{
-    Client,
+    Bootstrap, Client,
     exchange::{AskError, Pulse},
     retry::Patience,
 };
@@ -37,6 +38,10 @@ use crate::client::{
 const STEPS_MAX: usize = 64;
 /// Limit for decoding a committee, whose hash is certified: texts take a few times their bytes in memory.
 const COMMITTEE_LIMIT: usize = 4 * COMMITTEE_BYTES_MAX;
+
+/// After this long without word from the committee that is known, the nodes are asked that the user named: members that are
+/// up have answered by then.
+const BOOTSTRAP_AFTER: Duration = Duration::from_secs(1);
 
 /// Why a peer did not show how the committee changed.
 #[derive(Debug, thiserror::Error)]
@@ -143,9 +148,9 @@ impl<N: Network> Client<N> {
         let mut form = Vec::new();
         loop {
             let offset = u32::try_from(form.len()).expect("a committee has at most 8 MiB");
-            let part = match self.ask_ledger(peer, wire::Request::Committee { height, offset }).await? {
-                wire::Response::Committee(part) => part,
-                _ => return Err(self.exchange.report_peer(peer, Offence::Unhelpful).into()),
+            let request = wire::Request::Committee { height, offset };
+            let wire::Response::Committee(part) = self.ask_ledger(peer, request).await? else {
+                return Err(self.exchange.report_peer(peer, Offence::Unhelpful).into());
             };
             if part.is_empty() && form.is_empty() {
                 return Err(FollowError::Lacking);
@@ -188,7 +193,29 @@ impl<N: Network> Client<N> {
             trusted.committees().flat_map(|committee| committee.members()).map(|member| member.peer).collect()
         };
         for left in peers(&before).difference(&peers(&known)) {
-            self.exchange.dismiss(*left);
+            let is_named = self.config.bootstrap.iter().any(|named| named.peer == *left);
+            self.exchange.dismiss(*left, if is_named { PeerRole::Bootstrap } else { PeerRole::Other });
         }
+    }
+
+    /// Returns once a later committee than this one is known, by what the nodes show that the user named; else never.
+    ///
+    /// Cancel safe: yes; what was proven by then stays known.
+    pub(super) async fn shown_the_way(&self, trusted: &Trusted) {
+        tokio::time::sleep(BOOTSTRAP_AFTER).await;
+        let ask = |named: &Bootstrap| {
+            let peer = named.peer;
+            async move { (peer, self.follow(peer, Epoch(u32::MAX)).await) }
+        };
+        let mut asked: FuturesUnordered<_> = self.config.bootstrap.iter().map(ask).collect();
+        while let Some((peer, result)) = asked.next().await {
+            if let Err(error) = result {
+                tracing::debug!(%peer, %error, "does not show the way");
+            }
+            if self.ledger.trusted().epoch() > trusted.epoch() {
+                return;
+            }
+        }
+        std::future::pending().await
     }
 }

@@ -9,10 +9,11 @@ use std::{
 use bytes::Bytes;
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use protocol::{
-    BlobId, NodeIndex, RegistrationId, SegmentIndex,
+    BlobId, Epoch, PeerId, RegistrationId, SegmentIndex,
     bls::SecretKey,
     certificate::{Statement as _, StorageConfirmation},
     commitment::{BlobHeader, VerifiedHeader},
+    committee::Committee,
     encoding::SegmentEncoder,
     genesis::Genesis,
     hash::Hash,
@@ -68,11 +69,20 @@ struct Store {
     slivers: BTreeMap<SliverAt, (Bytes, Hash)>,
     /// Messages that brought slivers.
     n_uploads: usize,
+    /// Bytes of slivers in them.
+    upload_bytes: usize,
+    /// Slivers that were asked for.
+    n_fetches: usize,
 }
+
+/// A sliver with the root of its parity symbols, and the commitment that it belongs to.
+type Kept = ((BlobHeader, Vec<Hash>, Bytes), Bytes, Hash);
 
 /// One node.
 pub(super) struct Double {
-    node: NodeIndex,
+    /// Its number among the nodes, by which it is called.
+    number: u16,
+    peer: PeerId,
     key: SecretKey,
     genesis: Arc<Genesis>,
     manner: Mutex<(Manner, Scope)>,
@@ -85,13 +95,13 @@ type Answer = Result<(Response, Bytes), Refusal>;
 
 impl Double {
     pub(super) fn new(
-        node: NodeIndex,
+        (number, peer): (u16, PeerId),
         key: SecretKey,
         genesis: Arc<Genesis>,
         ledger: Arc<Mutex<FakeLedger>>,
     ) -> Self {
         let manner = Mutex::new((Manner::Honest, Scope::All));
-        Self { node, key, genesis, manner, store: Mutex::default(), ledger }
+        Self { number, peer, key, genesis, manner, store: Mutex::default(), ledger }
     }
 
     pub(super) fn become_(&self, manner: Manner, scope: Scope) {
@@ -105,6 +115,39 @@ impl Double {
     /// Messages so far that brought slivers.
     pub(super) fn n_uploads(&self) -> usize {
         self.store.lock().unwrap().n_uploads
+    }
+
+    /// Bytes of slivers so far that were sent here.
+    pub(super) fn upload_bytes(&self) -> usize {
+        self.store.lock().unwrap().upload_bytes
+    }
+
+    /// Ranges of slivers so far that were asked for here.
+    pub(super) fn n_fetches(&self) -> usize {
+        self.store.lock().unwrap().n_fetches
+    }
+
+    /// Slivers that it has, with what they belong to.
+    pub(super) fn slivers(&self) -> Vec<(SliverAt, Kept)> {
+        let store = self.store.lock().unwrap();
+        let of = |at: &SliverAt| store.commitments[&(at.blob_id, at.segment)].clone();
+        store.slivers.iter().map(|(at, (bytes, parity))| (*at, (of(at), bytes.clone(), *parity))).collect()
+    }
+
+    /// Takes a sliver from another node, as nodes do when a shard moves.
+    pub(super) fn take_over(&self, at: SliverAt, (commitment, bytes, parity): Kept) {
+        let mut store = self.store.lock().unwrap();
+        store.commitments.insert((at.blob_id, at.segment), commitment);
+        store.slivers.insert(at, (bytes, parity));
+    }
+
+    /// Drops slivers that are not those of its shards in a committee.
+    pub(super) fn drop_moved(&self, committee: &Committee) {
+        let mut store = self.store.lock().unwrap();
+        store.slivers.retain(|at, _| {
+            let shard = committee.shard_of(&at.blob_id, at.segment, at.pair);
+            committee.member(committee.owner(shard)).unwrap().peer == self.peer
+        });
     }
 
     /// Drops slivers and commitments, as a node does with those of invalid blobs.
@@ -166,7 +209,8 @@ impl Double {
 
     /// The manner in which a request is met.
     fn manner_in(&self, request: &Request) -> Manner {
-        let is_ledgers = matches!(request, Request::Entries { .. } | Request::Submit { .. });
+        let is_ledgers =
+            matches!(request, Request::Entries { .. } | Request::Submit { .. } | Request::Ledger(_));
         match self.manner.lock().unwrap().clone() {
             (_, Scope::Blobs) if is_ledgers => Manner::Honest,
             (manner, _) => manner,
@@ -191,18 +235,23 @@ impl Double {
             Manner::Ledger(tampering) => tampering,
             _ => Tampering::None,
         };
+        self.ledger().observe(&request, &payload);
         let mut store = self.store.lock().unwrap();
         let done = Ok((Response::Done, Bytes::new()));
         match request {
             Request::Entries { keys } => {
-                Ok((Response::Entries, self.ledger().answer(self.node, &keys, tampering).into()))
+                Ok((Response::Entries, self.ledger().answer(self.peer, &keys, tampering).into()))
+            }
+            Request::Ledger(request) => {
+                let answer = self.ledger().answer_about_committees(self.peer, &request, tampering);
+                Ok((Response::Ledger, answer.into()))
             }
             Request::Submit { keys } => {
                 let height = self.ledger().submit(&payload, tampering)?;
                 // Who lies about that has nothing to show.
                 let answer = match tampering {
                     Tampering::ClaimsExecuted(_) => Vec::new(),
-                    tampering => self.ledger().answer(self.node, &keys, tampering),
+                    tampering => self.ledger().answer(self.peer, &keys, tampering),
                 };
                 Ok((Response::Submitted { height }, answer.into()))
             }
@@ -220,18 +269,20 @@ impl Double {
                 self.part(&mut store, at, usize::try_from(offset).unwrap(), payload)?;
                 done
             }
-            Request::StoreBlob { header, registration, epoch: _, order_bytes } => {
+            Request::StoreBlob { header, registration, epoch, order_bytes } => {
                 let verified = self.acceptable(header)?;
+                let committee = self.vouching(epoch, tampering)?;
                 let mut rest = payload;
                 let order = rest.split_to(order_bytes.into());
-                self.segment(&mut store, &verified, rest)?;
+                self.segment(&mut store, &committee, &verified, rest)?;
                 if !self.ledger().has(verified.blob_id(), registration)? {
                     self.act_on(&verified, registration, &order)?;
                 }
-                self.vouch(&store, &verified, registration)
+                self.vouch(&store, &committee, &verified, registration)
             }
-            Request::Confirm { header, registration, epoch: _ } => {
+            Request::Confirm { header, registration, epoch } => {
                 let verified = self.acceptable(header)?;
+                let committee = self.vouching(epoch, tampering)?;
                 if !self.ledger().has(verified.blob_id(), registration)? {
                     return Err(Refusal::Busy);
                 }
@@ -241,8 +292,17 @@ impl Double {
                     store.slivers.clear();
                     store.commitments.clear();
                 }
-                self.vouch(&store, &verified, registration)
+                self.vouch(&store, &committee, &verified, registration)
             }
+            Request::FetchCommitment { .. } | Request::FetchSliver { .. } => self.fetch(&mut store, &request),
+            Request::Health => Ok((Response::Health(self.health(store.slivers.len())), Bytes::new())),
+            _ => Err(Refusal::Malformed),
+        }
+    }
+
+    /// Hands out what readers ask for.
+    fn fetch(&self, store: &mut Store, request: &Request) -> Answer {
+        match *request {
             Request::FetchCommitment { blob_id, .. }
             | Request::FetchSliver { at: SliverAt { blob_id, .. }, .. }
                 if self.ledger().is_invalid(blob_id) =>
@@ -256,11 +316,11 @@ impl Double {
                 Ok((Response::Commitment { header, path }, bytes))
             }
             Request::FetchSliver { at, offset, len } => {
+                store.n_fetches += 1;
                 let (bytes, parity) = store.slivers.get(&at).cloned().ok_or(Refusal::NotFound)?;
                 let (offset, len) = (usize::try_from(offset).unwrap(), usize::try_from(len).unwrap());
                 Ok((Response::Sliver { parity }, bytes.slice(offset..offset + len)))
             }
-            Request::Health => Ok((Response::Health(self.health(store.slivers.len())), Bytes::new())),
             _ => Err(Refusal::Malformed),
         }
     }
@@ -287,27 +347,48 @@ impl Double {
         Ok(())
     }
 
+    /// The committee for which this node vouches in an epoch.
+    fn vouching(&self, epoch: Epoch, tampering: Tampering) -> Result<Arc<Committee>, Refusal> {
+        let ledger = self.ledger();
+        let state = ledger.state_of(tampering);
+        let mut committees = [Some(state.committee()), state.previous_committee()].into_iter().flatten();
+        let vouching = committees
+            .find(|committee| committee.epoch() == epoch && committee.index_of(&self.peer).is_some());
+        vouching.cloned().ok_or_else(|| Refusal::WrongEpoch { current: state.committee().epoch() })
+    }
+
     /// Signs, if everything is there.
-    fn vouch(&self, store: &Store, header: &VerifiedHeader, registration: RegistrationId) -> Answer {
-        let (blob_id, committee) = (header.blob_id(), self.genesis.committee());
-        let n_held = store.slivers.keys().filter(|at| at.blob_id == blob_id).count();
-        let slivers_of = |segment| {
-            let shape = header.shape().segment(segment).unwrap();
-            committee.slivers_of(self.node, (blob_id, segment), shape).count()
-        };
-        let expected: usize = header.shape().segments().map(slivers_of).sum();
-        if n_held != expected || self.is(&Manner::Loses) {
-            return Ok((Response::Missing { slivers: 1 }, Bytes::new()));
+    fn vouch(
+        &self,
+        store: &Store,
+        committee: &Committee,
+        header: &VerifiedHeader,
+        registration: RegistrationId,
+    ) -> Answer {
+        let (blob_id, node) = (header.blob_id(), committee.index_of(&self.peer).unwrap());
+        let missing: usize = header
+            .shape()
+            .segments()
+            .map(|segment| {
+                let shape = header.shape().segment(segment).unwrap();
+                let slivers = committee.slivers_of(node, (blob_id, segment), shape);
+                let at = |(pair, axis)| SliverAt { blob_id, segment, pair, axis };
+                slivers.filter(|sliver| !store.slivers.contains_key(&at(*sliver))).count()
+            })
+            .sum();
+        if missing > 0 || self.is(&Manner::Loses) {
+            let slivers = u32::try_from(missing).unwrap().max(1);
+            return Ok((Response::Missing { slivers }, Bytes::new()));
         }
         let statement = StorageConfirmation { epoch: committee.epoch(), blob_id, registration };
-        let signature = statement.sign(&self.genesis.network_id(), self.node, &self.key);
+        let signature = statement.sign(&self.genesis.network_id(), node, &self.key);
         Ok((Response::Confirmed(signature), Bytes::new()))
     }
 
     fn health(&self, n_slivers: usize) -> NodeHealth {
         NodeHealth {
-            name: format!("node-{}", self.node),
-            shards: self.genesis.committee().weight(self.node),
+            name: format!("node-{}", self.number),
+            shards: 0,
             blobs: 0,
             slivers_held: u64::try_from(n_slivers).unwrap(),
             slivers_missing: 0,
@@ -322,6 +403,14 @@ impl Double {
     }
 
     fn part(&self, store: &mut Store, at: SliverAt, offset: usize, part: Bytes) -> Result<(), Refusal> {
+        let committees = self.accepting();
+        let is_mine = |committee: &Arc<Committee>| {
+            let owner = committee.owner(committee.shard_of(&at.blob_id, at.segment, at.pair));
+            committee.member(owner).unwrap().peer == self.peer
+        };
+        if !committees.iter().any(is_mine) {
+            return Err(Refusal::NotMine);
+        }
         let (header, ..) =
             store.commitments.get(&(at.blob_id, at.segment)).cloned().ok_or(Refusal::NotFound)?;
         let shape = header.verify().unwrap().shape().segment(at.segment).unwrap();
@@ -329,6 +418,7 @@ impl Double {
         assert_eq!(offset % RANGE_BYTES_MAX, 0);
         assert_eq!(part.len(), RANGE_BYTES_MAX.min(len - offset));
         store.n_uploads += 1;
+        store.upload_bytes += part.len();
         let parts = store.parts.entry(at).or_default();
         parts.insert(offset, part);
         if parts.values().map(Bytes::len).sum::<usize>() == len {
@@ -338,19 +428,34 @@ impl Double {
         Ok(())
     }
 
+    /// The committees as a member of which this node takes slivers.
+    fn accepting(&self) -> Vec<Arc<Committee>> {
+        let ledger = self.ledger();
+        let state = ledger.state();
+        let committees = [Some(state.committee()), state.next_committee(), state.previous_committee()];
+        committees.into_iter().flatten().cloned().collect()
+    }
+
     /// Takes all that is to be held here of a blob of one segment.
-    fn segment(&self, store: &mut Store, header: &VerifiedHeader, mut payload: Bytes) -> Result<(), Refusal> {
+    fn segment(
+        &self,
+        store: &mut Store,
+        committee: &Committee,
+        header: &VerifiedHeader,
+        mut payload: Bytes,
+    ) -> Result<(), Refusal> {
         assert!(payload.len() <= RANGE_BYTES_MAX);
         assert_eq!(header.shape().n_segments(), 1);
         let (blob_id, segment) = (header.blob_id(), SegmentIndex(0));
         let shape = header.shape().segment(segment).unwrap();
-        let slivers: Vec<_> =
-            self.genesis.committee().slivers_of(self.node, (blob_id, segment), shape).collect();
+        let node = committee.index_of(&self.peer).unwrap();
+        let slivers: Vec<_> = committee.slivers_of(node, (blob_id, segment), shape).collect();
         let sliver_bytes: usize = slivers.iter().map(|(_, axis)| shape.sliver_bytes(*axis)).sum();
         let commitment = payload.split_to(payload.len().checked_sub(sliver_bytes).ok_or(Refusal::Malformed)?);
         header.verify_segment(segment, &commitment, &[]).map_err(|_| Refusal::Unverifiable)?;
         store.commitments.insert((blob_id, segment), (*header.header(), Vec::new(), commitment));
         store.n_uploads += 1;
+        store.upload_bytes += sliver_bytes;
         for (pair, axis) in slivers {
             let sliver = payload.split_to(shape.sliver_bytes(axis));
             self.keep(store, SliverAt { blob_id, segment, pair, axis }, sliver);
@@ -358,11 +463,8 @@ impl Double {
         Ok(())
     }
 
-    /// Keeps a sliver, which must be right and at its place.
+    /// Keeps a sliver, which must be right.
     fn keep(&self, store: &mut Store, at: SliverAt, sliver: Bytes) {
-        let committee = self.genesis.committee();
-        let shard = committee.shard_of(&at.blob_id, at.segment, at.pair);
-        assert_eq!(committee.owner(shard), self.node, "slivers go to their owners");
         let (header, path, bytes) = store.commitments[&(at.blob_id, at.segment)].clone();
         let verified = header.verify().unwrap();
         let shape = verified.shape().segment(at.segment).unwrap();

@@ -3,12 +3,14 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use protocol::{
-    AccountId, BlobId, NetworkId, NodeIndex, RegistrationId, codec,
+    AccountId, BlobId, Epoch, NetworkId, NodeIndex, PeerId, RegistrationId, codec,
     commitment::BlobHeader,
+    committee::Committee,
     genesis::Genesis,
+    hash::Hash,
     ledger::{
         answer::Answer,
-        block::{Block, Draft, Header, Tip},
+        block::{Block, Draft, Header, Tip, committee_hash},
         commit::CommitCertificate,
         signature::SigningKey,
         state::{
@@ -17,8 +19,9 @@ use protocol::{
         },
         transaction::{Action, SignedTransaction, Transaction, TransactionId},
         vote::{VoteKind, vote_bytes},
+        wire,
     },
-    message::Refusal,
+    message::{Refusal, Request},
 };
 
 /// What a node does to the ledger's words.
@@ -50,6 +53,26 @@ pub(super) enum Tampering {
     ExecutesUnordered,
     /// Has transactions executed, and is not heard of again.
     GoneOnceExecuted,
+    /// Shows changes of the committee that it signed alone.
+    ForgedChange,
+    /// Shows another committee than the one that took over.
+    OtherCommittee,
+    /// Leaves changes of the committee out.
+    SkipsChange,
+    /// Shows no change of the committee.
+    NoChange,
+    /// Says that the committee changed far more often than it did.
+    ClaimsEpoch(u32),
+}
+
+/// Is called with every request before it is answered.
+pub(super) type Hook = Box<dyn FnMut(&Request, &[u8], &mut FakeLedger) + Send>;
+
+/// A block that changed the committee.
+struct Change {
+    header: Header,
+    certificate: CommitCertificate,
+    committee: Arc<Committee>,
 }
 
 /// The state behind a block, and the proof of it.
@@ -61,9 +84,12 @@ struct Moment {
 
 pub(super) struct FakeLedger {
     network: NetworkId,
-    /// In the order of the members.
-    keys: Vec<SigningKey>,
+    /// Of all nodes.
+    keys: BTreeMap<PeerId, SigningKey>,
     tip: Tip,
+    changes: Vec<Change>,
+    /// Something that is to happen when something is asked.
+    pub(super) hook: Option<Hook>,
     /// By height.
     moments: Vec<Moment>,
     /// Heights of the blocks of all transactions.
@@ -78,7 +104,45 @@ impl FakeLedger {
         let state = State::genesis(genesis).unwrap();
         let tip = Tip::genesis(network, Arc::new(genesis.committee().clone()));
         let moments = vec![Moment { state, head: None }];
-        Self { network, keys, tip, moments, executed: BTreeMap::new(), block_time: Duration::ZERO }
+        let keys = keys.into_iter().map(|key| (key.peer(), key)).collect();
+        let (changes, executed) = (Vec::new(), BTreeMap::new());
+        Self { network, keys, tip, changes, hook: None, moments, executed, block_time: Duration::ZERO }
+    }
+
+    /// Something is asked.
+    pub(super) fn observe(&mut self, request: &Request, payload: &[u8]) {
+        if let Some(mut hook) = self.hook.take() {
+            hook(request, payload, self);
+            self.hook.get_or_insert(hook);
+        }
+    }
+
+    fn moment(&self, tampering: Tampering) -> &Moment {
+        match tampering {
+            Tampering::Stale(height) => &self.moments[usize::try_from(height).unwrap()],
+            _ => self.last(),
+        }
+    }
+
+    /// The state, as a node knows it.
+    pub(super) fn state_of(&self, tampering: Tampering) -> &State {
+        &self.moment(tampering).state
+    }
+
+    /// Another committee takes over, in a block of its own.
+    pub(super) fn begin_epoch(&mut self, committee: Arc<Committee>) -> u64 {
+        self.add(None, Some(committee)).unwrap()
+    }
+
+    /// Members say that their shards are ready, until the handover is done.
+    pub(super) fn finish_handover(&mut self) {
+        let committee = Arc::clone(self.state().committee());
+        for member in committee.members() {
+            if self.state().previous_committee().is_some() {
+                let key = self.keys[&member.peer].clone();
+                self.execute(&key, Action::ShardsReady { epoch: committee.epoch() });
+            }
+        }
     }
 
     fn last(&self) -> &Moment {
@@ -89,20 +153,34 @@ impl FakeLedger {
         &self.last().state
     }
 
-    fn sign(&self, header: &Header, signers: &[usize]) -> CommitCertificate {
+    fn sign(&self, header: &Header, signers: impl IntoIterator<Item = PeerId>) -> CommitCertificate {
         let text = vote_bytes(&self.network, header.height, 0, VoteKind::Precommit, Some(header.id()));
-        let signatures = signers
-            .iter()
-            .map(|signer| (NodeIndex(u16::try_from(*signer).unwrap()), self.keys[*signer].sign(&text)));
+        let committee = self.tip.committee();
+        let signatures = signers.into_iter().map(|signer| {
+            // Who is no member signs as somebody else.
+            let node = committee.index_of(&signer).unwrap_or(NodeIndex(0));
+            (node, self.keys[&signer].sign(&text))
+        });
         CommitCertificate::new(header.height, 0, header.id(), signatures).unwrap()
     }
 
     /// Adds a block without transactions, or of one.
     pub(super) fn advance(&mut self, transaction: Option<&SignedTransaction>) -> Result<u64, Refusal> {
+        self.add(transaction, None)
+    }
+
+    fn add(
+        &mut self,
+        transaction: Option<&SignedTransaction>,
+        next: Option<Arc<Committee>>,
+    ) -> Result<u64, Refusal> {
         let Moment { mut state, head } = self.last().clone();
         let height = self.tip.height + 1;
         let time_ms = 1000 * height;
         state.begin_block(height, time_ms).unwrap();
+        if let Some(next) = &next {
+            state.advance_epoch(Arc::clone(next)).unwrap();
+        }
         if let Some(transaction) = transaction {
             let verified = transaction.clone().verify(&self.network).map_err(|_| Refusal::Unverifiable)?;
             // Submitted again, it is not executed again.
@@ -118,23 +196,68 @@ impl FakeLedger {
             last_commit: head.map(|(_, certificate)| certificate),
             transactions: transaction.map(SignedTransaction::to_bytes).into_iter().collect(),
             state_root: state.end_block(),
-            next_committee: None,
+            next_committee: next.as_deref().map(committee_hash),
         };
         let block = Block::build(draft).unwrap();
         let header = block.header().clone();
-        self.tip = self.tip.advanced(&header, None);
-        let everyone: Vec<usize> = (0..self.keys.len()).collect();
-        let certificate = self.sign(&header, &everyone);
+        let everyone: Vec<PeerId> = self.tip.committee().members().iter().map(|member| member.peer).collect();
+        let certificate = self.sign(&header, everyone);
+        self.tip = self.tip.advanced(&header, next.clone());
+        if let Some(committee) = next {
+            let (header, certificate) = (header.clone(), certificate.clone());
+            self.changes.push(Change { header, certificate, committee });
+        }
         self.moments.push(Moment { state, head: Some((header, certificate)) });
         Ok(height)
     }
 
-    /// The payload with which `node` answers.
-    pub(super) fn answer(&self, node: NodeIndex, keys: &[Vec<u8>], tampering: Tampering) -> Vec<u8> {
-        let moment = match tampering {
-            Tampering::Stale(height) => &self.moments[usize::try_from(height).unwrap()],
-            _ => self.last(),
+    /// What a node says of the changes of the committee.
+    pub(super) fn answer_about_committees(
+        &self,
+        peer: PeerId,
+        request: &wire::Request,
+        tampering: Tampering,
+    ) -> Vec<u8> {
+        let height = match tampering {
+            Tampering::Stale(height) => height,
+            _ => u64::MAX,
         };
+        let mut known = self.changes.iter().filter(|change| change.header.height <= height);
+        let response = match request {
+            wire::Request::Change { .. } if tampering == Tampering::NoChange => wire::Response::Change(None),
+            wire::Request::Change { after } => {
+                let mut later = known.filter(|change| change.header.height > *after);
+                let change = match tampering {
+                    Tampering::SkipsChange => later.next_back(),
+                    _ => later.next(),
+                };
+                wire::Response::Change(change.map(|change| {
+                    let (mut header, mut certificate) = (change.header.clone(), change.certificate.clone());
+                    if tampering == Tampering::ForgedChange {
+                        header.next_committee = Some(Hash([9; 32]));
+                        certificate = self.sign(&header, [peer]);
+                    }
+                    Box::new((header, certificate))
+                }))
+            }
+            wire::Request::Committee { height, offset } => {
+                let change = known.find(|change| change.header.height == *height);
+                let mut form = change.map(|change| codec::encode(&*change.committee)).unwrap_or_default();
+                if tampering == Tampering::OtherCommittee {
+                    form[100] ^= 1;
+                }
+                let start = usize::try_from(*offset).unwrap().min(form.len());
+                let end = form.len().min(start + wire::COMMITTEE_PART_BYTES);
+                wire::Response::Committee(form[start..end].to_vec())
+            }
+            other => panic!("no client asks {other:?}"),
+        };
+        response.encode()
+    }
+
+    /// The payload with which a node answers.
+    pub(super) fn answer(&self, peer: PeerId, keys: &[Vec<u8>], tampering: Tampering) -> Vec<u8> {
+        let moment = self.moment(tampering);
         let mut tree = moment.state.tree().clone();
         let mut head = moment.head.clone();
         if matches!(
@@ -153,8 +276,15 @@ impl FakeLedger {
                 let (mut header, mut certificate) = head.unwrap();
                 header.state_root = tree.root();
                 if tampering == Tampering::ForgedHead {
-                    certificate = self.sign(&header, &[node.as_usize()]);
+                    certificate = self.sign(&header, [peer]);
                 }
+                head = Some((header, certificate));
+            }
+            Tampering::ClaimsEpoch(epoch) => {
+                let (mut header, _) = head.unwrap();
+                header.epoch = Epoch(epoch);
+                header.height += 1000;
+                let certificate = self.sign(&header, [peer]);
                 head = Some((header, certificate));
             }
             Tampering::ForgedGenesis => head = None,

@@ -1,6 +1,7 @@
 //! The client against doubles of storage nodes on a simulated network, under a paused clock.
 
 mod double;
+mod epochs;
 mod fake_ledger;
 mod ledger;
 mod reading;
@@ -13,16 +14,20 @@ use std::{
 };
 
 use protocol::{
-    BlobId, Epoch, NodeIndex, PeerId,
+    BlobId, Epoch, NodeIndex, PeerId, ShardIndex,
     bls::SecretKey,
     certificate::{
         CertificateBuilder, InvalidityAttestation, InvalidityCertificate, Persistence, Statement as _,
     },
     commitment::BlobHeader,
-    committee::{Member, spread},
+    committee::{Committee, Member, spread},
     encoding::BlobShape,
     genesis::{Endowment, Genesis},
-    ledger::{signature::SigningKey, state::entry::Registration, transaction::Action},
+    ledger::{
+        signature::SigningKey,
+        state::entry::Registration,
+        transaction::{Action, NodeDescription},
+    },
 };
 use swarm::simulated::{Plan, SimulatedNetwork, Simulation};
 use tokio::task::JoinSet;
@@ -66,6 +71,9 @@ struct Cluster {
     ledger: Arc<Mutex<FakeLedger>>,
     doubles: Vec<Arc<Double>>,
     client: Client<SimulatedNetwork>,
+    /// What nodes say of themselves, in the order of their identities.
+    descriptions: Vec<NodeDescription>,
+    peers: Vec<PeerId>,
     _servers: JoinSet<()>,
 }
 
@@ -75,49 +83,48 @@ impl Cluster {
     }
 
     fn with(plan: Plan, n_shards: u16, n_members: u16, config: ClientConfig) -> Self {
-        Self::build((plan, config), (n_shards, n_members), |_| Endowment::default())
+        Self::build((plan, config), (n_shards, n_members, 0), |_| Endowment::default())
     }
 
     /// A network on which there are credits; `endow` is given the identities of the members, in ascending order.
     fn endowed(n_shards: u16, n_members: u16, endow: impl FnOnce(&[PeerId]) -> Endowment) -> Self {
-        Self::build((Plan::new(1), ClientConfig::default()), (n_shards, n_members), endow)
+        Self::build((Plan::new(1), ClientConfig::default()), (n_shards, n_members, 0), endow)
     }
 
     fn build(
         (plan, config): (Plan, ClientConfig),
-        (n_shards, n_members): (u16, u16),
+        (n_shards, n_members, n_others): (u16, u16, u16),
         endow: impl FnOnce(&[PeerId]) -> Endowment,
     ) -> Self {
         let simulation = Simulation::new(plan);
-        let keys = signing_keys(n_members);
+        let keys = signing_keys(n_members + n_others);
         let peers: Vec<PeerId> = keys.iter().map(SigningKey::peer).collect();
-        let members = (0..).zip(&peers).zip(spread(n_shards, n_members)).map(|((i, peer), shards)| Member {
-            name: format!("node-{i}"),
-            peer: *peer,
-            public_key: key(i).public_key(),
-            proof_of_possession: key(i).prove_possession(peer),
-            addresses: vec![simulation.address(*peer).to_string()],
-            shards,
-        });
+        let descriptions: Vec<NodeDescription> =
+            (0..).zip(&peers).map(|(i, peer)| description(&simulation, i, *peer)).collect();
+        let members = peers.iter().zip(&descriptions).zip(spread(n_shards, n_members));
+        let members = members.map(|((peer, description), shards)| description.to_member(*peer, shards));
         let genesis = Genesis::new("test".into(), n_shards, members.collect()).unwrap();
-        let genesis = Arc::new(genesis.with_endowment(endow(&peers)).unwrap());
-        let ledger = Arc::new(Mutex::new(FakeLedger::new(&genesis, keys)));
+        let genesis = Arc::new(genesis.with_endowment(endow(&peers[..n_members.into()])).unwrap());
+        let mut ledger = FakeLedger::new(&genesis, keys.clone());
+        for (key, description) in keys.iter().zip(&descriptions).skip(n_members.into()) {
+            ledger.execute(key, Action::RegisterNode { description: Box::new(description.clone()) });
+        }
+        let ledger = Arc::new(Mutex::new(ledger));
         let mut servers = JoinSet::new();
         let mut doubles = Vec::new();
-        for (i, peer) in (0..).zip(peers) {
+        for (i, peer) in (0..).zip(peers.iter().copied()) {
             // Members are sorted by peer ID, which ascends with `i`.
-            let double =
-                Arc::new(Double::new(NodeIndex(i), key(i), Arc::clone(&genesis), Arc::clone(&ledger)));
+            let double = Arc::new(Double::new((i, peer), key(i), Arc::clone(&genesis), Arc::clone(&ledger)));
             let (_network, inbound) = simulation.join(peer, genesis.network_id());
             servers.spawn(Arc::clone(&double).serve(inbound));
             doubles.push(double);
         }
         let client = join(&simulation, &genesis, CLIENT, config);
-        Self { simulation, genesis, ledger, doubles, client, _servers: servers }
+        Self { simulation, genesis, ledger, doubles, client, descriptions, peers, _servers: servers }
     }
 
     fn peer(&self, node: u16) -> PeerId {
-        self.genesis.committee().member(NodeIndex(node)).unwrap().peer
+        self.peers[usize::from(node)]
     }
 
     /// Another client.
@@ -209,6 +216,18 @@ impl Cluster {
             builder.add(&statement.sign(&network, node, &key(node.0))).unwrap();
         }
         builder.finish().unwrap()
+    }
+}
+
+fn description(simulation: &Simulation, i: u16, peer: PeerId) -> NodeDescription {
+    NodeDescription {
+        name: format!("node-{i}"),
+        public_key: key(i).public_key(),
+        proof_of_possession: key(i).prove_possession(&peer),
+        addresses: vec![simulation.address(peer).to_string()],
+        operator: peer.into(),
+        commission_bp: 0,
+        capacity_bytes: 0,
     }
 }
 
