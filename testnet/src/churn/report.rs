@@ -387,7 +387,7 @@ mod tests {
             (Report { failed: 1, ..good.clone() }, "1 of 9 operations failed"),
             (Report { lost_blobs: 2, blobs: 5, ..good.clone() }, "2 of 5 blobs were lost"),
             (Report { p99_handover_over_steady: Some(1.51), ..good.clone() }, "1.51 times"),
-            (Report { moved_over_needed: Some(1.2), ..good.clone() }, "1.20 bytes moved"),
+            (Report { moved_over_needed: Some(1.2), ..good }, "1.20 bytes moved"),
         ] {
             let verdict = verdict(&report);
             assert!(verdict.contains(words) && verdict.contains("--seed 0"), "{verdict}");

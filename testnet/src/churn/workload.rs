@@ -312,7 +312,8 @@ impl Workload {
             end: stored.end.0,
         });
         let size = usize::try_from(source.len()).unwrap_or(usize::MAX);
-        if let Some(blob_id) = identified.get().copied().or(result.as_ref().ok().map(|it| it.blob_id)) {
+        if let Some(blob_id) = identified.get().copied().or_else(|| result.as_ref().ok().map(|it| it.blob_id))
+        {
             self.found(BlobRecord { number, size, blob_id, certified });
         }
         let named = format!("blob {number}, {size} bytes");
