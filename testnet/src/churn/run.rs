@@ -125,8 +125,7 @@ pub async fn run(dir: &Path, settings: &Settings) -> Result<Report, Failure> {
     let first = first.map_err(|error| Failure::ledger("the committee is not known", &error))?;
     let (timeline, began) = (SharedTimeline::default(), Instant::now());
     timeline.lock().saw((first.head.epoch.0, first.head.stage), &first.current, (began, Duration::ZERO));
-    let moment = Moment { epoch: first.head.epoch.0, phase: Phase::of(first.head.stage) };
-    let (moments, moment) = watch::channel(moment);
+    let (moments, moment) = watch::channel(Moment::of(&first.head));
     let (sight_sender, sights) = watch::channel(Sight { committees: Arc::new(first), began });
     let workload = Workload::new(settings.seed, settings.epochs, moment);
     let followed = Followed { workload: workload.clone(), sights, timeline: timeline.clone() };
@@ -142,6 +141,9 @@ pub async fn run(dir: &Path, settings: &Settings) -> Result<Report, Failure> {
         let (client, pause) = (users.client().clone(), settings.pause * u32::from(WORKERS));
         workers.spawn(workload.clone().run(client, (u64::from(worker), pause), key, stop_work.clone()));
     }
+    let probes =
+        workload.clone().probe(users.client().clone(), (settings.epoch, WORKERS + 1), stop_work.clone());
+    workers.spawn(probes);
     churn.tell("all nodes are healthy, clients store and read");
 
     churn.live(settings.epochs).await?;
