@@ -23,6 +23,7 @@ pub mod coordinator;
 pub mod encoder;
 pub mod exchange;
 pub mod keys;
+pub mod latest;
 pub mod ledger;
 pub mod membership;
 pub mod node;

@@ -20,9 +20,8 @@ use protocol::{
     ledger::state::{Corrupt, State, entry::Stage},
     message::SliverAt,
 };
-use tokio::sync::watch;
 
-use crate::ledger::View;
+use crate::{latest, ledger::View};
 
 /// A place on a committee.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -273,16 +272,15 @@ impl Roster {
 #[derive(Clone, Debug)]
 pub struct Membership {
     me: PeerId,
-    /// That of the last block at which the state could be read.
-    view: watch::Receiver<View>,
+    view: latest::Receiver<View>,
     n_shards: u16,
 }
 
 impl Membership {
     /// Follows the views of a ledger.
     #[must_use]
-    pub fn new(me: PeerId, view: watch::Receiver<View>) -> Self {
-        let n_shards = view.borrow().state.committee().n_shards();
+    pub fn new(me: PeerId, view: latest::Receiver<View>) -> Self {
+        let n_shards = view.get().state.committee().n_shards();
         Self { me, view, n_shards }
     }
 
@@ -304,7 +302,7 @@ impl Membership {
     ///
     /// If the ledger's state contradicts itself, which is a bug: then nothing should follow from it.
     pub fn now(&self) -> Result<Roster, Corrupt> {
-        let state = self.view.borrow().state.clone();
+        let state = self.view.get().state;
         Roster::of(&state, self.me)
     }
 
@@ -330,7 +328,7 @@ pub(crate) mod tests {
     /// The membership of a node that holds all shards of its network.
     pub(crate) fn lone_member(n_shards: u16) -> Membership {
         let state = State::genesis(&lone_genesis(n_shards)).unwrap();
-        Membership::new(PEER, watch::channel(View { head: None, state }).1)
+        Membership::new(PEER, latest::channel(View { head: None, state }).1)
     }
 
     fn member(index: u8, shards: &[u16]) -> Member {

@@ -12,7 +12,7 @@ use std::{
 };
 
 use node::blobs::BlobStatus;
-use protocol::NodeIndex;
+use protocol::{Epoch, NodeIndex, SegmentIndex};
 use swarm::{Offence, simulated::Link};
 use testnet::sim::{Behaviour, Epochs, PartialUpload, Plan, Story, World, WrongWriter, run_many, tell};
 use tokio::time::{Instant, sleep};
@@ -26,7 +26,12 @@ const fn seconds(seconds: u64) -> Duration {
 
 /// Tells a story with several seeds, on as many networks of seven nodes with `n_shards`.
 fn told(n_shards: u16, story: impl AsyncFn(&mut Story) + Sync) {
-    let violations = run_many(SEEDS, |seed| tell(Plan::calm(seed, 7, n_shards), &story), |_| {});
+    told_on(|seed| Plan::calm(seed, 7, n_shards), story);
+}
+
+/// The same on other networks.
+fn told_on(plan: impl Fn(u64) -> Plan + Sync, story: impl AsyncFn(&mut Story) + Sync) {
+    let violations = run_many(SEEDS, |seed| tell(plan(seed), &story), |_| {});
     for (seed, violations) in SEEDS.zip(violations) {
         assert!(violations.is_empty(), "seed {seed}: {violations:?}");
     }
@@ -231,54 +236,100 @@ fn with_epochs(seed: u64) -> Plan {
 #[test]
 fn a_node_that_dies_at_any_write_of_a_handover_goes_on_where_it_was() {
     let n_deaths = AtomicUsize::new(0);
-    let violations = run_many(
-        SEEDS,
-        |seed| {
-            tell(with_epochs(seed), async |story| {
-                for _ in 0..6 {
-                    story.store(9_000).await.unwrap();
-                }
-                let (mut leaver, mut gainer) = (NodeIndex(3), NodeIndex(7));
-                // Whoever has no seat stays out, until it takes the other's.
-                let is_seated = |world: &World, node| world.seat(node).is_some();
-                if is_seated(&story.world, gainer) {
-                    (leaver, gainer) = (gainer, leaver);
-                }
-                for round in 0..5 {
-                    // A different write in each seed and round; most of them are syncs and writes of slivers.
-                    let nth = (seed - SEEDS.start) + (SEEDS.end - SEEDS.start) * round;
-                    story.set_active(leaver, false).await.unwrap();
-                    if round > 0 {
-                        story.set_active(gainer, true).await.unwrap();
-                    }
-                    let peer = story.world.peer(gainer);
-                    let epoch = story.world.epoch();
-                    let is_selected = |world: &World| {
-                        let handles = world.handles(NodeIndex(0)).unwrap();
-                        let next = handles.membership.now().unwrap().next;
-                        next.is_some_and(|next| next.index_of(&peer).is_some())
-                    };
-                    story.until(seconds(60), "selected", is_selected).await;
-                    story.world.disk(gainer).fail_after(nth);
-                    let n_ended = story.until(seconds(90), "ready", |world| {
-                        let Some(handles) = world.handles(gainer) else { return false };
-                        let state = handles.ledger.view().state;
-                        let seat = handles.membership.now().unwrap().seat();
-                        seat.is_some_and(|seat| {
-                            seat.committee.epoch() > epoch
-                                && state.is_ready(seat.committee.epoch(), seat.node).unwrap()
-                        })
-                    });
-                    n_deaths.fetch_add(n_ended.await, Ordering::Relaxed);
-                    (leaver, gainer) = (gainer, leaver);
-                }
-            })
-        },
-        |_| {},
-    );
-    for (seed, violations) in SEEDS.zip(violations) {
-        assert!(violations.is_empty(), "seed {seed}: {violations:?}");
-    }
+    told_on(with_epochs, async |story| {
+        let seed = story.world.plan.seed;
+        for _ in 0..6 {
+            story.store(9_000).await.unwrap();
+        }
+        let (mut leaver, mut gainer) = (NodeIndex(3), NodeIndex(7));
+        // Whoever has no seat stays out, until it takes the other's.
+        let is_seated = |world: &World, node| world.seat(node).is_some();
+        if is_seated(&story.world, gainer) {
+            (leaver, gainer) = (gainer, leaver);
+        }
+        for round in 0..5 {
+            // A different write in each seed and round; most of them are syncs and writes of slivers.
+            let nth = (seed - SEEDS.start) + (SEEDS.end - SEEDS.start) * round;
+            story.set_active(leaver, false).await.unwrap();
+            if round > 0 {
+                story.set_active(gainer, true).await.unwrap();
+            }
+            let peer = story.world.peer(gainer);
+            let epoch = story.world.epoch();
+            let is_selected = |world: &World| {
+                let handles = world.handles(NodeIndex(0)).unwrap();
+                let next = handles.membership.now().unwrap().next;
+                next.is_some_and(|next| next.index_of(&peer).is_some())
+            };
+            story.until(seconds(60), "selected", is_selected).await;
+            story.world.disk(gainer).fail_after(nth);
+            let n_ended = story.until(seconds(90), "ready", |world| {
+                let Some(handles) = world.handles(gainer) else { return false };
+                let state = handles.ledger.view().state;
+                let seat = handles.membership.now().unwrap().seat();
+                seat.is_some_and(|seat| {
+                    seat.committee.epoch() > epoch
+                        && state.is_ready(seat.committee.epoch(), seat.node).unwrap()
+                })
+            });
+            n_deaths.fetch_add(n_ended.await, Ordering::Relaxed);
+            (leaver, gainer) = (gainer, leaver);
+        }
+    });
     let n_deaths = n_deaths.into_inner();
     assert!(n_deaths >= 20, "{n_deaths} deaths of 40");
+}
+
+#[test]
+fn a_node_that_was_away_for_epochs_comes_back_by_itself() {
+    told_on(with_epochs, async |story| {
+        let seed = story.world.plan.seed;
+        story.store(9_000).await.unwrap();
+        let away = NodeIndex(u16::try_from(seed % 7).unwrap());
+        // With what it had, or with a new disk.
+        let has_disk = seed % 2 == 0;
+        story.world.crash(away).await;
+        if !has_disk {
+            story.world.wipe(away);
+        }
+        for epoch in 1..4 {
+            let is_there = |world: &World| world.epoch() == Epoch(epoch);
+            story.until(seconds(90), "the next epoch", is_there).await;
+            story.store(9_000).await.unwrap();
+        }
+        story.world.restart(away).await;
+        story.becomes_whole(seconds(60)).await;
+    });
+}
+
+#[test]
+fn what_expires_is_let_go_of_at_once_and_by_who_was_away() {
+    told_on(with_epochs, async |story| {
+        let seed = story.world.plan.seed;
+        let blob_id = story.store_for(6_000, 1).await.unwrap();
+        let lasting = story.store_for(6_000, 20).await.unwrap();
+        story.becomes_whole(seconds(30)).await;
+        let holders = |world: &World, blob_id| {
+            let nodes = world.running().into_iter();
+            let holds = |node: &NodeIndex| {
+                let handles = world.handles(*node).unwrap();
+                handles.store.has_commitment(blob_id, SegmentIndex(0))
+            };
+            nodes.filter(holds).count()
+        };
+        assert!(holders(&story.world, blob_id) >= 5);
+        // It is not there when the blob ends.
+        let away = NodeIndex(u16::try_from(seed % 7).unwrap());
+        story.world.crash(away).await;
+        story.until(seconds(60), "the next epoch", |world: &World| world.epoch() == Epoch(1)).await;
+        story.until(seconds(5), "dropped", |world: &World| holders(world, blob_id) == 0).await;
+        story.world.restart(away).await;
+        let limit = seconds(10) + 2 * testnet::sim::PENDING_TTL;
+        story
+            .until(limit, "dropped by who was away", |world: &World| {
+                holders(world, blob_id) == 0 && world.running().contains(&away)
+            })
+            .await;
+        assert!(holders(&story.world, lasting) >= 5);
+    });
 }

@@ -9,7 +9,7 @@ use protocol::planted::{Bug, plant};
 use testnet::sim::{Outcome, Plan, run, run_many, run_seed};
 
 /// Seeds in the test command. `floe-testnet sim --seeds N` runs as many as one likes.
-const SEEDS: u64 = 220;
+const SEEDS: u64 = 320;
 
 #[test]
 fn promises_hold_under_faults() {
@@ -81,7 +81,14 @@ fn a_seed_gives_the_same_run_every_time() {
 
 /// A plan in which everything that could bring a bug to light is likely.
 fn hostile(seed: u64) -> Plan {
-    Plan { crashes: true, byzantine: true, wrong_writer: true, stores_per_client: 4, ..Plan::new(seed) }
+    Plan {
+        crashes: true,
+        byzantine: true,
+        wrong_writer: true,
+        stores_per_client: 4,
+        epochs: None,
+        ..Plan::new(seed)
+    }
 }
 
 #[test]
@@ -96,6 +103,9 @@ fn planted_bugs_are_found() {
             plan.wipes = bug == Bug::RepairUnchecked || plan.wipes;
             // Who lies in consensus answers clients truly, and there are few who lie at all.
             plan.lies = plan.lies && bug != Bug::AbsenceUnproven;
+            if bug == Bug::ReadyBlindly {
+                plan = Plan { flips: false, ..Plan::new(seed) };
+            }
             let violations = run(plan).violations;
             violations.first().map(|violation| (seed, violation.clone()))
         });

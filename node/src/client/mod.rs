@@ -3,8 +3,8 @@
 //! A client trusts nobody. What it stores is confirmed by members' signatures, what it reads is checked against the
 //! blob ID, and a progress needs quorums, not everyone: nodes that are slow or gone are left behind.
 //!
-//! Committees change while it works. It follows them by what they certify, from the genesis on ([`ledger`]), and asks the
-//! members of one committee at a time, or of two where shards move ([`exchange`]). An operation that outlives its committee
+//! Committees change while it works. It follows them by what they certify, from the genesis on (`ledger`), and asks the
+//! members of one committee at a time, or of two where shards move (`exchange`). An operation that outlives its committee
 //! goes on with the next.
 
 mod exchange;
@@ -148,8 +148,8 @@ impl<N: Network> Client<N> {
         for Bootstrap { peer, addresses } in &config.bootstrap {
             network.add_peer(*peer, addresses.clone(), PeerRole::Bootstrap);
         }
-        crate::node::introduce_members(&network, &genesis);
         let exchange = Exchange::new(network, genesis, &config);
+        exchange.introduce(exchange.committee().members());
         let ledger = Arc::new(ledger::Anchor::new(exchange.genesis(), exchange.committee()));
         Self { exchange, encoder, config, ledger }
     }

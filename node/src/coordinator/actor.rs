@@ -11,10 +11,12 @@ use protocol::{
     planted::{Bug, is_planted},
 };
 use swarm::{Address, Network, PeerRole, Topic};
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::plan::{Facts, Plan, Readiness, plan};
+use super::{
+    plan::{Facts, Plan, Readiness, plan},
+    room,
+};
 use crate::{
     blobs::{BlobStatus, Blobs, status_of},
     ledger::View,
@@ -114,7 +116,7 @@ impl<N: Network> Coordinator<N> {
         let mut views = self.blobs.ledger().watch();
         let mut reports = self.repair.watch();
         loop {
-            let view = views.borrow_and_update().clone();
+            let view = views.see();
             reports.mark_unchanged();
             let wake = match self.turn(&view).await {
                 Ok(wake) => wake,
@@ -128,8 +130,8 @@ impl<N: Network> Coordinator<N> {
                 biased;
                 () = stop.cancelled() => return,
                 found = checked(&mut self.check) => self.found(&found),
-                () = changed(&mut views) => {}
-                () = changed(&mut reports) => {}
+                () = changed(views.changed()) => {}
+                () = changed(reports.changed()) => {}
                 () = pause, if wake.is_some() => {}
             }
         }
@@ -202,12 +204,30 @@ impl<N: Network> Coordinator<N> {
         tracing::info!(%epoch, stage = ?roster.stage, shards, "a stage of the epoch has begun");
         // What this node gains, or is to let go of.
         self.repair.look_at_all();
+        self.look_for_room(roster, view);
         if let (Some(head), true) = (view.head.as_deref(), roster.is_member(&self.membership.me())) {
             let announced = self.network.publish(Topic::Epoch, codec::encode(head).into()).await;
             if let Err(error) = announced {
                 tracing::debug!(%error, "a stage was not announced; everyone finds it on the ledger");
             }
         }
+    }
+
+    /// Says so in time if the disk has less room than what this node gains is going to take.
+    fn look_for_room(&self, roster: &Roster, view: &View) {
+        let has = roster.seat().map_or(0, |seat| seat.shards().len());
+        let gains = room::shards_more(roster.owed().shards().len(), has);
+        let blobs = view.state.blobs_from(&BlobId([0; 32])).filter_map(Result::ok);
+        let stored = blobs.filter(|(_, blob)| blob.available.is_some()).map(|(_, blob)| blob.encoded_bytes);
+        let required = if gains == 0 { 0 } else { room::bytes_of_shards(stored, gains, roster.n_shards()) };
+        let Some(free) = self.store.free_bytes().filter(|free| *free < required) else { return };
+        tracing::warn!(
+            gains,
+            required,
+            free,
+            "this node gains shards that need more bytes than its disk has free: make room, or have it leave; without room it \
+             does not get ready, and others answer in its place"
+        );
     }
 
     /// Tells the network who the members are, and where.
@@ -293,8 +313,8 @@ async fn checked(check: &mut Option<Check>) -> Found {
 }
 
 /// Waits for news; for ever if there will be none, since the node is stopping then.
-async fn changed<T>(news: &mut watch::Receiver<T>) {
-    if news.changed().await.is_err() {
+async fn changed<E>(news: impl Future<Output = Result<(), E>>) {
+    if news.await.is_err() {
         std::future::pending::<()>().await;
     }
 }

@@ -24,6 +24,7 @@
 
 mod actor;
 mod plan;
+mod room;
 #[cfg(test)]
 mod tests;
 

@@ -16,7 +16,7 @@ use protocol::{
 use storage::{Store, disk::Disk};
 use swarm::{Network, Offence, PAYLOAD_BYTES_MAX, Topic};
 use tokio::{
-    sync::{broadcast, mpsc, watch},
+    sync::{broadcast, mpsc},
     task::JoinSet,
     time::Instant,
 };
@@ -33,6 +33,7 @@ use super::{
 };
 use crate::{
     exchange::{ask, malformed},
+    latest,
     sliver_store::Blocking,
 };
 
@@ -142,7 +143,7 @@ pub struct Actor<N> {
     users: mpsc::Receiver<Input>,
     /// Requests to peers.
     requests: JoinSet<Input>,
-    view: watch::Sender<View>,
+    view: latest::Sender<View>,
     executed: broadcast::Sender<Arc<Executed>>,
 }
 
@@ -221,7 +222,7 @@ impl<N: Network> Actor<N> {
         let (core, first) = loaded.map_err(|_| Stopped::Gone)??;
         let (peers_sender, peers) = mpsc::channel(config.peers_capacity);
         let (users_sender, users) = mpsc::channel(config.users_capacity);
-        let (view, views) = watch::channel(first);
+        let (view, views) = latest::channel(first);
         let (executed, _) = broadcast::channel(config.executed_capacity);
         let ledger = Ledger::new((peers_sender, users_sender), views, executed.clone(), config.submit_max);
         let actor = Self {
@@ -302,7 +303,7 @@ impl<N: Network> Actor<N> {
             let (view, executed) = done.into_news();
             let (height, n_transactions) = (executed.height, executed.receipts.len());
             tracing::debug!(height, n_transactions, "a block was executed");
-            self.view.send_replace(view);
+            self.view.send(view);
             // Nobody listening is no error.
             let _ = self.executed.send(Arc::new(executed));
         }
@@ -313,6 +314,12 @@ impl<N: Network> Actor<N> {
                 Output::Misbehaved { peer, offence } => {
                     tracing::warn!(%peer, %offence, "a peer broke the rules of consensus");
                     self.network.report(peer, Offence::Unverifiable);
+                }
+                Output::ClockBehind { by } => {
+                    tracing::warn!(
+                        ?by,
+                        "a block is ahead of this node's clock; if that happens often, set the clock"
+                    );
                 }
                 // Taken care of before: see `core.rs`.
                 Output::Reply { .. }

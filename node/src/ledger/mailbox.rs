@@ -11,9 +11,10 @@ use protocol::{
         wire,
     },
 };
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::view::View;
+use crate::latest;
 
 /// A block was executed.
 #[derive(Clone, Debug)]
@@ -78,7 +79,7 @@ pub struct Ledger {
     /// What peers say; apart from what users want, who may be many.
     peers: mpsc::Sender<Input>,
     users: mpsc::Sender<Input>,
-    view: watch::Receiver<View>,
+    view: latest::Receiver<View>,
     executed: broadcast::Sender<Arc<Executed>>,
     submit_max: Duration,
 }
@@ -86,7 +87,7 @@ pub struct Ledger {
 impl Ledger {
     pub(super) fn new(
         (peers, users): (mpsc::Sender<Input>, mpsc::Sender<Input>),
-        view: watch::Receiver<View>,
+        view: latest::Receiver<View>,
         executed: broadcast::Sender<Arc<Executed>>,
         submit_max: Duration,
     ) -> Self {
@@ -122,12 +123,12 @@ impl Ledger {
     /// The ledger after the last block executed here.
     #[must_use]
     pub fn view(&self) -> View {
-        self.view.borrow().clone()
+        self.view.get()
     }
 
     /// The same, to wait on: the latest wins.
     #[must_use]
-    pub fn watch(&self) -> watch::Receiver<View> {
+    pub fn watch(&self) -> latest::Receiver<View> {
         self.view.clone()
     }
 

@@ -201,6 +201,13 @@ impl SliverStore {
         }
     }
 
+    /// Bytes that are free on the disk, beyond what stays free in any case; none if the disk does not tell.
+    #[must_use]
+    pub fn free_bytes(&self) -> Option<u64> {
+        let stats = self.records.stats().ok()?;
+        Some(stats.free_bytes.saturating_sub(self.records.config().reserve_bytes))
+    }
+
     fn sliver_key(&self, at: &SliverAt) -> Key {
         let shard = shard_of(self.n_shards, &at.blob_id, at.segment, at.pair);
         keys::sliver(shard, &at.blob_id, at.segment, at.axis)

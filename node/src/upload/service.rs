@@ -379,7 +379,7 @@ impl Uploads {
         let mut view = blobs.ledger().watch();
         let made = async {
             loop {
-                view.mark_unchanged();
+                view.see();
                 match blobs.standing(blob_id, registration).map_err(unclear)? {
                     Standing::Made => return Ok(()),
                     Standing::Over => return Err(Refusal::NotRegistered),

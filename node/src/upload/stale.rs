@@ -68,7 +68,7 @@ impl StaleUploads {
     async fn expire(&self) {
         let mut view = self.0.watch_ledger();
         let epoch = |view: &View| view.state.committee().epoch();
-        let mut seen = epoch(&view.borrow());
+        let mut seen = epoch(&view.get());
         while let Ok(now) = view.wait_for(|view| epoch(view) != seen).await.map(|view| epoch(&view)) {
             match self.0.drop_ended().await {
                 Ok(0) => seen = now,

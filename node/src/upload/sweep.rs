@@ -77,7 +77,7 @@ impl Uploads {
     }
 
     /// Waits for the ledger to move.
-    pub(super) fn watch_ledger(&self) -> tokio::sync::watch::Receiver<crate::ledger::View> {
+    pub(super) fn watch_ledger(&self) -> crate::latest::Receiver<crate::ledger::View> {
         self.0.blobs.ledger().watch()
     }
 

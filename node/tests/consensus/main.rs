@@ -354,6 +354,27 @@ fn a_due_stage_makes_a_block_without_a_transaction() {
 }
 
 #[test]
+fn a_clock_that_is_minutes_off_holds_nobody_up_and_is_named() {
+    for (seed, skew_ms) in [(1, 300_000), (2, -300_000), (3, 300_000), (4, -300_000)] {
+        let mut world = World::new(seed, 4);
+        world.skew(0, skew_ms);
+        for i in 0..12_u8 {
+            assert!(world.submit(1 + usize::from(i % 3), &[b't', i]));
+            world.run_for(15 * SECOND);
+        }
+        world.check_equal();
+        assert_eq!(world.done.len(), 12, "skew {skew_ms}");
+        // Whose clock is behind is told so; those who are asked to agree to a block of the future are told as well.
+        let expected: BTreeSet<usize> = if skew_ms < 0 { [0].into() } else { [1, 2, 3].into() };
+        assert!(
+            !world.behind.is_empty() && world.behind.is_subset(&expected),
+            "{skew_ms}: {:?}",
+            world.behind
+        );
+    }
+}
+
+#[test]
 fn more_than_a_third_down_stops_the_ledger_and_nothing_else() {
     let mut world = World::new(5, 4);
     world.crash(0, true);

@@ -114,6 +114,8 @@ pub struct World {
     pub n_pages: u64,
     /// Requests that were too many.
     pub n_busy: u64,
+    /// Nodes that found blocks to be far ahead of their clocks.
+    pub behind: BTreeSet<usize>,
     pub rounds_max: u32,
     /// A log of votes is damaged on purpose.
     pub may_be_muted: bool,
@@ -185,6 +187,7 @@ impl World {
             n_installed: 0,
             n_pages: 0,
             n_busy: 0,
+            behind: BTreeSet::new(),
             rounds_max: 0,
             may_be_muted: false,
             wal_forgets: false,
@@ -228,6 +231,11 @@ impl World {
             self.start(node);
         }
         self
+    }
+
+    /// Sets the clock of a node.
+    pub fn skew(&mut self, node: usize, ms: i64) {
+        self.nodes[node].skew_ms = ms;
     }
 
     fn clock(&self, node: usize) -> Now {
@@ -528,6 +536,7 @@ impl World {
                     self.evidence.insert(accused);
                 }
             }
+            Output::ClockBehind { .. } => drop(self.behind.insert(node)),
             Output::Misbehaved { peer, offence } => {
                 let is_liar = is_one_of(&peer, &self.liars);
                 assert!(is_liar, "seed {}: {node} blames {}: {offence}", self.seed, node_of(&peer));

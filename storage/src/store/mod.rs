@@ -133,6 +133,12 @@ impl Store {
         self.flush_index(&mut writer)
     }
 
+    /// The settings that it was opened with.
+    #[must_use]
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
     /// How full the store is.
     ///
     /// # Errors

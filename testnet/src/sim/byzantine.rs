@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use node::ledger::View;
+use node::{latest, ledger::View};
 use protocol::{
     PeerId,
     ledger::wire,
@@ -20,7 +20,6 @@ use swarm::{
     Address, Channel, ConnectedPeers, Frame, Network, Offence, PeerRole, PublishError, RequestError, Topic,
     simulated::SimulatedNetwork,
 };
-use tokio::sync::watch;
 
 use super::lies::{Liar, Said};
 
@@ -72,7 +71,7 @@ struct Inner {
     /// Members that lie in consensus; all of them are in `faulty` too.
     liars: BTreeMap<PeerId, Liar>,
     /// The ledgers of all nodes, for those who lie about them.
-    views: BTreeMap<PeerId, watch::Receiver<View>>,
+    views: BTreeMap<PeerId, latest::Receiver<View>>,
     /// Who blamed whom for what.
     blamed: Vec<(PeerId, PeerId, Offence)>,
     tampered: u64,
@@ -117,7 +116,7 @@ impl Peers {
     }
 
     /// Takes note of the ledger of a node that was started.
-    pub(super) fn started(&self, peer: PeerId, view: watch::Receiver<View>) {
+    pub(super) fn started(&self, peer: PeerId, view: latest::Receiver<View>) {
         let mut inner = self.lock();
         if let Some(liar) = inner.liars.get_mut(&peer) {
             liar.sees(view.clone());

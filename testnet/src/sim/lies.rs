@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use node::ledger::View;
+use node::{latest, ledger::View};
 use protocol::{
     BlockId, NetworkId, NodeIndex, PeerId,
     committee::Committee,
@@ -24,7 +24,6 @@ use protocol::{
 use rand::{Rng as _, SeedableRng as _, seq::IteratorRandom as _};
 use rand_chacha::ChaCha8Rng;
 use swarm::Topic;
-use tokio::sync::watch;
 
 use super::{byzantine::Behaviour, model::Model};
 
@@ -86,7 +85,7 @@ pub(super) struct Liar {
     key: SigningKey,
     others: Conspiracy,
     /// The ledger of its own node, once that has been started.
-    view: Option<watch::Receiver<View>>,
+    view: Option<latest::Receiver<View>>,
     rng: ChaCha8Rng,
     /// Contradictions told so far.
     contradictions: u64,
@@ -100,7 +99,7 @@ impl Liar {
     }
 
     /// Lets it see the ledger of its own node.
-    pub(super) fn sees(&mut self, view: watch::Receiver<View>) {
+    pub(super) fn sees(&mut self, view: latest::Receiver<View>) {
         self.view = Some(view);
     }
 
@@ -115,7 +114,7 @@ impl Liar {
 
     /// The committee that decides on the next height, as its own node knows.
     fn committee(&self) -> Arc<Committee> {
-        let view = self.view.as_ref().map(|view| Arc::clone(view.borrow().state.committee()));
+        let view = self.view.as_ref().map(|view| Arc::clone(view.get().state.committee()));
         view.unwrap_or_else(|| Arc::new(self.others.genesis.committee().clone()))
     }
 
@@ -195,7 +194,7 @@ impl Liar {
     /// Another block of the same height that every honest member finds sound; always the same for a block.
     fn sibling(&self, block: &Block) -> Option<Block> {
         let header = block.header();
-        let view = self.view.as_ref()?.borrow().clone();
+        let view = self.view.as_ref()?.get();
         if view.height() + 1 != header.height {
             return None;
         }
@@ -262,7 +261,7 @@ impl Liar {
     fn forge(&mut self, message: &Message) -> Option<Message> {
         let height = message
             .height()
-            .unwrap_or_else(|| self.view.as_ref().map_or(1, |view| view.borrow().height().saturating_add(1)));
+            .unwrap_or_else(|| self.view.as_ref().map_or(1, |view| view.get().height().saturating_add(1)));
         let round = self.rng.random_range(0..3);
         let id = BlockId(self.rng.random());
         let members: Vec<PeerId> = self.committee().members().iter().map(|member| member.peer).collect();
@@ -309,7 +308,7 @@ impl Liar {
     fn replay(&mut self, message: &Message) -> Option<Message> {
         let last = match message {
             Message::Proposal { block, .. } => block.last_commit()?.clone(),
-            _ => self.view.as_ref()?.borrow().head.as_ref()?.1.clone(),
+            _ => self.view.as_ref()?.get().head.as_ref()?.1.clone(),
         };
         let (signer, signature) = last.signatures().iter().choose(&mut self.rng)?;
         let voter = self.committee().member(*signer)?.peer;
@@ -333,7 +332,7 @@ impl Liar {
             .map(|(node, signature)| (*node, if is_forged { self.signature() } else { *signature }))
             .collect();
         let last = CommitCertificate::new(last.height(), last.round(), last.block_id(), signatures).ok()?;
-        let view = self.view.as_ref()?.borrow().clone();
+        let view = self.view.as_ref()?.get();
         if view.height() + 1 != block.header().height {
             return None;
         }

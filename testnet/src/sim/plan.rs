@@ -88,8 +88,7 @@ impl Plan {
             flips: rng.random_bool(0.4),
             full_disks: rng.random_bool(0.2),
             byzantine: rng.random_bool(0.4),
-            // It knows the committee of the genesis only.
-            wrong_writer: rng.random_bool(0.15) && !has_epochs,
+            wrong_writer: rng.random_bool(0.15),
             // A segment is 8 MiB, which costs a second rather than milliseconds, and more with more shards.
             long_blobs: rng.random_bool(0.12) && n_shards <= 20,
             lies: rng.random_bool(0.4),

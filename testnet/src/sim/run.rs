@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use node::{client::ReadError, exchange::ExchangeError};
+use node::{client::ReadError, exchange::ExchangeError, membership::Seat};
 use protocol::{
     BlobId, NodeIndex,
     message::{Refusal, Response},
@@ -133,9 +133,7 @@ async fn drive(plan: Plan) -> Outcome {
     Box::pin(operators::epochs_go_on(&world)).await;
     conviction::no_honest_node_was_ejected(&world);
     oracle::no_honest_node_was_blamed(&world, &ever_faulty);
-    if plan.epochs.is_none() {
-        garbage_is_refused(&mut world).await;
-    }
+    garbage_is_refused(&mut world).await;
     if plan.wrong_writer {
         Box::pin(wrong_writer_is_caught(&mut world)).await;
     }
@@ -307,21 +305,30 @@ async fn nothing_is_stored_below_a_quorum(world: &mut World, user: &mut User) {
     }
 }
 
-/// A node that is not faulty: only of those is anything promised, and some lie to the end.
-fn an_honest_node(world: &World, rng: &mut ChaCha8Rng) -> Option<NodeIndex> {
-    let honest: Vec<NodeIndex> = world.all().into_iter().filter(|node| !world.is_faulty(*node)).collect();
-    honest.choose(rng).copied()
+/// The seat of a node that is not faulty: only of those is anything promised, and some lie to the end.
+fn an_honest_seat(world: &World, rng: &mut ChaCha8Rng) -> Option<Seat> {
+    let honest = world.all().into_iter().filter(|node| !world.is_faulty(*node));
+    let seats: Vec<Seat> = honest.filter_map(|node| world.seat(node)).collect();
+    seats.choose(rng).cloned()
+}
+
+fn wrong_writer(world: &World, data: &[u8], seat: Seat) -> WrongWriter {
+    WrongWriter::of(std::sync::Arc::clone(&world.genesis), seat.committee, data, seat.node)
 }
 
 /// D6: a sliver that does not match its commitment is refused, whoever sends it. D2: nor is it vouched for.
 async fn garbage_is_refused(world: &mut World) {
-    let Some(victim) = an_honest_node(world, &mut world.rng(6)) else { return };
-    let writer = WrongWriter::new(std::sync::Arc::clone(&world.genesis), b"garbage", victim);
+    let Some(seat) = an_honest_seat(world, &mut world.rng(6)) else { return };
+    let (epoch, writer) = (world.epoch(), wrong_writer(world, b"garbage", seat));
     let network = world.stranger();
     let answer = writer.send_garbage(&network).await;
     let refused = matches!(&answer, Ok(Err(ExchangeError::Refused(Refusal::Unverifiable))));
     world.model().check("D6", refused, || format!("a sliver with a bit flipped is answered with {answer:?}"));
     let answer = writer.ask_to_confirm(&network).await;
+    if world.epoch() != epoch {
+        // It was asked for an epoch that is over.
+        return;
+    }
     let lacking = matches!(answer, Ok(Response::Missing { slivers }) if slivers > 0);
     world
         .model()
@@ -331,15 +338,26 @@ async fn garbage_is_refused(world: &mut World) {
 /// H5: a blob that was encoded wrongly ends as invalid, for everyone and for the same reason.
 async fn wrong_writer_is_caught(world: &mut World) {
     let mut rng = world.rng(5);
-    let Some(victim) = an_honest_node(world, &mut rng) else { return };
-    let data: Vec<u8> = (0..rng.random_range(1..2_000)).map(|_| rng.random()).collect();
-    let writer = WrongWriter::new(std::sync::Arc::clone(&world.genesis), &data, victim);
-    let blob_id = writer.blob_id();
     let (client, network) = (world.client(), world.stranger());
-    if let Err(error) = writer.store(&network).await {
-        world.model().violation("H5", format!("the wrong writer is not certified: {error}"));
-        return;
+    let mut stored = None;
+    // It does not carry over to the next epoch what it began in one.
+    for _ in 0..3 {
+        let Some(seat) = an_honest_seat(world, &mut rng) else { return };
+        let data: Vec<u8> = (0..rng.random_range(1..2_000)).map(|_| rng.random()).collect();
+        let (epoch, writer) = (world.epoch(), wrong_writer(world, &data, seat));
+        match writer.store(&network).await {
+            Ok(()) => {
+                stored = Some(writer.blob_id());
+                break;
+            }
+            Err(_) if world.epoch() != epoch => {}
+            Err(error) => {
+                world.model().violation("H5", format!("the wrong writer is not certified: {error}"));
+                return;
+            }
+        }
     }
+    let Some(blob_id) = stored else { return };
     world.model().operation("stored wrongly");
     if !oracle::becomes_invalid(world, blob_id, WHOLE_MAX).await {
         return;

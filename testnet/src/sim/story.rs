@@ -5,11 +5,12 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use node::{
-    client::SubmitError,
+    client::{StoreOptions, SubmitError},
     exchange::{ExchangeError, ask},
 };
 use protocol::{
     BlobId, NodeIndex, PeerId, SegmentIndex, SliverPairIndex,
+    certificate::Persistence,
     commitment::BlobHeader,
     encoding::{Axis, BlobShape, EncodedSegment, SegmentEncoder},
     genesis::Genesis,
@@ -27,7 +28,7 @@ use super::{
     oracle,
     plan::Plan,
     run::{ACKNOWLEDGEMENTS, PENDING_MAX, WHOLE_MAX, simulate},
-    workload::User,
+    workload::{User, silent},
     world::World,
 };
 
@@ -84,6 +85,18 @@ impl Story {
     pub async fn store(&mut self, bytes: usize) -> Result<(), String> {
         let data = self.bytes(bytes);
         self.store_this(&data).await
+    }
+
+    /// Stores as many random bytes for as many epochs; no promise is looked at for a blob that ends. Returns its ID.
+    ///
+    /// # Errors
+    ///
+    /// What the client says if it was not acknowledged.
+    pub async fn store_for(&mut self, bytes: usize, epochs: u32) -> Result<BlobId, String> {
+        let source = Arc::new(self.bytes(bytes).to_vec());
+        let options = StoreOptions { persistence: Persistence::Permanent, epochs };
+        let stored = self.user.client.store(source, &self.user.key, options, silent()).await;
+        stored.map(|stored| stored.blob_id).map_err(|error| error.to_string())
     }
 
     /// Random bytes.

@@ -8,6 +8,7 @@ use protocol::{
     BlobId, Epoch, NodeIndex, RegistrationId, SegmentIndex, SliverPairIndex,
     certificate::{CertificateBuilder, Persistence, StorageConfirmation},
     commitment::{BlobHeader, PairRoots, SegmentCommitment},
+    committee::Committee,
     encoding::{Axis, BlobShape, EncodedSegment, SegmentEncoder},
     genesis::Genesis,
     ledger::{
@@ -16,7 +17,7 @@ use protocol::{
     },
     message::{Refusal, Request, Response, SliverAt},
 };
-use swarm::Network;
+use swarm::{Network, PeerRole};
 
 /// How long the writer waits for an answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -27,6 +28,7 @@ const TRIES: u32 = 10;
 #[derive(Debug)]
 pub struct WrongWriter {
     genesis: Arc<Genesis>,
+    committee: Arc<Committee>,
     segment: EncodedSegment,
     commitment: SegmentCommitment,
     header: BlobHeader,
@@ -46,6 +48,17 @@ impl WrongWriter {
     /// If `data` takes more than one segment.
     #[must_use]
     pub fn new(genesis: Arc<Genesis>, data: &[u8], victim: NodeIndex) -> Self {
+        let committee = Arc::new(genesis.committee().clone());
+        Self::of(genesis, committee, data, victim)
+    }
+
+    /// The same, for a later committee, of which `victim` is a member.
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::new`].
+    #[must_use]
+    pub fn of(genesis: Arc<Genesis>, committee: Arc<Committee>, data: &[u8], victim: NodeIndex) -> Self {
         let n = genesis.n_shards();
         // A blob as small as that is replicated, and copies cannot be encoded wrongly.
         let replicated_max = 64 * usize::from(n);
@@ -70,16 +83,22 @@ impl WrongWriter {
             });
             let commitment = SegmentCommitment::new(pairs.collect());
             let header = BlobHeader::new(&shape, &[commitment.root()]);
-            let committee = genesis.committee();
             let shard = committee.shard_of(&header.blob_id(), SegmentIndex(0), wrong);
             if committee.owner(shard) == victim {
-                return Self { genesis, segment, commitment, header, victim };
+                return Self { genesis, committee, segment, commitment, header, victim };
             }
         }
         // With a pair a shard and IDs that are as good as random, about one try in `n / weight` succeeds; a blob for
         // which none does is as rare as its data is arbitrary.
         data.push(0);
-        Self::new(genesis, &data, victim)
+        Self::of(genesis, committee, &data, victim)
+    }
+
+    fn introduce<N: Network>(&self, network: &N) {
+        for member in self.committee.members() {
+            let addresses = member.addresses.iter().filter_map(|text| text.parse().ok()).collect();
+            network.add_peer(member.peer, addresses, PeerRole::Member);
+        }
     }
 
     /// The ID of the blob.
@@ -101,9 +120,9 @@ impl WrongWriter {
         &self,
         network: &N,
     ) -> Result<Result<Response, ExchangeError>, NotCertified> {
-        node::node::introduce_members(network, &self.genesis);
+        self.introduce(network);
         let (blob_id, segment) = (self.blob_id(), SegmentIndex(0));
-        let committee = self.genesis.committee();
+        let committee = &self.committee;
         let member = committee.member(self.victim).expect("the victim is a member");
         let commitment = Request::StoreCommitment { header: self.header, segment, path: Vec::new() };
         self.ask(network, self.victim, (&commitment, self.commitment.to_bytes().into())).await?;
@@ -132,9 +151,9 @@ impl WrongWriter {
     ///
     /// [`NotCertified`] if too few members confirm, or the ledger does not take the certificate.
     pub async fn store<N: Network>(&self, network: &N) -> Result<(), NotCertified> {
-        node::node::introduce_members(network, &self.genesis);
+        self.introduce(network);
         self.register(network).await?;
-        let committee = Arc::new(self.genesis.committee().clone());
+        let committee = Arc::clone(&self.committee);
         let registration = self.registration();
         let statement =
             StorageConfirmation { epoch: committee.epoch(), blob_id: self.blob_id(), registration };
@@ -167,7 +186,7 @@ impl WrongWriter {
         let action = Action::RegisterBlob {
             header: self.header,
             persistence: Persistence::Permanent,
-            end_epoch: Epoch(1),
+            end_epoch: Epoch(self.committee.epoch().0 + 20),
         };
         self.submit(network, 0, action).await
     }
@@ -178,7 +197,7 @@ impl WrongWriter {
         let transaction = Transaction { sender: key.account(), nonce, action };
         let bytes = Bytes::from(transaction.sign(&self.genesis.network_id(), &key).to_bytes());
         let request = Request::Submit { keys: Vec::new() };
-        let committee = self.genesis.committee();
+        let committee = &self.committee;
         let (mut said, mut reasons) = (BTreeSet::new(), String::new());
         for _ in 0..TRIES {
             for node in committee.nodes() {
@@ -207,7 +226,7 @@ impl WrongWriter {
     }
 
     async fn confirm<N: Network>(&self, network: &N, node: NodeIndex) -> Result<Response, NotCertified> {
-        let epoch = self.genesis.committee().epoch();
+        let epoch = self.committee.epoch();
         let confirm = Request::Confirm { header: self.header, registration: self.registration(), epoch };
         let busy = ExchangeError::Refused(Refusal::Busy).to_string();
         let mut answer = self.ask(network, node, (&confirm, Bytes::new())).await;
@@ -226,7 +245,7 @@ impl WrongWriter {
         let commitment = Request::StoreCommitment { header: self.header, segment, path: Vec::new() };
         let bytes = self.commitment.to_bytes().into();
         self.ask(network, node, (&commitment, bytes)).await?;
-        let committee = self.genesis.committee();
+        let committee = &self.committee;
         for shard in committee.shards(node) {
             let pair = committee.pair_of(&blob_id, segment, *shard);
             for axis in [Axis::Primary, Axis::Secondary] {
@@ -244,8 +263,7 @@ impl WrongWriter {
         node: NodeIndex,
         (request, payload): (&Request, Bytes),
     ) -> Result<Response, NotCertified> {
-        let member =
-            self.genesis.committee().member(node).ok_or_else(|| NotCertified("no such node".into()))?;
+        let member = self.committee.member(node).ok_or_else(|| NotCertified("no such node".into()))?;
         let answer = ask(network, member.peer, (request, payload), TIMEOUT).await;
         answer
             .map(|(response, _)| response)

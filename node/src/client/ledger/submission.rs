@@ -481,4 +481,22 @@ mod tests {
         assert!(table.reads(2));
         assert!(table.submission.wake() <= table.at(60));
     }
+
+    #[test]
+    fn another_committee_is_asked_anew_and_what_the_one_before_may_have_done_is_not_forgotten() {
+        let mut table = Table::new();
+        table.sends(0);
+        table.says(0, Said::Rejected("no".into()));
+        table.sends(0);
+        let now = table.at(1);
+        let members = (0..2).map(|i| (NodeIndex(i), 3)).collect();
+        table.submission.go_on_with(2, members, now);
+        assert_eq!(table.sends(1), [0], "who said no before may be another one");
+        table.says_at(1, 0, Said::NotTaken("busy".into()));
+        assert_eq!(table.sends(1), [1]);
+        table.says_at(1, 1, Said::NotTaken("busy".into()));
+        // One of the committee before was asked, and its answer is lost.
+        let end = table.at(60);
+        assert_eq!(table.submission.outcome(end), Some(Outcome::Unknown));
+    }
 }

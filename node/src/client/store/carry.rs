@@ -9,7 +9,9 @@
 //! The registration carries over, since the ledger takes a certificate of any epoch that is not before that of the
 //! registration. So do the slivers that are out: most shards stay where they are. Nothing that was signed does.
 
-use futures::FutureExt as _;
+use std::collections::BTreeSet;
+
+use futures::{FutureExt as _, StreamExt as _, stream};
 use protocol::{Epoch, NodeIndex, SegmentIndex, message::Refusal};
 use swarm::Network;
 
@@ -19,6 +21,9 @@ use super::{
     upload::{Event, Phase, Upload, builder_of, lanes_of},
 };
 use crate::client::exchange::AskError;
+
+/// How many members at a time are asked to show that the epoch ended: one would do, if it is honest and there.
+const FOLLOWED_MAX: usize = 3;
 
 impl<N: Network> Upload<N> {
     /// The epoch whose members are asked to confirm.
@@ -75,7 +80,7 @@ impl<N: Network> Upload<N> {
         self.state.assume_held();
         let now = self.started.elapsed();
         for index in self.held.keys() {
-            self.state.offer_again(*index, &std::collections::BTreeSet::new(), now);
+            self.state.offer_again(*index, &BTreeSet::new(), now);
         }
         for node in self.exchange.committee().nodes() {
             self.confirm(node);
@@ -125,28 +130,35 @@ impl<N: Network> Upload<N> {
     }
 
     /// Finds out whether another committee took over, if there is reason to: from who says so, or from members worth a
-    /// validity set.
+    /// validity set. Bounded by the timeout of a request.
     pub(super) fn refresh(&mut self) {
         if self.is_refreshing || !self.may_move() || !matches!(self.phase, Phase::Confirming) {
             return;
         }
         self.is_refreshing = true;
-        let client = self.client.clone();
-        let hint = self.hints.pop_first();
-        if hint.is_none() {
-            self.is_doubtful = false;
-        }
+        self.is_doubtful = false;
+        let hints = std::mem::take(&mut self.hints);
+        let (client, epoch) = (self.client.clone(), self.epoch());
         let refresh = async move {
             // Whatever comes of it shows in the committees that are known.
-            let result = match hint {
-                Some((peer, epoch)) => client.follow(peer, epoch).await.map_err(|error| error.to_string()),
-                None => client.ledger_head().await.map(drop).map_err(|error| error.to_string()),
-            };
-            if let Err(error) = result {
-                tracing::debug!(error, "it is not known whether the epoch ended");
+            if hints.is_empty() {
+                if let Err(error) = client.ledger_head().await {
+                    tracing::debug!(%error, "it is not known whether the epoch ended");
+                }
+                return;
             }
-            Event::Refreshed
+            let follow = |(peer, later)| client.follow(peer, later);
+            let mut followed = stream::iter(hints).map(follow).buffer_unordered(FOLLOWED_MAX);
+            while let Some(result) = followed.next().await {
+                if client.ledger.trusted().epoch() > epoch {
+                    return;
+                }
+                if let Err(error) = result {
+                    tracing::debug!(%error, "who says that the epoch ended does not show it");
+                }
+            }
         };
-        self.events.push(refresh.boxed());
+        let refresh = tokio::time::timeout(self.exchange.request_timeout(), refresh);
+        self.events.push(refresh.map(|_| Event::Refreshed).boxed());
     }
 }

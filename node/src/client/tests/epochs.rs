@@ -2,7 +2,7 @@
 
 use protocol::{
     ledger::{state::entry::Stage, transaction::SignedTransaction},
-    message::Request,
+    message::{Refusal, Request},
 };
 use tokio::time::Instant;
 
@@ -430,6 +430,80 @@ fn reads_go_to_the_committee_that_answers_for_the_blob() {
         assert!(cluster.read(old.blob_id).await.unwrap().1 == data);
         assert!(asked(&before).iter().all(|node| *node >= 7), "handed over: {:?}", asked(&before));
     });
+}
+
+#[test]
+fn what_the_committee_before_certified_is_read_at_once() {
+    for (len, and_done) in SIZES.into_iter().flat_map(|len| [(len, false), (len, true)]) {
+        run(async {
+            let cluster = Cluster::with_others(7, 7, 7);
+            change_at(&cluster, Moment::BeforeCertify, &[7, 8, 9, 10, 11, 12, 13], false);
+            let stored = cluster.store(&blob(len)).await.unwrap();
+            // What was registered in the epoch that has ended is certified by its committee. What was to be registered
+            // together with its certificate is not.
+            assert_eq!(stored.epoch, if len == SIZES[0] { Epoch(1) } else { Epoch(0) });
+            if and_done {
+                cluster.ledger().finish_handover();
+            }
+            let started = Instant::now();
+            assert!(cluster.read(stored.blob_id).await.unwrap().1 == blob(len), "{len} {and_done}");
+            assert!(started.elapsed() < SECOND, "{:?}", started.elapsed());
+        });
+    }
+}
+
+#[test]
+fn who_says_falsely_that_the_epoch_ended_fails_no_store() {
+    for (refusal, len) in [Refusal::WrongEpoch { current: Epoch(9) }, Refusal::NotMine]
+        .iter()
+        .flat_map(|refusal| SIZES.map(|len| (refusal, len)))
+    {
+        run(async {
+            let cluster = Cluster::new(7, 7);
+            cluster.behave_with_blobs([2, 5], &Manner::Refuses(refusal.clone()));
+            let stored = cluster.store(&blob(len)).await.unwrap();
+            assert!(stored.duration < SECOND, "{refusal:?} {len}: {:?}", stored.duration);
+            cluster.behave_with_blobs([1, 2, 5], &Manner::Refuses(refusal.clone()));
+            let started = Instant::now();
+            let error = cluster.store(&blob(len + 1)).await.unwrap_err();
+            assert!(matches!(error, StoreError::TooFewConfirmations { got: 4, .. }), "{error}");
+            assert!(started.elapsed() < 5 * SECOND, "{refusal:?} {len}: {:?}", started.elapsed());
+        });
+    }
+}
+
+#[test]
+fn a_transaction_is_executed_whenever_the_epoch_ends() {
+    for (n, and_done) in [(1, false), (1, true), (2, true)] {
+        run(async {
+            let cluster = Cluster::with_others(7, 7, 7);
+            let next = cluster.committee(1, &[7, 8, 9, 10, 11, 12, 13]);
+            // Those who leave take nothing.
+            cluster.behave(0..7, &Manner::SubmitsNothing);
+            let mut seen = 0;
+            cluster.set_hook(move |request, _, ledger| {
+                seen += usize::from(matches!(request, Request::Entries { .. }));
+                if seen > 3 * n && ledger.state().committee().epoch() == Epoch(0) {
+                    ledger.begin_epoch(Arc::clone(&next));
+                    if and_done {
+                        ledger.finish_handover();
+                    }
+                }
+            });
+            // What is read while it is tried tells that there are others to try.
+            let (key, amount) = (stranger(), 0);
+            let action = Action::Transfer { to: owner().account(), amount };
+            let reads = async {
+                for _ in 0..3 {
+                    cluster.client.ledger_head().await.unwrap();
+                }
+            };
+            let (result, ()) = tokio::join!(cluster.client.submit(action, &key), reads);
+            let error = result.unwrap_err();
+            // The account has nothing to transfer: that much is said by those who have taken over.
+            assert!(error.to_string().contains("the ledger does not allow it"), "{n} {and_done}: {error}");
+        });
+    }
 }
 
 #[test]

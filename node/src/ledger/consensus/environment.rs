@@ -130,6 +130,8 @@ pub(super) struct Environment<A> {
     pub(super) offence: Option<Offence>,
     pub(super) outputs: Vec<Output>,
     pub(super) fatal: Option<Fatal>,
+    /// The last height at which a block was ahead of the clock.
+    clock_told: u64,
 }
 
 /// What an [`Environment`] starts from.
@@ -171,6 +173,7 @@ impl<A: Application> Environment<A> {
             offence: None,
             outputs: Vec::new(),
             fatal: None,
+            clock_told: 0,
         }
     }
 
@@ -321,6 +324,12 @@ impl<A: Application> Environment<A> {
         if block.header().time_ms > self.now.unix_ms.saturating_add(drift_ms) {
             // Nobody's fault that can be told: it may be our clock. Before all that costs something, since it is done again
             // each time that the block comes.
+            let height = self.next_height();
+            if self.clock_told < height {
+                self.clock_told = height;
+                let by_ms = block.header().time_ms.saturating_sub(self.now.unix_ms);
+                self.outputs.push(Output::ClockBehind { by: Duration::from_millis(by_ms) });
+            }
             return Verdict::Open;
         }
         if let Err(invalid) = self.tip.check(block) {

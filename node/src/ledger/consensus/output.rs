@@ -1,5 +1,7 @@
 //! What a replica wants done, and what it holds against others.
 
+use std::time::Duration;
+
 use protocol::{
     BlockId, PeerId,
     ledger::{
@@ -57,6 +59,12 @@ pub enum Output {
         peer: PeerId,
         /// What it did.
         offence: Offence,
+    },
+    /// A block was proposed that is farther ahead of this node's clock than clocks may differ, so it was not voted for. Said once
+    /// a height. It may be the proposer's clock, or this node's.
+    ClockBehind {
+        /// How far ahead.
+        by: Duration,
     },
 }
 
