@@ -212,7 +212,7 @@ async fn what_belongs_to_others_is_refused_with_whose_it_is() {
         "--name",
         "c",
         "--genesis",
-        &text(&genesis_file(net.cluster.dir())),
+        text(&genesis_file(net.cluster.dir())),
     ]);
     refuse(
         &["node", "register", "--dir", text(&unreachable), "--wallet", &mine],

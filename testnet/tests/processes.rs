@@ -498,13 +498,6 @@ async fn a_node_that_cannot_start_fails_the_network_with_its_own_words() {
 }
 
 #[tokio::test]
-async fn a_node_is_refused_by_a_genesis_that_does_not_name_it() {
-    let (net, other) = (Net::create().await, Net::create().await);
-    fs::copy(other.cluster.dir().join("genesis.toml"), net.cluster.dir().join("genesis.toml")).unwrap();
-    refuse(&["floe", "node", "run", "--dir", &net.node(0)], USAGE, &["genesis"]);
-}
-
-#[tokio::test]
 async fn a_client_with_another_genesis_reaches_nobody() {
     let net = Net::up().await;
     let genesis = net.cluster.dir().join("genesis.toml");

@@ -8,9 +8,11 @@
 //!                                                +--> timeline --> report
 //! ```
 //!
-//! [`plan`] decides what happens and [`run`] carries it out; [`workload`] is what users do meanwhile; [`timeline`] and
+//! [`plan`] decides what happens, and [`run()`] has it carried out; [`workload`] is what users do meanwhile; [`timeline`] and
 //! [`traffic`] measure, [`report`] judges. All decisions follow from the seed and from what the ledger says.
 
+mod deeds;
+mod end;
 mod measure;
 pub mod plan;
 pub mod report;

@@ -2,7 +2,7 @@
 //!
 //! # Invariants
 //!
-//! - Nodes that lack what they answer for, those about to lose their disks included, have at most `f` of the shards.
+//! - Nodes that lack what they answer for, those about to lose their disks included, weigh at most `f` shards.
 //! - No node leaves that the network needs: those that stay can take all shards with the cap of one node.
 //! - Each decision is drawn from a number of its own, so that one that turns out otherwise changes no other.
 
@@ -55,8 +55,9 @@ pub struct NodeView {
     pub node: usize,
     /// Its shards in this epoch.
     pub shards: u16,
-    /// Its shards in the next; those of this epoch as long as nobody knows.
-    pub shards_next: u16,
+    /// The most shards that it has on any committee that matters: this one, in a handover the one before, and the next once
+    /// that is selected.
+    pub weight: u16,
     /// Credits behind it.
     pub stake: u64,
     /// The ledger has it as active: it did not leave.
@@ -147,8 +148,7 @@ pub fn plan(terms: &Terms, epoch: u32, nodes: &[NodeView]) -> Vec<Due> {
     deeds
 }
 
-/// True if a member may lose its disk now: those that lack what they answer for stay within what the network bears, in this
-/// epoch and in the next.
+/// True if a member may lose its disk now: those that lack what they answer for stay within what the network bears.
 #[must_use]
 pub fn may_wipe(terms: &Terms, nodes: &[NodeView], node: usize) -> bool {
     let Some(victim) = nodes.iter().find(|view| view.node == node && view.shards > 0) else {
@@ -158,10 +158,7 @@ pub fn may_wipe(terms: &Terms, nodes: &[NodeView], node: usize) -> bool {
         return false;
     }
     let lacking = nodes.iter().filter(|view| !view.is_whole);
-    let (now, next) = lacking.fold((victim.shards, victim.shards_next), |(now, next), view| {
-        (now.saturating_add(view.shards), next.saturating_add(view.shards_next))
-    });
-    now <= terms.max_faulty && next <= terms.max_faulty
+    lacking.fold(victim.weight, |weight, view| weight.saturating_add(view.weight)) <= terms.max_faulty
 }
 
 /// Fewest active nodes: enough to take all shards at the cap, and some to spare.
@@ -210,7 +207,7 @@ mod tests {
         let view = |(node, shards): (usize, &u16)| NodeView {
             node,
             shards: *shards,
-            shards_next: *shards,
+            weight: *shards,
             stake: STAKE,
             is_active: true,
             is_whole: true,
@@ -277,7 +274,7 @@ mod tests {
         // Three of four are lacking: one more may be.
         let may: Vec<usize> = (0..7).filter(|node| may_wipe(&terms, &nodes, *node)).collect();
         assert_eq!(may, [4, 5, 6]);
-        nodes[4].shards_next = 2;
+        nodes[4].weight = 2;
         assert!(!may_wipe(&terms, &nodes, 4));
         nodes[3].is_active = false;
         assert!(!may_wipe(&terms, &nodes, 3), "it is leaving");

@@ -114,8 +114,8 @@ pub struct Report {
     pub blobs: usize,
     /// Those that could not be read back as what was stored.
     pub lost_blobs: usize,
-    /// 99th percentile of operations that were under way in a handover, against that of all others; null if there were none
-    /// of either.
+    /// 99th percentile of operations of bursts that were under way in a handover, against that of the same bursts in
+    /// steady stages; null if there were none of either.
     pub p99_handover_over_steady: Option<f64>,
     /// Bytes moved for each byte that had to; null if none had to.
     pub moved_over_needed: Option<f64>,
@@ -127,6 +127,10 @@ pub struct Report {
     pub steady: Latency,
     /// Operations that were under way at any moment of a handover.
     pub handover: Latency,
+    /// Operations of bursts that were under way in no handover, for the ratio.
+    pub probes_steady: Latency,
+    /// Operations of bursts that were under way in a handover, for the ratio.
+    pub probes_handover: Latency,
     /// The same by kind: `store_steady` and so on.
     pub by_kind: BTreeMap<String, Latency>,
     /// Epoch by epoch.
@@ -178,8 +182,11 @@ impl Report {
         self.retried = operations.iter().filter(|operation| operation.retries > 0).count();
         self.given_up = operations.iter().filter(|operation| !operation.is_done).count();
         (self.steady, self.handover) = (latency(in_phase(Phase::Steady)), latency(in_phase(Phase::Handover)));
-        let are_both = self.steady.operations > 0 && self.handover.operations > 0 && self.steady.p99_ms > 0.0;
-        self.p99_handover_over_steady = are_both.then(|| self.handover.p99_ms / self.steady.p99_ms);
+        let probes = |phase| latency(in_phase(phase).filter(|operation| operation.is_probe));
+        (self.probes_steady, self.probes_handover) = (probes(Phase::Steady), probes(Phase::Handover));
+        let (steady, handover) = (self.probes_steady, self.probes_handover);
+        let are_both = handover.operations > 0 && steady.p99_ms > 0.0;
+        self.p99_handover_over_steady = are_both.then(|| handover.p99_ms / steady.p99_ms);
         for (kind, name) in [(Kind::Store, "store"), (Kind::Read, "read")] {
             for (phase, when) in [(Phase::Steady, "steady"), (Phase::Handover, "handover")] {
                 let of_kind = latency(in_phase(phase).filter(|operation| operation.kind == kind));
@@ -282,6 +289,8 @@ impl Report {
             ("failed", format!("{}, of which {} were given up", self.failed, self.given_up)),
             ("steady", shown(&self.steady)),
             ("handover", shown(&self.handover)),
+            ("bursts, steady", shown(&self.probes_steady)),
+            ("bursts, handover", shown(&self.probes_handover)),
             ("p99, handover over steady", times(self.p99_handover_over_steady)),
             ("moved", Bytes(self.moved_bytes).to_string()),
             ("needed", Bytes(self.needed_bytes).to_string()),
@@ -321,6 +330,7 @@ mod tests {
             retries: u32::from(error.is_some()),
             is_done: error != Some("never"),
             size: 1,
+            is_probe: error != Some("never"),
         }
     }
 
@@ -360,6 +370,7 @@ mod tests {
         report.add_operations(&operations, &timeline);
         assert_eq!((report.operations, report.failed, report.retried, report.given_up), (4, 2, 2, 1));
         assert_eq!((report.steady.p50_ms, report.steady.p99_ms), (50.0, 100.0));
+        assert_eq!((report.probes_steady.operations, report.probes_handover.operations), (2, 1));
         assert_eq!(report.p99_handover_over_steady, Some(1.2));
         assert_eq!((report.timeline[0].operations, report.timeline[0].failed), (4, 2));
         assert_eq!(report.by_kind["read_handover"].operations, 2);
@@ -387,7 +398,7 @@ mod tests {
             (Report { failed: 1, ..good.clone() }, "1 of 9 operations failed"),
             (Report { lost_blobs: 2, blobs: 5, ..good.clone() }, "2 of 5 blobs were lost"),
             (Report { p99_handover_over_steady: Some(1.51), ..good.clone() }, "1.51 times"),
-            (Report { moved_over_needed: Some(1.2), ..good.clone() }, "1.20 bytes moved"),
+            (Report { moved_over_needed: Some(1.2), ..good }, "1.20 bytes moved"),
         ] {
             let verdict = verdict(&report);
             assert!(verdict.contains(words) && verdict.contains("--seed 0"), "{verdict}");

@@ -100,7 +100,7 @@ pub(super) async fn follow<N: Network>(
         }
         let now = Instant::now();
         // Operations count for the stage as soon as it is known; who is a member may take a moment more.
-        moments.send_replace(Moment { epoch: head.epoch.0, phase: Phase::of(head.stage) });
+        moments.send_replace(Moment::of(&head));
         match Committees::read(&client).await {
             Ok(committees) => {
                 let head = committees.head;
@@ -111,7 +111,7 @@ pub(super) async fn follow<N: Network>(
                 );
                 let old = sights.borrow().clone();
                 let began = if old.epoch() == head.epoch.0 { old.began } else { now };
-                moments.send_replace(Moment { epoch: head.epoch.0, phase: Phase::of(head.stage) });
+                moments.send_replace(Moment::of(&head));
                 sights.send_replace(Sight { committees: Arc::new(committees), began });
             }
             Err(error) => tracing::debug!(%error, "the committees are not known"),

@@ -7,11 +7,20 @@ use std::{
     time::Duration,
 };
 
+use futures::future::join_all;
 use node::{
     cli::Failure,
     client::{BlobSource, Client, Progress, StoreOptions},
+    ledger::Clock,
 };
-use protocol::{BlobId, certificate::Persistence, ledger::signature::SigningKey};
+use protocol::{
+    BlobId,
+    certificate::Persistence,
+    ledger::{
+        signature::SigningKey,
+        state::entry::{Head, Stage},
+    },
+};
 use rand::{Rng as _, RngCore as _, SeedableRng as _, seq::IndexedRandom as _};
 use rand_chacha::ChaCha8Rng;
 use swarm::Network;
@@ -30,6 +39,13 @@ const SIZE_BITS: std::ops::Range<f64> = 10.0..22.0;
 const STORES_ONE_IN: u32 = 4;
 /// One blob in this many is stored for a few epochs only, so that blobs expire while shards move.
 const SHORT_LIVED_ONE_IN: u32 = 4;
+/// Operations of a burst, how far apart they begin, and how long before a committee takes over the first of them does. A
+/// handover takes a few blocks, a few tenths of a second: clients at a steady rate would hardly meet one.
+const PROBES: u32 = 24;
+/// See above.
+const PROBES_APART: Duration = Duration::from_millis(50);
+/// See above.
+const PROBES_EARLY: Duration = Duration::from_millis(200);
 /// How often an operation is tried that fails.
 const TRIES: u32 = 3;
 /// How long after a failure: whoever does it by hand is not faster.
@@ -66,6 +82,8 @@ pub struct Operation {
     pub is_done: bool,
     /// Bytes of the blob.
     pub size: u64,
+    /// It was one of a burst.
+    pub is_probe: bool,
 }
 
 /// An operation under way.
@@ -73,7 +91,7 @@ pub struct Operation {
 struct Tries(Operation);
 
 impl Tries {
-    fn begin((kind, size): (Kind, usize), Moment { epoch, phase }: Moment) -> Self {
+    fn begin((kind, size): (Kind, usize), Moment { epoch, phase, .. }: Moment) -> Self {
         Self(Operation {
             kind,
             start: Instant::now(),
@@ -84,7 +102,13 @@ impl Tries {
             retries: 0,
             is_done: false,
             size: u64::try_from(size).unwrap_or(u64::MAX),
+            is_probe: false,
         })
+    }
+
+    fn probe(mut self, is_probe: bool) -> Self {
+        self.0.is_probe = is_probe;
+        self
     }
 
     /// A try has ended; false if there is to be another.
@@ -135,6 +159,20 @@ pub struct Moment {
     pub epoch: u32,
     /// Its phase.
     pub phase: Phase,
+    /// Once the next committee is selected, the time at which it takes over, in milliseconds since 1970.
+    pub takeover_ms: Option<u64>,
+}
+
+impl Moment {
+    /// Where the ledger is.
+    #[must_use]
+    pub const fn of(head: &Head) -> Self {
+        let takeover_ms = match head.stage {
+            Stage::Selected { ends_ms } => Some(ends_ms),
+            Stage::Steady | Stage::Handover { .. } => None,
+        };
+        Self { epoch: head.epoch.0, phase: Phase::of(head.stage), takeover_ms }
+    }
 }
 
 /// What all clients did.
@@ -233,10 +271,63 @@ impl Workload {
             }
             let blob = if dice.random_ratio(1, STORES_ONE_IN) { None } else { self.readable(&mut dice) };
             match blob {
-                Some(blob) => self.read_and_note(&client, &blob).await,
-                None => self.store_and_note(&client, &key).await,
+                Some(blob) => self.read_and_note(&client, &blob, false).await,
+                None => self.store_and_note(&client, &key, false).await,
             }
         }
+    }
+
+    /// In each epoch, has a burst of operations under way while the next committee takes over, and the same a quarter of
+    /// an epoch before, to compare with.
+    pub async fn probe<N: Network>(
+        self,
+        client: Client<N>,
+        (epoch, account): (Duration, u8),
+        stop: CancellationToken,
+    ) {
+        let mut moments = self.moment.clone();
+        let mut dice = rng(self.seed.wrapping_add(1), u64::MAX);
+        let mut done = None;
+        loop {
+            let is_next = |moment: &Moment| moment.takeover_ms.is_some() && Some(moment.epoch) != done;
+            let moment = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                moment = moments.wait_for(is_next) => match moment {
+                    Ok(moment) => *moment,
+                    Err(_) => return,
+                },
+            };
+            done = Some(moment.epoch);
+            for early in [epoch / 4, PROBES_EARLY] {
+                let left = moment.takeover_ms.unwrap_or(0).saturating_sub(Clock::System.unix_ms());
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return,
+                    () = sleep(Duration::from_millis(left).saturating_sub(early)) => {}
+                }
+                self.burst(&client, account, &mut dice).await;
+            }
+        }
+    }
+
+    /// Operations that begin shortly one after the other, stores each for an account of its own.
+    async fn burst<N: Network>(&self, client: &Client<N>, account: u8, dice: &mut ChaCha8Rng) {
+        let probes = (0..PROBES).map(|index| {
+            let stores = index.is_multiple_of(STORES_ONE_IN);
+            let blob = if stores { None } else { self.readable(dice) };
+            let account = account.saturating_add(u8::try_from(index / STORES_ONE_IN).unwrap_or(u8::MAX));
+            let key = SigningKey::from_secret(&[account; 32]);
+            async move {
+                sleep(PROBES_APART * index).await;
+                match blob {
+                    Some(blob) => self.read_and_note(client, &blob, true).await,
+                    None if stores => self.store_and_note(client, &key, true).await,
+                    None => {}
+                }
+            }
+        });
+        join_all(probes.collect::<Vec<_>>()).await;
     }
 
     /// A blob that is certified, and is not about to expire.
@@ -250,8 +341,8 @@ impl Workload {
         readable.choose(dice).copied().cloned()
     }
 
-    async fn read_and_note<N: Network>(&self, client: &Client<N>, blob: &BlobRecord) {
-        let mut tries = Tries::begin((Kind::Read, blob.size), self.moment());
+    async fn read_and_note<N: Network>(&self, client: &Client<N>, blob: &BlobRecord, is_probe: bool) {
+        let mut tries = Tries::begin((Kind::Read, blob.size), self.moment()).probe(is_probe);
         while !tries.ended(self.read(client, blob).await) {
             sleep(RETRY_AFTER).await;
         }
@@ -273,7 +364,7 @@ impl Workload {
         Err(format!("{blob_id} was read as OTHER bytes than were stored"))
     }
 
-    async fn store_and_note<N: Network>(&self, client: &Client<N>, key: &SigningKey) {
+    async fn store_and_note<N: Network>(&self, client: &Client<N>, key: &SigningKey, is_probe: bool) {
         let number = {
             let mut book = self.book();
             book.n_numbers += 1;
@@ -281,7 +372,7 @@ impl Workload {
         };
         let size = size_of(self.seed, number);
         let source: Arc<dyn BlobSource> = Arc::new(bytes_of(self.seed, number, size));
-        let mut tries = Tries::begin((Kind::Store, size), self.moment());
+        let mut tries = Tries::begin((Kind::Store, size), self.moment()).probe(is_probe);
         while !tries.ended(self.store(client, (number, &source), key).await) {
             sleep(RETRY_AFTER).await;
         }
@@ -312,7 +403,8 @@ impl Workload {
             end: stored.end.0,
         });
         let size = usize::try_from(source.len()).unwrap_or(usize::MAX);
-        if let Some(blob_id) = identified.get().copied().or(result.as_ref().ok().map(|it| it.blob_id)) {
+        if let Some(blob_id) = identified.get().copied().or_else(|| result.as_ref().ok().map(|it| it.blob_id))
+        {
             self.found(BlobRecord { number, size, blob_id, certified });
         }
         let named = format!("blob {number}, {size} bytes");
@@ -353,13 +445,14 @@ mod tests {
     }
 
     fn workload() -> Workload {
-        let (_, moment) = watch::channel(Moment { epoch: 4, phase: Phase::Handover });
+        let (_, moment) = watch::channel(Moment { epoch: 4, phase: Phase::Handover, takeover_ms: None });
         Workload::new(1, 20, moment)
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_operation_that_fails_is_tried_again_and_has_failed() {
-        let mut tries = Tries::begin((Kind::Read, 5), Moment { epoch: 4, phase: Phase::Handover });
+        let mut tries =
+            Tries::begin((Kind::Read, 5), Moment { epoch: 4, phase: Phase::Handover, takeover_ms: None });
         sleep(RETRY_AFTER).await;
         assert!(!tries.ended(Err("gone".to_owned())));
         sleep(RETRY_AFTER).await;
@@ -368,12 +461,14 @@ mod tests {
         assert_eq!((took, error.as_deref(), retries, is_done), (RETRY_AFTER, Some("gone"), 1, true));
         assert_eq!((epoch, phase), (4, Phase::Handover));
 
-        let mut tries = Tries::begin((Kind::Read, 5), Moment { epoch: 4, phase: Phase::Steady });
+        let mut tries =
+            Tries::begin((Kind::Read, 5), Moment { epoch: 4, phase: Phase::Steady, takeover_ms: None });
         let ends: Vec<bool> = (0..TRIES).map(|_| tries.ended(Err("never".to_owned()))).collect();
         assert_eq!(ends, [false, false, true]);
         assert_eq!((tries.0.retries, tries.0.is_done), (2, false));
 
-        let mut tries = Tries::begin((Kind::Store, 5), Moment { epoch: 4, phase: Phase::Steady });
+        let mut tries =
+            Tries::begin((Kind::Store, 5), Moment { epoch: 4, phase: Phase::Steady, takeover_ms: None });
         assert!(tries.ended(Ok(())));
         assert_eq!((tries.0.retries, tries.0.error), (0, None));
     }
