@@ -171,34 +171,34 @@ pub fn introduce_members<N: Network>(network: &N, genesis: &Genesis) {
     }
 }
 
+/// Tells the network by way of whom to find the others: the members of the genesis, who say who is on later committees, and these
+/// peers. Returns both.
+fn find_way_in<N: Network>(
+    network: &N,
+    genesis: &Genesis,
+    bootstrap: Vec<PeerAddress>,
+) -> (BTreeSet<PeerId>, BTreeSet<PeerId>) {
+    introduce_members(network, genesis);
+    let members: BTreeSet<PeerId> = genesis.committee().members().iter().map(|member| member.peer).collect();
+    let mut peers = BTreeSet::new();
+    for PeerAddress { peer, address } in bootstrap {
+        // A member of the genesis may have moved.
+        let role = if members.contains(&peer) { PeerRole::Member } else { PeerRole::Bootstrap };
+        network.add_peer(peer, vec![address], role);
+        peers.insert(peer);
+    }
+    (members, peers)
+}
+
 /// Wires the actors of a node and starts them under `supervisor`, those that are called before those that call.
 ///
 /// # Errors
 ///
 /// [`StartError`].
 pub async fn start<N: Network>(parts: Parts<N>, supervisor: &mut Supervisor) -> Result<Handles, StartError> {
-    let Parts {
-        name,
-        genesis,
-        key,
-        network: (network, inbound),
-        store,
-        ledger,
-        blocking,
-        encoder,
-        bootstrap,
-        settings,
-    } = parts;
-    // Whoever is on a later committee is found with their help.
-    introduce_members(&network, &genesis);
-    for PeerAddress { peer, address } in &bootstrap {
-        // A member of the genesis may have moved.
-        let is_member = genesis.committee().index_of(peer).is_some();
-        let role = if is_member { PeerRole::Member } else { PeerRole::Bootstrap };
-        network.add_peer(*peer, vec![address.clone()], role);
-    }
-    let bootstrap: BTreeSet<PeerId> = bootstrap.iter().map(|it| it.peer).collect();
-    let introduced = genesis.committee().members().iter().map(|member| member.peer).collect();
+    let Parts { name, genesis, key, network: (network, inbound), store, ledger, .. } = parts;
+    let Parts { blocking, encoder, bootstrap, settings, .. } = parts;
+    let (introduced, bootstrap) = find_way_in(&network, &genesis, bootstrap);
 
     let (actor, store) =
         sliver_store::Actor::new(settings.sliver_store, store, blocking.clone(), genesis.n_shards())?;
@@ -236,22 +236,17 @@ pub async fn start<N: Network>(parts: Parts<N>, supervisor: &mut Supervisor) -> 
     let stale = StaleUploads::new(uploads.clone());
     supervisor.start("stale uploads", |stop| stale.run(stop));
 
-    if let Some(config) = settings.scrub {
-        let scrubber = Scrubber::new(
-            config,
-            (store.clone(), blobs.clone()),
-            commitments.clone(),
-            encoder.clone(),
-            repair.clone(),
-        );
+    let scrubbing = settings.scrub.map(|config| {
+        let of = (store.clone(), blobs.clone());
+        Scrubber::new(config, of, commitments.clone(), encoder.clone(), repair.clone())
+    });
+    if let Some(scrubber) = scrubbing {
         supervisor.start("scrubber", |stop| scrubber.run(stop));
     }
-    let of = (store.clone(), blobs.clone());
     let coordinator = Coordinator::new(
         settings.coordinator,
-        membership.clone(),
-        network.clone(),
-        of,
+        (membership.clone(), network.clone()),
+        (store.clone(), blobs.clone()),
         repair.clone(),
         (introduced, bootstrap.clone()),
     );

@@ -88,8 +88,7 @@ impl<N: Network> Coordinator<N> {
     /// `bootstrap` stay a way into the network whatever else they are.
     pub fn new(
         config: Config,
-        membership: Membership,
-        network: N,
+        (membership, network): (Membership, N),
         (store, blobs): (SliverStore, Blobs),
         repair: Repair,
         (introduced, bootstrap): (BTreeSet<PeerId>, BTreeSet<PeerId>),
@@ -141,7 +140,7 @@ impl<N: Network> Coordinator<N> {
     async fn turn(&mut self, view: &View) -> Result<Option<Duration>, TurnError> {
         let roster = Roster::of(&view.state, self.membership.me())?;
         self.notice(&roster, view).await;
-        let facts = self.facts(&roster, view).await?;
+        let facts = facts(&self.store, self.found_whole, &roster, view).await?;
         let Plan { readiness, drop } = plan(&facts);
         let mut wake = None;
         match readiness {
@@ -157,29 +156,6 @@ impl<N: Network> Coordinator<N> {
             wake = Some(self.config.drop_pause);
         }
         Ok(wake)
-    }
-
-    async fn facts(&mut self, roster: &Roster, view: &View) -> Result<Facts, TurnError> {
-        let (seat, epoch, stage) = (roster.seat(), roster.epoch(), roster.stage);
-        let has_said_ready = match &seat {
-            Some(Seat { node, .. }) => view.state.is_ready(epoch, *node)?,
-            None => false,
-        };
-        let owed = roster.owed().shards();
-        // Only while shards may be dropped does it matter what is there.
-        let stored = match stage {
-            Stage::Selected { .. } => self.store.shards().await.map_err(|_| TurnError::Store)?,
-            Stage::Steady | Stage::Handover { .. } => Vec::new(),
-        };
-        Ok(Facts {
-            epoch,
-            stage,
-            is_seated: seat.is_some(),
-            has_said_ready,
-            found_whole: self.found_whole,
-            owed,
-            stored: stored.into_iter().collect(),
-        })
     }
 
     /// Acts on a stage that has begun.
@@ -247,7 +223,7 @@ impl<N: Network> Coordinator<N> {
 
     /// Begins to check everything, if there is hope.
     fn begin_check(&mut self, roster: &Roster, view: &View) -> Option<Duration> {
-        let Some(seat) = roster.seat() else { return None };
+        let seat = roster.seat()?;
         if self.check.is_some() {
             return None;
         }
@@ -289,6 +265,35 @@ impl<N: Network> Coordinator<N> {
         }
         Some(self.config.check_interval)
     }
+}
+
+/// What is known of the epoch now.
+async fn facts(
+    store: &SliverStore,
+    found_whole: Option<Epoch>,
+    roster: &Roster,
+    view: &View,
+) -> Result<Facts, TurnError> {
+    let (seat, epoch, stage) = (roster.seat(), roster.epoch(), roster.stage);
+    let has_said_ready = match &seat {
+        Some(Seat { node, .. }) => view.state.is_ready(epoch, *node)?,
+        None => false,
+    };
+    let owed = roster.owed().shards();
+    // Only while shards may be dropped does it matter what is there.
+    let stored = match stage {
+        Stage::Selected { .. } => store.shards().await.map_err(|_| TurnError::Store)?,
+        Stage::Steady | Stage::Handover { .. } => Vec::new(),
+    };
+    Ok(Facts {
+        epoch,
+        stage,
+        is_seated: seat.is_some(),
+        has_said_ready,
+        found_whole,
+        owed,
+        stored: stored.into_iter().collect(),
+    })
 }
 
 /// Why a turn was cut short; it is tried again.

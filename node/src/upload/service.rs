@@ -351,7 +351,8 @@ impl Uploads {
     /// The network, and this node's place on the committee for which it is to vouch.
     pub(super) fn seat(&self, epoch: Epoch) -> Result<(NetworkId, Seat), Refusal> {
         let roster = self.0.membership.now().map_err(unclear)?;
-        let seat = roster.vouching_seat(epoch).ok_or(Refusal::WrongEpoch { current: roster.epoch() })?;
+        let current = roster.epoch();
+        let seat = roster.vouching_seat(epoch).ok_or(Refusal::WrongEpoch { current })?;
         Ok((roster.network, seat))
     }
 

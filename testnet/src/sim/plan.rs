@@ -69,7 +69,7 @@ impl Plan {
         // Mostly small networks, which are cheap and reach the same states; some large ones.
         let n_nodes = *[7, 7, 7, 7, 8, 9, 10, 13, 16, 31].choose(&mut rng).unwrap_or(&7);
         let n_shards = n_nodes + rng.random_range(0..=n_nodes);
-        let has_epochs = seed % 16 != 0;
+        let has_epochs = !seed.is_multiple_of(16);
         let length = Duration::from_secs(rng.random_range(12..=30));
         let n_more = rng.random_range(2..=4);
         Self {

@@ -162,12 +162,8 @@ async fn chaos(world: &mut World) -> (Vec<User>, Vec<Spender>, BTreeSet<protocol
     if world.plan.lies {
         conviction::corrupt_some(world);
     }
-    let ever_faulty: BTreeSet<_> = world
-        .all()
-        .into_iter()
-        .map(|node| world.peer(node))
-        .filter(|peer| world.peers.is_faulty(*peer))
-        .collect();
+    let peers = world.all().into_iter().map(|node| world.peer(node));
+    let ever_faulty: BTreeSet<_> = peers.filter(|peer| world.peers.is_faulty(*peer)).collect();
     let mut spenders = JoinSet::new();
     for index in 0..world.plan.n_clients {
         let spender = Spender::new(world, index);
