@@ -199,7 +199,7 @@ impl<N: Network> Actor<N> {
                     }
                 }
                 () = self.all.notified() => self.state.hint_all(),
-                _ = pass.tick(), if !is_planted(Bug::NoPass) => self.state.hint_all(),
+                _ = pass.tick() => self.state.hint_all(),
                 () = sleep_until(next_due), if has_room && next_due.is_some() => {}
             }
         }
@@ -211,6 +211,9 @@ impl<N: Network> Actor<N> {
 
     /// Takes the next pages of a pass over all blobs, as far as there is room.
     fn turn_page(&mut self) {
+        if is_planted(Bug::NoPass) {
+            return;
+        }
         while let Some(after) = self.state.wants_page(PAGE) {
             match self.context.blobs.list(after, PAGE) {
                 Ok(page) => self.state.page(self.start.elapsed(), &page),

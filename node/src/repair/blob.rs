@@ -115,9 +115,10 @@ impl<N: Network> Context<N> {
     /// The other members, in the order in which to ask them for a segment.
     pub(super) fn helpers_for(&self, roster: &Roster, segment: SegmentIndex) -> Vec<PeerId> {
         let connected = self.network.connected();
-        let members = roster.others().into_iter().map(|peer| (peer, connected.contains(peer)));
-        // From segment to segment and from node to node, so that the load spreads.
-        let turn = segment.as_usize() + usize::from(self.membership.me().0[0]);
+        let others = roster.others();
+        // From segment to segment and from node to node, so that the load spreads: beginning with the one after this node.
+        let turn = segment.as_usize() + others.range(..self.membership.me()).count();
+        let members = others.into_iter().map(|peer| (peer, connected.contains(peer)));
         self.lock_helpers().order(self.start.elapsed(), members, turn)
     }
 

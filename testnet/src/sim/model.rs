@@ -60,6 +60,8 @@ pub struct Model {
     pub ledger_heights: BTreeMap<NodeIndex, u64>,
     /// The committee of each epoch that was seen on a node, with its hash.
     pub committees: Committees,
+    /// The greatest height that was seen on a node in each epoch.
+    pub heights: BTreeMap<Epoch, u64>,
     /// Nodes that were seen to have said that they are ready for an epoch.
     pub ready: BTreeSet<(Epoch, NodeIndex)>,
     /// Blobs that a writer encoded wrongly.

@@ -168,14 +168,16 @@ fn lacks(world: &World, node: NodeIndex) -> Option<String> {
     None
 }
 
-/// D7: what a node lacks of what committees before an epoch vouched for and is certified still.
+/// D7: what a node lacks of what was certified before an epoch began, and is certified still.
 pub(super) fn lacks_of_old(world: &World, node: NodeIndex, epoch: Epoch) -> Option<String> {
     let (handles, seat) = (world.handles(node)?, world.seat(node)?);
     let image = durable_image(&world.disk(node))?;
     let state = handles.ledger.view().state;
+    // What is certified while the node looks, it need not have found.
+    let before = world.model().heights.range(..epoch).map(|(_, height)| *height).max().unwrap_or_default();
     for entry in state.blobs_from(&BlobId([0; 32])) {
         let (blob_id, blob) = entry.ok()?;
-        let is_old = blob.available.is_some_and(|available| available.epoch < epoch);
+        let is_old = blob.available.is_some_and(|available| available.height <= before);
         if !is_old || blob.invalid.is_some() {
             continue;
         }
