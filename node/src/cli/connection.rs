@@ -6,7 +6,10 @@ use std::{
 };
 
 use protocol::genesis::Genesis;
-use swarm::live::{Live, LiveConfig, LiveNetwork};
+use swarm::{
+    Inbound, InboundReceiver, Topic,
+    live::{Live, LiveConfig, LiveNetwork},
+};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -26,8 +29,8 @@ const CLIENT_FILE: &str = "client.toml";
 pub struct Connection {
     client: Client<LiveNetwork>,
     stop: CancellationToken,
-    /// Ends with this value.
-    event_loop: JoinSet<()>,
+    /// What carries and hears its messages; ends with this value.
+    tasks: JoinSet<()>,
 }
 
 impl Connection {
@@ -67,14 +70,16 @@ impl Connection {
         let encoder = Encoder::start(genesis.n_shards(), threads)
             .map_err(|error| Failure::io("cannot start the encoder threads", &error))?;
         let mut config = LiveConfig::new(PeerKey::generate()?.for_network(), genesis.network_id());
-        config.topics.clear();
-        let (network, _inbound, event_loop) =
+        // So that a client that runs for long learns of a change of the committee before it asks somebody who is on it no more.
+        config.topics = vec![Topic::Epoch];
+        let (network, inbound, event_loop) =
             Live::start(config).await.map_err(|error| Failure::of(Exit::Other, &error))?;
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(event_loop.run(stop.clone()));
         let client = Client::new(network, genesis, encoder, settings);
-        Ok(Self { client, stop, event_loop: tasks })
+        tasks.spawn(listen(client.clone(), inbound, stop.clone()));
+        Ok(Self { client, stop, tasks })
     }
 
     /// The client.
@@ -86,7 +91,29 @@ impl Connection {
     /// Hangs up.
     pub async fn close(mut self) {
         self.stop.cancel();
-        while self.event_loop.join_next().await.is_some() {}
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+/// Has a client hear what is announced; nobody has anything to ask of it.
+async fn listen(client: Client<LiveNetwork>, mut inbound: InboundReceiver, stop: CancellationToken) {
+    loop {
+        let heard = tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            heard = inbound.recv() => heard,
+        };
+        match heard {
+            Some(Inbound::Gossip { from, topic: Topic::Epoch, data, verdict, .. }) => {
+                if client.hear(from, &data).await {
+                    verdict.accept();
+                } else {
+                    verdict.ignore();
+                }
+            }
+            Some(_) => {}
+            None => return,
+        }
     }
 }
 

@@ -21,9 +21,8 @@ mod tests;
 
 use std::{sync::Arc, time::Duration};
 
-use protocol::{BlobId, PeerId, certificate::Persistence, genesis::Genesis};
-use serde::{Deserialize, Serialize};
-use swarm::{Address, Network, PeerRole};
+use protocol::{BlobId, certificate::Persistence, genesis::Genesis};
+use swarm::{Network, PeerRole};
 
 use self::exchange::Exchange;
 pub use self::{
@@ -34,17 +33,7 @@ pub use self::{
     status::{BlobStatus, StatusReport},
     store::{StoreError, Stored, Timings, blob_id},
 };
-use crate::encoder::Encoder;
-
-/// A node to ask for the way to the newest committee.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Bootstrap {
-    /// Its identity.
-    pub peer: PeerId,
-    /// Where it is.
-    pub addresses: Vec<Address>,
-}
+use crate::{config::PeerAddress, encoder::Encoder};
 
 /// How a client goes about its work.
 #[derive(Clone, Debug)]
@@ -59,7 +48,7 @@ pub struct ClientConfig {
     pub tail: Duration,
     /// Nodes to ask for the way to the newest committee when members of the one that is known do not answer. They are not
     /// trusted.
-    pub bootstrap: Vec<Bootstrap>,
+    pub bootstrap: Vec<PeerAddress>,
 }
 
 impl Default for ClientConfig {
@@ -145,8 +134,8 @@ impl<N> std::fmt::Debug for Client<N> {
 impl<N: Network> Client<N> {
     /// Returns a client over a network that is already running, and makes the members' addresses known to it.
     pub fn new(network: N, genesis: Arc<Genesis>, encoder: Encoder, config: ClientConfig) -> Self {
-        for Bootstrap { peer, addresses } in &config.bootstrap {
-            network.add_peer(*peer, addresses.clone(), PeerRole::Bootstrap);
+        for PeerAddress { peer, address } in &config.bootstrap {
+            network.add_peer(*peer, vec![address.clone()], PeerRole::Bootstrap);
         }
         let exchange = Exchange::new(network, genesis, &config);
         exchange.introduce(exchange.committee().members());

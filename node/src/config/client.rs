@@ -9,8 +9,8 @@ use std::{
 use protocol::genesis::Genesis;
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigError, file, load_genesis, rules};
-use crate::client::{Bootstrap, ClientConfig};
+use super::{ConfigError, PeerAddress, file, load_genesis, rules};
+use crate::client::ClientConfig;
 
 /// `client.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,7 +33,8 @@ pub struct ClientFile {
     pub tail: Duration,
     /// Nodes to ask for the way to the newest committee when members of the one that is known do not answer. They are not
     /// trusted.
-    pub bootstrap: Vec<Bootstrap>,
+    #[serde(deserialize_with = "rules::bootstrap")]
+    pub bootstrap: Vec<PeerAddress>,
 }
 
 impl Default for ClientFile {

@@ -25,13 +25,16 @@ use protocol::{
     },
     message::{Request, Response},
 };
-use swarm::{Network, Offence, PeerRole};
+use swarm::{Network, Offence, PeerRole, Topic};
 
 use super::Trusted;
-use crate::client::{
-    Bootstrap, Client,
-    exchange::{AskError, Pulse},
-    retry::Patience,
+use crate::{
+    client::{
+        Client,
+        exchange::{AskError, Pulse},
+        retry::Patience,
+    },
+    config::PeerAddress,
 };
 
 /// Steps that one peer is asked for at a time. Each is shared once it is taken, so what is left is gone on with.
@@ -80,7 +83,29 @@ impl FollowError {
     }
 }
 
+/// Limit for decoding an announcement: signatures of a committee take a little more than their bytes in memory.
+const ANNOUNCEMENT_LIMIT: usize = 4 * Topic::Epoch.bytes_max();
+
 impl<N: Network> Client<N> {
+    /// Takes note of what a member announced on [`Topic::Epoch`]: the block with which a stage of an epoch began. It is a hint, and
+    /// believed no further than that there may be something to learn: a later committee is proven like any other. False if it is
+    /// of no use to anyone, since no member says it or it is no announcement.
+    ///
+    /// Cancel safe: yes; what was proven by then stays known.
+    pub async fn hear(&self, from: PeerId, announcement: &[u8]) -> bool {
+        let trusted = self.ledger.trusted();
+        let is_member = trusted.committees().any(|committee| committee.index_of(&from).is_some());
+        let decoded = codec::decode_exact::<(Header, CommitCertificate), ANNOUNCEMENT_LIMIT>(announcement);
+        let Ok((header, _)) = decoded else { return false };
+        let epoch = Epoch(header.epoch.0.saturating_add(u32::from(header.next_committee.is_some())));
+        if epoch > trusted.epoch()
+            && let Err(error) = self.follow(from, epoch).await
+        {
+            tracing::debug!(%from, %error, "a committee that was announced cannot be followed");
+        }
+        is_member
+    }
+
     /// Follows the changes of the committee that a peer shows, up to that of `wanted`. Fails only if there was no step at
     /// all.
     ///
@@ -203,7 +228,7 @@ impl<N: Network> Client<N> {
     /// Cancel safe: yes; what was proven by then stays known.
     pub(super) async fn shown_the_way(&self, trusted: &Trusted) {
         tokio::time::sleep(BOOTSTRAP_AFTER).await;
-        let ask = |named: &Bootstrap| {
+        let ask = |named: &PeerAddress| {
             let peer = named.peer;
             async move { (peer, self.follow(peer, Epoch(u32::MAX)).await) }
         };

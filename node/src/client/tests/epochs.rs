@@ -10,7 +10,10 @@ use super::{
     fake_ledger::{Hook, Tampering},
     *,
 };
-use crate::client::{BlobStatus, Bootstrap, LedgerError};
+use crate::{
+    client::{BlobStatus, LedgerError},
+    config::PeerAddress,
+};
 
 /// Bytes of blobs of which each member of seven is sent one message, and several.
 const SIZES: [usize; 2] = [50_000, 2_000_000];
@@ -104,6 +107,27 @@ fn several_changes_of_the_committee_are_followed_from_the_genesis() {
 }
 
 #[test]
+fn what_is_announced_is_looked_at_at_once_and_believed_by_nobody() {
+    run(async {
+        let cluster = Cluster::with_others(7, 7, 7);
+        cluster.begin_epoch(1, &REPLACED);
+        let (announced, member) = (cluster.ledger().announcement(), cluster.peer(1));
+        let known = || cluster.client.exchange().committee().epoch();
+        // Members that do not go along with it, or show something else, and who is none.
+        cluster.behave([2], &Manner::Ledger(Tampering::NoChange));
+        cluster.behave([3], &Manner::Ledger(Tampering::ForgedChange));
+        assert!(cluster.client.hear(cluster.peer(2), &announced).await);
+        assert!(cluster.client.hear(cluster.peer(3), &announced).await);
+        assert!(!cluster.client.hear(member, b"not one").await);
+        assert_eq!(known(), Epoch(0));
+        assert!(cluster.client.hear(member, &announced).await);
+        assert_eq!(known(), Epoch(1), "before anything was asked for");
+        assert!(cluster.client.hear(cluster.peer(7), &announced).await, "it is a member now");
+        assert!(!cluster.client.hear(PeerId([77; 32]), &announced).await);
+    });
+}
+
+#[test]
 fn whoever_is_named_shows_the_way_when_all_whom_the_genesis_names_are_gone() {
     run(async {
         let cluster = Cluster::with_others(7, 7, 7);
@@ -113,7 +137,7 @@ fn whoever_is_named_shows_the_way_when_all_whom_the_genesis_names_are_gone() {
         // The first does not answer, the second lies.
         let named = [9, 10, 11].map(|node| {
             let peer = cluster.peer(node);
-            Bootstrap { peer, addresses: vec![cluster.simulation.address(peer)] }
+            PeerAddress { peer, address: cluster.simulation.address(peer) }
         });
         cluster.behave([9], &Manner::Silent);
         cluster.behave([10], &Manner::Ledger(Tampering::ForgedChange));

@@ -134,6 +134,12 @@ impl FakeLedger {
         self.add(None, Some(committee)).unwrap()
     }
 
+    /// What members announce of the last change of the committee.
+    pub(super) fn announcement(&self) -> Vec<u8> {
+        let Change { header, certificate, .. } = self.changes.last().unwrap();
+        codec::encode(&(header.clone(), certificate.clone()))
+    }
+
     /// Members say that their shards are ready, until the handover is done.
     pub(super) fn finish_handover(&mut self) {
         let committee = Arc::clone(self.state().committee());
