@@ -99,6 +99,12 @@ impl Seats {
         self.0.is_empty()
     }
 
+    /// True if all of these are among them.
+    #[must_use]
+    pub fn include(&self, others: &Self) -> bool {
+        others.0.iter().all(|seat| self.0.contains(seat))
+    }
+
     /// The shards of all of them.
     #[must_use]
     pub fn shards(&self) -> BTreeSet<ShardIndex> {

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     blobs::{BlobStatus, Blobs, status_of},
     ledger::View,
-    membership::{Membership, Roster, Seat},
+    membership::{Membership, Roster, Seat, Seats},
     repair::{Repair, Report},
     sliver_store::SliverStore,
     upload::missing_of_blob,
@@ -68,6 +68,8 @@ pub struct Coordinator<N> {
     introduced: BTreeSet<PeerId>,
     /// Peers by way of which this node finds the network.
     bootstrap: BTreeSet<PeerId>,
+    /// The places for which repair was last told to look at everything.
+    held_for: Seats,
     found_whole: Option<Epoch>,
     check: Option<Check>,
     /// What repair reported when something was last found missing: nothing is checked again before it reports something else,
@@ -103,6 +105,7 @@ impl<N: Network> Coordinator<N> {
             seen: None,
             introduced,
             bootstrap,
+            held_for: Seats::default(),
             found_whole: None,
             check: None,
             lacking_since: None,
@@ -173,14 +176,20 @@ impl<N: Network> Coordinator<N> {
         }
         let is_first = self.seen.replace(now).is_none();
         self.introduce(roster);
+        let owed = roster.owed();
         if is_first {
+            // Repair begins with a look at everything.
+            self.held_for = owed;
             return;
         }
-        let (epoch, shards) = (roster.epoch(), roster.owed().shards().len());
+        let (epoch, shards) = (roster.epoch(), owed.shards().len());
         tracing::info!(%epoch, stage = ?roster.stage, shards, "a stage of the epoch has begun");
-        // What this node gains, or is to let go of.
-        self.repair.look_at_all();
-        self.look_for_room(roster, view);
+        // What it is to hold for the epoch that begins now, repair has looked for since the selection.
+        if !self.held_for.include(&owed) {
+            self.repair.look_at_all();
+            self.look_for_room(roster, view);
+        }
+        self.held_for = owed;
         if let (Some(head), true) = (view.head.as_deref(), roster.is_member(&self.membership.me())) {
             let announced = self.network.publish(Topic::Epoch, codec::encode(head).into()).await;
             if let Err(error) = announced {
