@@ -33,7 +33,7 @@ fn a_genesis_survives_its_text() {
 #[test]
 fn the_id_is_frozen() {
     let id = genesis().network_id().to_string();
-    assert_eq!(id, "3ce762eea38e098cea62052fdb96aed0e156692990a4c55cf7356d70df00f904");
+    assert_eq!(id, "4df510982f275a4011d4e965766161962efc02a011fb7d2d9c9849ace2841f9c");
 }
 
 #[test]
