@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{
     timeline::{Phase, Timeline},
-    workload::{Kind, Operation},
+    workload::{Burst, Kind, Operation},
 };
 
 /// Most that the 99th percentile of operations in handovers may be of that in steady stages.
@@ -127,9 +127,9 @@ pub struct Report {
     pub steady: Latency,
     /// Operations that were under way at any moment of a handover.
     pub handover: Latency,
-    /// Operations of bursts that were under way in no handover, for the ratio.
+    /// Operations of bursts a quarter of an epoch before a takeover, for the ratio.
     pub probes_steady: Latency,
-    /// Operations of bursts that were under way in a handover, for the ratio.
+    /// Operations of the same bursts at a takeover, for the ratio.
     pub probes_handover: Latency,
     /// The same by kind: `store_steady` and so on.
     pub by_kind: BTreeMap<String, Latency>,
@@ -182,8 +182,9 @@ impl Report {
         self.retried = operations.iter().filter(|operation| operation.retries > 0).count();
         self.given_up = operations.iter().filter(|operation| !operation.is_done).count();
         (self.steady, self.handover) = (latency(in_phase(Phase::Steady)), latency(in_phase(Phase::Handover)));
-        let probes = |phase| latency(in_phase(phase).filter(|operation| operation.is_probe));
-        (self.probes_steady, self.probes_handover) = (probes(Phase::Steady), probes(Phase::Handover));
+        let probes =
+            |burst| latency(operations.iter().filter(move |operation| operation.burst == Some(burst)));
+        (self.probes_steady, self.probes_handover) = (probes(Burst::Steady), probes(Burst::Handover));
         let (steady, handover) = (self.probes_steady, self.probes_handover);
         let are_both = handover.operations > 0 && steady.p99_ms > 0.0;
         self.p99_handover_over_steady = are_both.then(|| handover.p99_ms / steady.p99_ms);
@@ -330,7 +331,11 @@ mod tests {
             retries: u32::from(error.is_some()),
             is_done: error != Some("never"),
             size: 1,
-            is_probe: error != Some("never"),
+            burst: (error != Some("never")).then_some(if ms == 120 {
+                Burst::Handover
+            } else {
+                Burst::Steady
+            }),
         }
     }
 

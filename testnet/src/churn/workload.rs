@@ -43,9 +43,11 @@ const SHORT_LIVED_ONE_IN: u32 = 4;
 /// handover takes a few blocks, a few tenths of a second: clients at a steady rate would hardly meet one.
 const PROBES: u32 = 24;
 /// See above.
-const PROBES_APART: Duration = Duration::from_millis(50);
+const PROBES_APART: Duration = Duration::from_millis(25);
 /// See above.
 const PROBES_EARLY: Duration = Duration::from_millis(200);
+/// Bytes of the smallest blob that a burst stores; each further one has four times as many, up to a mebibyte.
+const PROBE_BYTES_MIN: usize = 1 << 10;
 /// How often an operation is tried that fails.
 const TRIES: u32 = 3;
 /// How long after a failure: whoever does it by hand is not faster.
@@ -59,6 +61,15 @@ pub enum Kind {
     Store,
     /// A blob was read, and compared with what was stored.
     Read,
+}
+
+/// When a burst of operations came. Both have the same operations: what differs is what else goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Burst {
+    /// A quarter of an epoch before the next committee took over.
+    Steady,
+    /// As it took over.
+    Handover,
 }
 
 /// One operation.
@@ -82,8 +93,8 @@ pub struct Operation {
     pub is_done: bool,
     /// Bytes of the blob.
     pub size: u64,
-    /// It was one of a burst.
-    pub is_probe: bool,
+    /// The burst that it was one of.
+    pub burst: Option<Burst>,
 }
 
 /// An operation under way.
@@ -102,12 +113,12 @@ impl Tries {
             retries: 0,
             is_done: false,
             size: u64::try_from(size).unwrap_or(u64::MAX),
-            is_probe: false,
+            burst: None,
         })
     }
 
-    fn probe(mut self, is_probe: bool) -> Self {
-        self.0.is_probe = is_probe;
+    fn of(mut self, burst: Option<Burst>) -> Self {
+        self.0.burst = burst;
         self
     }
 
@@ -271,8 +282,8 @@ impl Workload {
             }
             let blob = if dice.random_ratio(1, STORES_ONE_IN) { None } else { self.readable(&mut dice) };
             match blob {
-                Some(blob) => self.read_and_note(&client, &blob, false).await,
-                None => self.store_and_note(&client, &key, false).await,
+                Some(blob) => self.read_and_note(&client, &blob, None).await,
+                None => self.store_and_note(&client, &key, None).await,
             }
         }
     }
@@ -299,30 +310,37 @@ impl Workload {
                 },
             };
             done = Some(moment.epoch);
-            for early in [epoch / 4, PROBES_EARLY] {
+            // The same blobs are read in both.
+            let blobs: Vec<Option<BlobRecord>> = (0..PROBES).map(|_| self.readable(&mut dice)).collect();
+            for (burst, early) in [(Burst::Steady, epoch / 4), (Burst::Handover, PROBES_EARLY)] {
                 let left = moment.takeover_ms.unwrap_or(0).saturating_sub(Clock::System.unix_ms());
                 tokio::select! {
                     biased;
                     () = stop.cancelled() => return,
                     () = sleep(Duration::from_millis(left).saturating_sub(early)) => {}
                 }
-                self.burst(&client, account, &mut dice).await;
+                self.burst(&client, account, (burst, &blobs)).await;
             }
         }
     }
 
     /// Operations that begin shortly one after the other, stores each for an account of its own.
-    async fn burst<N: Network>(&self, client: &Client<N>, account: u8, dice: &mut ChaCha8Rng) {
-        let probes = (0..PROBES).map(|index| {
+    async fn burst<N: Network>(
+        &self,
+        client: &Client<N>,
+        account: u8,
+        (burst, blobs): (Burst, &[Option<BlobRecord>]),
+    ) {
+        let probes = (0..PROBES).zip(blobs).map(|(index, blob)| {
             let stores = index.is_multiple_of(STORES_ONE_IN);
-            let blob = if stores { None } else { self.readable(dice) };
+            let size = PROBE_BYTES_MIN << (2 * (index / STORES_ONE_IN));
             let account = account.saturating_add(u8::try_from(index / STORES_ONE_IN).unwrap_or(u8::MAX));
             let key = SigningKey::from_secret(&[account; 32]);
             async move {
                 sleep(PROBES_APART * index).await;
                 match blob {
-                    Some(blob) => self.read_and_note(client, &blob, true).await,
-                    None if stores => self.store_and_note(client, &key, true).await,
+                    _ if stores => self.store_and_note(client, &key, Some((burst, size))).await,
+                    Some(blob) => self.read_and_note(client, blob, Some(burst)).await,
                     None => {}
                 }
             }
@@ -341,8 +359,8 @@ impl Workload {
         readable.choose(dice).copied().cloned()
     }
 
-    async fn read_and_note<N: Network>(&self, client: &Client<N>, blob: &BlobRecord, is_probe: bool) {
-        let mut tries = Tries::begin((Kind::Read, blob.size), self.moment()).probe(is_probe);
+    async fn read_and_note<N: Network>(&self, client: &Client<N>, blob: &BlobRecord, burst: Option<Burst>) {
+        let mut tries = Tries::begin((Kind::Read, blob.size), self.moment()).of(burst);
         while !tries.ended(self.read(client, blob).await) {
             sleep(RETRY_AFTER).await;
         }
@@ -364,15 +382,20 @@ impl Workload {
         Err(format!("{blob_id} was read as OTHER bytes than were stored"))
     }
 
-    async fn store_and_note<N: Network>(&self, client: &Client<N>, key: &SigningKey, is_probe: bool) {
+    async fn store_and_note<N: Network>(
+        &self,
+        client: &Client<N>,
+        key: &SigningKey,
+        burst: Option<(Burst, usize)>,
+    ) {
         let number = {
             let mut book = self.book();
             book.n_numbers += 1;
             book.n_numbers
         };
-        let size = size_of(self.seed, number);
+        let size = burst.map_or_else(|| size_of(self.seed, number), |(_, size)| size);
         let source: Arc<dyn BlobSource> = Arc::new(bytes_of(self.seed, number, size));
-        let mut tries = Tries::begin((Kind::Store, size), self.moment()).probe(is_probe);
+        let mut tries = Tries::begin((Kind::Store, size), self.moment()).of(burst.map(|(burst, _)| burst));
         while !tries.ended(self.store(client, (number, &source), key).await) {
             sleep(RETRY_AFTER).await;
         }
