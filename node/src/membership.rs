@@ -11,7 +11,10 @@
 //!
 //! - What is said holds as of one block: whoever needs several answers that fit together takes one [`Roster`].
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use protocol::{
     BlobId, Epoch, NetworkId, NodeIndex, PeerId, SegmentIndex, ShardIndex, SliverPairIndex,
@@ -82,13 +85,13 @@ impl Seats {
     pub fn slivers(&self, blob_id: BlobId, segment: SegmentIndex, shape: SegmentShape) -> Vec<SliverAt> {
         let mut slivers: Vec<SliverAt> = Vec::new();
         for seat in &self.0 {
-            let known = slivers.len();
-            slivers.extend(seat.slivers(blob_id, segment, shape));
-            // Those of one place are all different, so there is little to compare.
-            let (before, new) = slivers.split_at(known);
-            let new: Vec<SliverAt> = new.iter().filter(|at| !before.contains(at)).copied().collect();
-            slivers.truncate(known);
-            slivers.extend(new);
+            // Those of one place are all different.
+            let n_before = slivers.len();
+            for at in seat.slivers(blob_id, segment, shape) {
+                if !slivers[..n_before].contains(&at) {
+                    slivers.push(at);
+                }
+            }
         }
         slivers
     }
@@ -252,22 +255,22 @@ impl Roster {
         holders
     }
 
-    /// The primary slivers of a segment that somebody holds: of a coded segment all, of a replicated one some.
+    /// The pairs of a segment of which somebody holds slivers, with the peers that do: of a coded segment all pairs, of a replicated
+    /// one some.
     #[must_use]
     pub fn held_pairs(
         &self,
         certified: Epoch,
         of: (BlobId, SegmentIndex),
         shape: SegmentShape,
-    ) -> Vec<(SliverPairIndex, Vec<PeerId>)> {
-        let mut held: Vec<(SliverPairIndex, Vec<PeerId>)> = Vec::new();
+    ) -> BTreeMap<SliverPairIndex, Vec<PeerId>> {
+        let mut held: BTreeMap<SliverPairIndex, Vec<PeerId>> = BTreeMap::new();
         for committee in self.holding(certified) {
             for (node, member) in committee.nodes().zip(committee.members()) {
                 for (pair, _) in committee.slivers_of(node, of, shape) {
-                    match held.iter_mut().find(|(known, _)| *known == pair) {
-                        Some((_, peers)) if peers.contains(&member.peer) => {}
-                        Some((_, peers)) => peers.push(member.peer),
-                        None => held.push((pair, vec![member.peer])),
+                    let peers = held.entry(pair).or_default();
+                    if !peers.contains(&member.peer) {
+                        peers.push(member.peer);
                     }
                 }
             }
@@ -356,13 +359,13 @@ pub(crate) mod tests {
         Genesis::new("test".to_owned(), n_shards, vec![member(1, &all)]).unwrap()
     }
 
-    fn committee(epoch: u32, shards: &[(u8, &[u16])]) -> Arc<Committee> {
+    pub(crate) fn committee(epoch: u32, shards: &[(u8, &[u16])]) -> Arc<Committee> {
         let members: Vec<Member> = shards.iter().map(|(index, shards)| member(*index, shards)).collect();
         let n = shards.iter().map(|(_, shards)| u16::try_from(shards.len()).unwrap()).sum();
         Arc::new(Committee::new(Epoch(epoch), n, members).unwrap())
     }
 
-    fn roster(me: u8, previous: Option<Arc<Committee>>, next: Option<Arc<Committee>>) -> Roster {
+    pub(crate) fn roster(me: u8, previous: Option<Arc<Committee>>, next: Option<Arc<Committee>>) -> Roster {
         let current = committee(5, &[(1, &[0, 1]), (2, &[2]), (3, &[3])]);
         let (network, stage) = (NetworkId([0; 32]), Stage::Steady);
         Roster { network, me: PeerId([me; 32]), stage, current, previous, next }

@@ -11,17 +11,18 @@ use protocol::{
     planted::{Bug, is_planted},
 };
 use swarm::{Address, Network, PeerRole, Topic};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    plan::{Facts, Plan, Readiness, plan},
-    room,
+    plan::{Facts, Plan, Readiness, bytes_of_shards, plan},
+    state::{Begun, State},
 };
 use crate::{
     blobs::{BlobStatus, Blobs, status_of},
     ledger::View,
-    membership::{Membership, Roster, Seat, Seats},
-    repair::{Repair, Report},
+    membership::{Membership, Roster, Seat},
+    repair::Repair,
     sliver_store::SliverStore,
     upload::missing_of_blob,
 };
@@ -62,26 +63,18 @@ pub struct Coordinator<N> {
     store: SliverStore,
     blobs: Blobs,
     repair: Repair,
-    /// The epoch and stage that was last acted on.
-    seen: Option<(Epoch, Stage)>,
+    start: Instant,
+    state: State,
     /// Peers that the network was told to be members.
     introduced: BTreeSet<PeerId>,
     /// Peers by way of which this node finds the network.
     bootstrap: BTreeSet<PeerId>,
-    /// The places for which repair was last told to look at everything.
-    held_for: Seats,
-    found_whole: Option<Epoch>,
     check: Option<Check>,
-    /// What repair reported when something was last found missing: nothing is checked again before it reports something else,
-    /// or some time has passed.
-    lacking_since: Option<(Report, tokio::time::Instant)>,
-    /// The epoch for which the ledger was last told that this node is ready, and when.
-    said: Option<(Epoch, tokio::time::Instant)>,
 }
 
 impl<N> std::fmt::Debug for Coordinator<N> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Coordinator").field("seen", &self.seen).finish_non_exhaustive()
+        f.debug_struct("Coordinator").field("state", &self.state).finish_non_exhaustive()
     }
 }
 
@@ -102,14 +95,11 @@ impl<N: Network> Coordinator<N> {
             store,
             blobs,
             repair,
-            seen: None,
+            start: Instant::now(),
+            state: State::new(config.check_interval),
             introduced,
             bootstrap,
-            held_for: Seats::default(),
-            found_whole: None,
             check: None,
-            lacking_since: None,
-            said: None,
         }
     }
 
@@ -143,7 +133,7 @@ impl<N: Network> Coordinator<N> {
     async fn turn(&mut self, view: &View) -> Result<Option<Duration>, TurnError> {
         let roster = Roster::of(&view.state, self.membership.me())?;
         self.notice(&roster, view).await;
-        let facts = facts(&self.store, self.found_whole, &roster, view).await?;
+        let facts = facts(&self.store, self.state.found_whole(), &roster, view).await?;
         let Plan { readiness, drop } = plan(&facts);
         let mut wake = None;
         match readiness {
@@ -163,33 +153,17 @@ impl<N: Network> Coordinator<N> {
 
     /// Acts on a stage that has begun.
     async fn notice(&mut self, roster: &Roster, view: &View) {
-        let now = (roster.epoch(), roster.stage);
-        let is_new = match (self.seen, now) {
-            (None, _) => true,
-            (Some((epoch, _)), _) if epoch != roster.epoch() => true,
-            (Some((_, before)), (_, stage)) => {
-                std::mem::discriminant(&before) != std::mem::discriminant(&stage)
-            }
-        };
-        if !is_new {
-            return;
-        }
-        let is_first = self.seen.replace(now).is_none();
+        let Some(Begun { is_first, is_gain }) = self.state.stage(roster) else { return };
         self.introduce(roster);
-        let owed = roster.owed();
         if is_first {
-            // Repair begins with a look at everything.
-            self.held_for = owed;
             return;
         }
-        let (epoch, shards) = (roster.epoch(), owed.shards().len());
+        let (epoch, shards) = (roster.epoch(), roster.owed().shards().len());
         tracing::info!(%epoch, stage = ?roster.stage, shards, "a stage of the epoch has begun");
-        // What it is to hold for the epoch that begins now, repair has looked for since the selection.
-        if !self.held_for.include(&owed) {
+        if is_gain {
             self.repair.look_at_all();
             self.look_for_room(roster, view);
         }
-        self.held_for = owed;
         if let (Some(head), true) = (view.head.as_deref(), roster.is_member(&self.membership.me())) {
             let announced = self.network.publish(Topic::Epoch, codec::encode(head).into()).await;
             if let Err(error) = announced {
@@ -201,16 +175,15 @@ impl<N: Network> Coordinator<N> {
     /// Says so in time if the disk has less room than what this node gains is going to take.
     fn look_for_room(&self, roster: &Roster, view: &View) {
         let has = roster.seat().map_or(0, |seat| seat.shards().len());
-        let gains = room::shards_more(roster.owed().shards().len(), has);
-        let blobs = view.state.blobs_from(&BlobId([0; 32])).filter_map(Result::ok);
-        let stored = blobs.filter(|(_, blob)| blob.available.is_some()).map(|(_, blob)| blob.encoded_bytes);
-        let required = if gains == 0 { 0 } else { room::bytes_of_shards(stored, gains, roster.n_shards()) };
+        let gains = roster.owed().shards().len().saturating_sub(has);
+        let bucket = view.state.bucket(roster.epoch()).unwrap_or_default();
+        let required = bytes_of_shards(bucket.reserved_bytes, gains, roster.n_shards());
         let Some(free) = self.store.free_bytes().filter(|free| *free < required) else { return };
         tracing::warn!(
             gains,
             required,
             free,
-            "this node gains shards that need more bytes than its disk has free: make room, or have it leave; without room it \
+            "this node gains shards that may need more bytes than its disk has free: make room, or have it leave; without room it \
              does not get ready, and others answer in its place"
         );
     }
@@ -236,11 +209,9 @@ impl<N: Network> Coordinator<N> {
         if self.check.is_some() {
             return None;
         }
-        if let Some((report, since)) = &self.lacking_since {
-            let waited = since.elapsed();
-            if *report == self.repair.report() && waited < self.config.check_interval {
-                return Some(self.config.check_interval - waited);
-            }
+        let wait = self.state.check_in(self.start.elapsed(), self.repair.report());
+        if !wait.is_zero() {
+            return Some(wait);
         }
         self.check = Some(Box::pin(check_all(self.store.clone(), seat, view.clone())));
         None
@@ -250,27 +221,24 @@ impl<N: Network> Coordinator<N> {
         match found {
             Found::Whole(epoch) => {
                 tracing::info!(%epoch, "every certified blob of this node's shards is here");
-                (self.found_whole, self.lacking_since) = (Some(*epoch), None);
+                self.state.whole(*epoch);
+                return;
             }
-            Found::Lacking(blob_id) => {
-                self.repair.hint(*blob_id);
-                self.lacking_since = Some((self.repair.report(), tokio::time::Instant::now()));
-            }
-            Found::Failed => self.lacking_since = Some((self.repair.report(), tokio::time::Instant::now())),
+            Found::Lacking(blob_id) => self.repair.hint(*blob_id),
+            Found::Failed => {}
         }
+        self.state.lacking(self.start.elapsed(), self.repair.report());
     }
 
     /// Says on the ledger that this node is ready; again after a while, should that have been lost.
     fn say_ready(&mut self, epoch: Epoch) -> Option<Duration> {
-        let now = tokio::time::Instant::now();
-        if let Some((said, at)) = self.said
-            && said == epoch
-            && now < at + self.config.check_interval
-        {
-            return Some(at + self.config.check_interval - now);
+        let now = self.start.elapsed();
+        let wait = self.state.say_in(now, epoch);
+        if !wait.is_zero() {
+            return Some(wait);
         }
         if self.blobs.ledger().owe(Action::ShardsReady { epoch }) {
-            self.said = Some((epoch, now));
+            self.state.said(now, epoch);
         }
         Some(self.config.check_interval)
     }

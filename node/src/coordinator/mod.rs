@@ -24,7 +24,7 @@
 
 mod actor;
 mod plan;
-mod room;
+mod state;
 #[cfg(test)]
 mod tests;
 

@@ -57,6 +57,13 @@ pub(super) fn plan(facts: &Facts) -> Plan {
     Plan { readiness, drop }
 }
 
+/// Most bytes that so many of `n` shards take, with so many bytes of encoded size to be stored: each holds an equal share.
+pub(super) fn bytes_of_shards(encoded: u128, shards: usize, n: u16) -> u64 {
+    let shards = u128::try_from(shards).unwrap_or(u128::MAX);
+    let bytes = encoded.saturating_mul(shards) / u128::from(n.max(1));
+    u64::try_from(bytes).unwrap_or(u64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,6 +106,13 @@ mod tests {
             let facts = Facts { is_seated, has_said_ready, found_whole, ..facts(epoch, stage) };
             assert_eq!(plan(&facts).readiness, expected, "{facts:?}");
         }
+    }
+
+    #[test]
+    fn a_shard_takes_its_share_of_everything() {
+        assert_eq!(bytes_of_shards(2100, 2, 7), 600);
+        assert_eq!(bytes_of_shards(0, 2, 7), 0);
+        assert_eq!(bytes_of_shards(u128::MAX, 1000, 1000), u64::MAX);
     }
 
     #[test]

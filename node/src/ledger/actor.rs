@@ -5,7 +5,6 @@ use std::{fmt, sync::Arc, time::Duration};
 use bytes::Bytes;
 use protocol::{
     PeerId,
-    committee::Committee,
     genesis::Genesis,
     ledger::{
         signature::SigningKey,
@@ -153,14 +152,6 @@ impl<N> fmt::Debug for Actor<N> {
     }
 }
 
-/// The committee that signed the last block: the one before, if that block began an epoch. A block does not end the handover
-/// that it begins, since who is ready says so once it is there.
-fn signed_by(view: &View) -> Arc<Committee> {
-    let changes = view.head.as_ref().is_some_and(|head| head.0.next_committee.is_some());
-    let previous = view.state.previous_committee().filter(|_| changes);
-    Arc::clone(previous.unwrap_or_else(|| view.state.committee()))
-}
-
 /// Loads what is on the disk and executes the blocks after the last snapshot.
 pub(super) fn load(
     config: &Config,
@@ -175,7 +166,7 @@ pub(super) fn load(
     let wal = FileWal::new(&*disk)?;
     let network = genesis.network_id();
     let committee = Arc::clone(view.state.committee());
-    let signed_by = signed_by(&view);
+    let signed_by = Arc::clone(view.signed_by());
     let parts = consensus::Parts {
         network,
         key: key.clone(),

@@ -138,12 +138,8 @@ struct Tried {
     receipts: Vec<Receipt>,
     /// What the stage of the epoch changed that began with it.
     events: Vec<Event>,
-}
-
-/// The committee that takes over after a block, if the block began an epoch.
-fn changed(events: &[Event], state: &State) -> Option<Arc<Committee>> {
-    let is_changed = events.iter().any(|event| matches!(event, Event::EpochChanged { .. }));
-    is_changed.then(|| Arc::clone(state.committee()))
+    /// The committee that takes over with it, if one does.
+    next: Option<Arc<Committee>>,
 }
 
 /// See the [module](self).
@@ -331,16 +327,16 @@ impl App {
             let receipt = self.verified(bytes).map_err(Unfit::from).and_then(|it| Ok(state.apply(&it)?));
             receipts.push(receipt.map_err(|error| invalid(format!("transaction {position}: {error}")))?);
         }
+        let next = state.new_committee().cloned();
         let root = state.end_block();
         if root != header.state_root {
             let required = header.state_root;
             return Err(invalid(format!("it leads to root {root:?}, not to {required:?}")));
         }
-        let next = changed(&events, &state).map(|next| committee_hash(&next));
-        if header.next_committee != next {
+        if header.next_committee != next.as_deref().map(committee_hash) {
             return Err(invalid("it names another next committee than it leads to".to_owned()));
         }
-        Ok(Tried { block: header.id(), state, receipts, events })
+        Ok(Tried { block: header.id(), state, receipts, events, next })
     }
 
     /// Writes a snapshot of the last block, if there is none yet. Want of room is no failure: an older one is as good.
@@ -450,8 +446,8 @@ impl Application for App {
         match state.begin_block(height, time_ms) {
             // Such a block is refused by everyone, this node included; it is all that can be said.
             Err(error) => tracing::error!(height, %error, "no block can follow the state; this is a bug"),
-            Ok(events) => {
-                next_committee = changed(&events, &state).map(|next| committee_hash(&next));
+            Ok(_) => {
+                next_committee = state.new_committee().map(|next| committee_hash(next));
                 for bytes in candidates {
                     let verified = self.verified(bytes);
                     if verified.is_ok_and(|verified| state.apply(&verified).is_ok()) {
@@ -475,14 +471,14 @@ impl Application for App {
         let block = &*decided.block;
         let tried = self.tried.take().filter(|tried| tried.block == block.id());
         let height = block.header().height;
-        let Tried { state, receipts, events, .. } = match tried.map_or_else(|| self.execute(block), Ok) {
+        let Tried { state, receipts, events, next, .. } = match tried.map_or_else(|| self.execute(block), Ok)
+        {
             Ok(tried) => tried,
             Err(source) => {
                 self.failed = Some(AppError::Diverged { height, source });
                 return None;
             }
         };
-        let next = changed(&events, &state);
         self.set_state(state.clone(), height);
         self.tell(Done { decided: decided.clone(), state, receipts, events, is_snapshot: false });
         // At the same heights on all nodes, so that whoever fetches a state can take each page from another.

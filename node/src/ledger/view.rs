@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
-use protocol::ledger::{
-    answer::{Answer, RANGE_BYTES_AIM, Range},
-    block::Header,
-    commit::CommitCertificate,
-    state::State,
+use protocol::{
+    committee::Committee,
+    ledger::{
+        answer::{Answer, RANGE_BYTES_AIM, Range},
+        block::Header,
+        commit::CommitCertificate,
+        state::State,
+    },
 };
 
 /// The state after the last block, and what proves it. Cloning costs nothing.
@@ -23,6 +26,15 @@ impl View {
     #[must_use]
     pub fn height(&self) -> u64 {
         self.head.as_ref().map_or(0, |head| head.0.height)
+    }
+
+    /// The committee that signed the last block: the one before, if that block began an epoch. A block does not end the handover
+    /// that it begins, since who is ready says so once it is there.
+    #[must_use]
+    pub fn signed_by(&self) -> &Arc<Committee> {
+        let begins_epoch = self.head.as_ref().is_some_and(|head| head.0.next_committee.is_some());
+        let previous = self.state.previous_committee().filter(|_| begins_epoch);
+        previous.unwrap_or_else(|| self.state.committee())
     }
 
     /// The values of these keys, or that they have none, with what proves it.

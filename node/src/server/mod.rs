@@ -1,7 +1,7 @@
 //! Answers peers and clients.
 //!
 //! ```text
-//!  swarm --Inbound--> actor: decodes, bounds --> handler: one task a request --> uploads, registry, repair, store
+//!  swarm --Inbound--> actor: decodes, bounds --> handler: one task a request --> uploads, ledger, repair, store
 //! ```
 //!
 //! # Invariants

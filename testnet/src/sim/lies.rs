@@ -15,7 +15,7 @@ use protocol::{
         block::{Block, Decided, Draft, Tip, committee_hash},
         commit::CommitCertificate,
         signature::{Signature, SigningKey},
-        state::{Event, State},
+        state::State,
         transaction::{Action, SignedTransaction, Transaction},
         vote::{Proposal, SignedProposal, SignedVote, Vote, VoteKind},
         wire::{Message, PolkaCertificate, Response, RoundCertificate, RoundReason},
@@ -201,9 +201,8 @@ impl Liar {
         let network = self.network();
         let time_ms = header.time_ms + 1;
         let mut state: State = view.state.clone();
-        let events = state.begin_block(header.height, time_ms).ok()?;
-        let is_changed = events.iter().any(|event| matches!(event, Event::EpochChanged { .. }));
-        let next_committee = is_changed.then(|| committee_hash(state.committee()));
+        state.begin_block(header.height, time_ms).ok()?;
+        let next_committee = state.new_committee().map(|next| committee_hash(next));
         for bytes in block.transactions() {
             let transaction = SignedTransaction::from_bytes(bytes).ok()?.verify(&network).ok()?;
             state.apply(&transaction).ok()?;
@@ -222,11 +221,7 @@ impl Liar {
     fn tip(&self, view: &View) -> Tip {
         let committee = Arc::clone(view.state.committee());
         match view.head.as_deref() {
-            Some((header, _)) => {
-                let previous = view.state.previous_committee().filter(|_| header.next_committee.is_some());
-                let signed_by = Arc::clone(previous.unwrap_or(&committee));
-                Tip::of(header, signed_by, committee)
-            }
+            Some((header, _)) => Tip::of(header, Arc::clone(view.signed_by()), committee),
             None => Tip::genesis(self.network(), committee),
         }
     }

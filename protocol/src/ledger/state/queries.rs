@@ -54,6 +54,12 @@ impl State {
         self.next.as_ref()
     }
 
+    /// The committee that takes over with the block that has begun and not ended, if one does: it signs from the next height on.
+    #[must_use]
+    pub fn new_committee(&self) -> Option<&Arc<Committee>> {
+        self.begins_epoch.then_some(&self.committee)
+    }
+
     /// The block time, in milliseconds since 1970, from which on a stage of the epoch is due, if one ever is without
     /// a transaction.
     ///
