@@ -23,6 +23,10 @@ use crate::{
 /// Blobs of which each member is sent one message, and several; one that is too small to be coded.
 const SIZES: [u32; 3] = [10, 5_000, 2_000_000];
 
+/// How long an epoch takes here, and how long what is done at once may.
+const EPOCH: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(10);
+
 fn rules() -> Parameters {
     Parameters { epoch_ms: 20_000, selection_ms: 8_000, min_stake: 5, ..Parameters::default() }
 }
@@ -106,6 +110,15 @@ impl Node {
     }
 }
 
+/// Waits until this is so, for no longer than this.
+async fn becomes(what: &str, limit: Duration, is_so: impl AsyncFn() -> bool) {
+    let begin = Instant::now();
+    while !is_so().await {
+        assert!(begin.elapsed() < limit, "not {what} after {:?}", begin.elapsed());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
 /// Blobs of every size.
 async fn store_some(network: &Network) -> Vec<(BlobId, u32)> {
     let client = network.client();
@@ -132,11 +145,7 @@ fn a_stranger_is_selected_copies_what_it_gains_and_the_leaver_lets_go() {
         network.wait_for_stage("selected", |stage| matches!(stage, Stage::Selected { .. })).await;
         assert_eq!(stranger.shards(), moving, "it gains what the leaver had");
         // It copies while the old epoch still runs.
-        let begin = Instant::now();
-        while stranger.lacks(&blobs) > 0 {
-            assert!(begin.elapsed() < Duration::from_secs(10), "{} lacking", stranger.lacks(&blobs));
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+        becomes("whole", SOON, async || stranger.lacks(&blobs) == 0).await;
         assert_eq!(stranger.handles.ledger.view().state.head().unwrap().epoch, Epoch(0));
         // Just what had to move, and what says so.
         let moved: usize = blobs
@@ -157,11 +166,7 @@ fn a_stranger_is_selected_copies_what_it_gains_and_the_leaver_lets_go() {
         network.wait_for_ready(1, 7).await;
         assert!(leaver.stored().await.is_superset(&moving.iter().copied().collect()), "its grace period");
         network.wait_for_stage("selected", |stage| matches!(stage, Stage::Selected { .. })).await;
-        let begin = Instant::now();
-        while !leaver.stored().await.is_empty() {
-            assert!(begin.elapsed() < Duration::from_secs(10));
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+        becomes("empty", SOON, async || leaver.stored().await.is_empty()).await;
         assert_eq!(stranger.lacks(&blobs), 0);
     });
 }
@@ -177,10 +182,8 @@ fn a_silent_owner_is_replaced_by_repair() {
         }
         let gone = network.nodes[0].handles.membership.me();
         network.simulation.crash(gone);
-        let begin = Instant::now();
-        while network.nodes[7].shards().is_empty() || network.nodes[7].lacks(&blobs) > 0 {
-            assert!(begin.elapsed() < Duration::from_secs(60), "{} lacking", network.nodes[7].lacks(&blobs));
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+        let stranger = &network.nodes[7];
+        becomes("selected", EPOCH, async || !stranger.shards().is_empty()).await;
+        becomes("whole", SOON, async || stranger.lacks(&blobs) == 0).await;
     });
 }

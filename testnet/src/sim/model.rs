@@ -80,9 +80,10 @@ impl Model {
         *self.operations.entry(kind).or_default() += 1;
     }
 
-    /// Takes note of a stage that a node was seen in.
-    pub fn stage(&mut self, stage: &'static str) {
-        *self.operations.entry(stage).or_default() += 1;
+    /// Takes note of the height that a node was seen at in an epoch.
+    pub fn reached(&mut self, epoch: Epoch, height: u64) {
+        let greatest = self.heights.entry(epoch).or_default();
+        *greatest = height.max(*greatest);
     }
 
     /// Counts a fault.

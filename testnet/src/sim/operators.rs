@@ -120,16 +120,11 @@ fn look_at(world: &World, node: NodeIndex) {
             model.committees.entry(epoch).or_insert_with(|| (hash, std::sync::Arc::clone(committee))).0;
         model.check("L7", known == hash, || format!("node {node} has another committee of epoch {epoch}"));
     }
-    {
-        let height = handles.ledger.view().height();
-        let mut model = world.model();
-        let seen = model.heights.entry(roster.epoch()).or_default();
-        *seen = height.max(*seen);
-    }
-    if let Stage::Selected { .. } = roster.stage {
-        world.model().stage("selected");
-    } else if let Stage::Handover { .. } = roster.stage {
-        world.model().stage("handover");
+    world.model().reached(roster.epoch(), handles.ledger.view().height());
+    match roster.stage {
+        Stage::Steady => {}
+        Stage::Selected { .. } => world.model().operation("selected"),
+        Stage::Handover { .. } => world.model().operation("handover"),
     }
     readiness_is_true(world, node, roster.epoch());
 }

@@ -1,6 +1,6 @@
 //! `floe node leave`: takes a node out of the next selection.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use protocol::{
     AccountId, PeerId,
@@ -13,23 +13,17 @@ use protocol::{
 use serde::Serialize;
 use swarm::Network;
 
+use super::which::{Opened, Which};
 use crate::{
-    cli::{Connection, Exit, Failure, Output, network_file, standing::Committees, wallet::Wallet},
+    cli::{Exit, Failure, Output, standing::Committees, wallet::Wallet},
     client::Client,
-    config::NodeConfig,
-    keys::NodeKeys,
 };
 
 /// Arguments of the command.
 #[derive(Debug, clap::Args)]
-#[group(id = "which", required = true, multiple = false, args = ["dir", "node"])]
 pub(in crate::cli) struct Args {
-    /// The node's directory
-    #[arg(long, value_name = "DIR")]
-    dir: Option<PathBuf>,
-    /// The node, by its identity, on the network of --network
-    #[arg(long, value_name = "PEER")]
-    node: Option<PeerId>,
+    #[command(flatten)]
+    which: Which,
     #[command(flatten)]
     wallet: Wallet,
 }
@@ -48,22 +42,13 @@ struct Document {
 }
 
 pub(super) async fn execute(network: Option<&Path>, args: Args, output: Output) -> Result<(), Failure> {
-    let Args { dir, node, wallet } = args;
-    let (connection, own) = match &dir {
-        Some(dir) => {
-            let (config, keys) = (NodeConfig::load(dir)?, NodeKeys::load(dir)?);
-            let key = SigningKey::from_secret(keys.peer_key().secret_bytes());
-            (Connection::of_node(&config).await?, Some((keys.peer(), key)))
-        }
-        None => (Connection::open(&network_file(network)?).await?, None),
-    };
+    let Args { which, wallet } = args;
+    let Opened { connection, node, key } = which.open(network).await?;
     let result = async {
-        let node = own.as_ref().map(|(node, _)| *node).or(node);
-        let node = node.ok_or_else(|| Failure::new(Exit::Usage, "no node is named"))?;
         let client = connection.client();
         let operator = operator(client, &node).await?;
-        let key = match own {
-            Some((_, key)) if key.account() == operator => key,
+        let key = match key {
+            Some(key) if key.account() == operator => key,
             _ => wallet.load(network)?.0.signing().clone(),
         };
         leave_node(client, (&node, operator), &key).await

@@ -3,6 +3,7 @@
 mod leave;
 mod register;
 mod status;
+mod which;
 
 use std::{
     fs, io,

@@ -1,6 +1,6 @@
 //! `floe node status`: where a node stands on the ledger.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use protocol::{
     AccountId, PeerId,
@@ -8,27 +8,23 @@ use protocol::{
 };
 use serde::Serialize;
 
-use super::stake_warning;
+use super::{
+    stake_warning,
+    which::{Opened, Which},
+};
 use crate::{
     cli::{
-        Connection, Exit, Failure, Output, network_file,
+        Failure, Output,
         standing::{Committees, due_ms, stage_text},
     },
-    config::NodeConfig,
-    keys::NodeKeys,
     ledger::Clock,
 };
 
 /// Arguments of the command.
 #[derive(Debug, clap::Args)]
-#[group(id = "which", required = true, multiple = false, args = ["dir", "node"])]
 pub(in crate::cli) struct Args {
-    /// The node's directory
-    #[arg(long, value_name = "DIR")]
-    dir: Option<PathBuf>,
-    /// The node, by its identity, on the network of --network
-    #[arg(long, value_name = "PEER")]
-    node: Option<PeerId>,
+    #[command(flatten)]
+    which: Which,
 }
 
 /// What is printed. All of it is proven.
@@ -57,14 +53,7 @@ struct Document {
 }
 
 pub(super) async fn execute(network: Option<&Path>, args: Args, output: Output) -> Result<(), Failure> {
-    let (connection, node) = match (&args.dir, args.node) {
-        (Some(dir), _) => {
-            let (config, keys) = (NodeConfig::load(dir)?, NodeKeys::load(dir)?);
-            (Connection::of_node(&config).await?, keys.peer())
-        }
-        (None, Some(node)) => (Connection::open(&network_file(network)?).await?, node),
-        (None, None) => return Err(Failure::new(Exit::Usage, "no node is named")),
-    };
+    let Opened { connection, node, .. } = args.which.open(network).await?;
     let client = connection.client();
     let result =
         async { Ok((client.ledger_node(&node).await?.value, Committees::read(client).await?)) }.await;

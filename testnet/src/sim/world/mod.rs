@@ -1,5 +1,7 @@
 //! The nodes of a simulation: their disks, their starts and their ends.
 
+mod standing;
+
 use std::{
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
@@ -16,15 +18,11 @@ use node::{
     supervisor::Supervisor,
 };
 use protocol::{
-    Epoch, NodeIndex, PeerId, ShardIndex,
+    Epoch, NodeIndex, PeerId,
     bls::SecretKey,
     committee::{Committee, Member, spread},
     genesis::Genesis,
-    ledger::{
-        signature::SigningKey,
-        state::{State, entry::NodeStatus},
-        transaction::NodeDescription,
-    },
+    ledger::{signature::SigningKey, state::State, transaction::NodeDescription},
     planted::{Bug, is_planted},
 };
 use rand::SeedableRng as _;
@@ -256,41 +254,10 @@ impl World {
         Seat::of(&self.committee(), &self.peer(node))
     }
 
-    /// What a node weighs in the fault model: its most shards on any of the committees that matter, or that it may be given in the
-    /// next.
-    #[must_use]
-    pub fn weight(&self, node: NodeIndex) -> u16 {
-        let (roster, peer) = (self.roster(), self.peer(node));
-        let seats = roster.committees().filter_map(|committee| Seat::of(committee, &peer));
-        let has = seats.map(|seat| u16::try_from(seat.shards().len()).unwrap_or(u16::MAX)).max().unwrap_or(0);
-        if self.plan.epochs.is_none() {
-            return has;
-        }
-        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let candidates = last
-            .state
-            .nodes()
-            .filter_map(Result::ok)
-            .filter(|(_, node)| node.status == NodeStatus::Active && node.stake.credits > 0);
-        let n_candidates = u16::try_from(candidates.count()).unwrap_or(u16::MAX);
-        has.max(self.n_shards().div_ceil(n_candidates.max(1)))
-    }
-
     /// The place of a peer in the list of nodes.
     #[must_use]
     pub fn place_of(&self, peer: &PeerId) -> Option<NodeIndex> {
         self.all().into_iter().find(|node| self.peer(*node) == *peer)
-    }
-
-    /// True if a node has answered for a shard in every epoch from this one on.
-    #[must_use]
-    pub fn has_kept(&self, node: NodeIndex, shard: ShardIndex, since: Epoch) -> bool {
-        let (peer, now, model) = (self.peer(node), self.epoch(), self.model());
-        let answers = |epoch| {
-            let (_, committee) = model.committees.get(&Epoch(epoch))?;
-            Some(committee.member(committee.owner(shard))?.peer == peer)
-        };
-        (since.0..=now.0).all(|epoch| answers(epoch).unwrap_or(false))
     }
 
     /// The nodes as their operators know them, in the order of [`all`](Self::all).
@@ -343,39 +310,6 @@ impl World {
     #[must_use]
     pub fn handles(&self, node: NodeIndex) -> Option<&Handles> {
         self.node(node).running.as_ref().map(|running| &running.handles)
-    }
-
-    /// True if the node is faulty in the sense of the fault model: down, lying, or without what it lost.
-    #[must_use]
-    pub fn is_faulty(&self, node: NodeIndex) -> bool {
-        let Node { peer, running, is_healing, .. } = self.node(node);
-        running.is_none() || *is_healing || self.peers.is_faulty(*peer)
-    }
-
-    /// True if others may refuse to talk to the node for longer than a run takes: it was faulty, and is no member now. Nothing is
-    /// owed to it then, nor by it.
-    #[must_use]
-    pub fn is_let_down(&self, node: NodeIndex) -> bool {
-        self.seat(node).is_none() && self.peers.was_faulty(self.peer(node))
-    }
-
-    /// True if the node must hold at every moment what it vouched for: it never lost its disk, and is not faulty now.
-    #[must_use]
-    pub fn is_answerable(&self, node: NodeIndex) -> bool {
-        !self.node(node).was_wiped && !self.is_faulty(node)
-    }
-
-    /// Weight in shards of the nodes that are faulty now.
-    #[must_use]
-    pub fn faulty_weight(&self) -> u16 {
-        self.all().into_iter().filter(|node| self.is_faulty(*node)).map(|node| self.weight(node)).sum()
-    }
-
-    /// True if this node may become faulty too without going beyond the fault model.
-    #[must_use]
-    pub fn may_fail(&self, node: NodeIndex) -> bool {
-        let f = protocol::quorum::max_faulty(self.n_shards());
-        !self.is_faulty(node) && self.faulty_weight() + self.weight(node) <= f
     }
 
     /// Makes a member lie in consensus for the rest of the run.
@@ -434,18 +368,6 @@ impl World {
         node.disk = SimulatedDisk::new(seed);
         node.is_healing = true;
         node.was_wiped = true;
-    }
-
-    /// True if the node can still contradict votes that it lost.
-    #[must_use]
-    pub fn may_contradict_itself(&self, node: NodeIndex) -> bool {
-        let height = self.handles(node).map_or(0, |handles| handles.ledger.view().height());
-        self.node(node).forgot.is_some_and(|forgot| height <= forgot)
-    }
-
-    /// Says that a node that had lost its disk has regained what it owes.
-    pub fn set_whole(&mut self, node: NodeIndex) {
-        self.nodes[node.as_usize()].is_healing = false;
     }
 
     /// Starts a node over what its disk holds. Nothing happens if it runs.
