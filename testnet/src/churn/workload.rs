@@ -10,7 +10,7 @@ use std::{
 use futures::future::join_all;
 use node::{
     cli::Failure,
-    client::{BlobSource, Client, Progress, StoreOptions},
+    client::{BlobSource, Client, Progress, StoreOptions, Stored},
     ledger::Clock,
 };
 use protocol::{
@@ -419,6 +419,9 @@ impl Workload {
         let epochs = self.epochs_of(number);
         let options = StoreOptions { persistence: Persistence::Permanent, epochs };
         let result = client.store(Arc::clone(source), key, options, progress).await;
+        if let Ok(Stored { timings, duration, epoch, .. }) = &result {
+            tracing::debug!(number, %epoch, ?duration, ?timings, "stored");
+        }
         let certified = result.as_ref().ok().map(|stored| Certified {
             // If it was certified by a try of which nobody heard, in this epoch or in the one before.
             epoch: if stored.already_certified { self.moment().epoch } else { stored.epoch.0 },

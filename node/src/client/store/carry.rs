@@ -3,22 +3,25 @@
 //! ```text
 //! hint: WrongEpoch, NotMine, or any answer whose head another committee signed --follow--> later committee
 //!   all sent:  Confirm by its members --Missing--> slivers of the shards that they got
+//!   ordered:   Confirm by those who took the order; everything, with the order, to the others
 //!   else:      what went out already is sent to who lacks it, the rest to all
 //! ```
 //!
-//! The registration carries over, since the ledger takes a certificate of any epoch that is not before that of the
-//! registration. So do the slivers that are out: most shards stay where they are. Nothing that was signed does.
+//! The registration carries over, since the ledger takes a certificate of the current committee whenever that was made; an
+//! order does, which nobody has executed yet; and so do the slivers that are out: most shards stay where they are. Nothing
+//! that was signed does.
 
 use std::collections::BTreeSet;
 
 use futures::{FutureExt as _, StreamExt as _, stream};
 use protocol::{Epoch, NodeIndex, SegmentIndex, message::Refusal};
 use swarm::Network;
+use tokio::time::Instant;
 
 use super::{
     StoreError,
     holdings::Slivers,
-    upload::{Event, Phase, Upload, builder_of, lanes_of},
+    upload::{Event, ORDER_PATIENCE, Phase, Upload, builder_of, lanes_of},
 };
 use crate::client::exchange::AskError;
 
@@ -53,22 +56,26 @@ impl<N: Network> Upload<N> {
         let committee = client.ledger.trusted();
         let committee = committee.current();
         tracing::info!(epoch = %committee.epoch(), "the epoch ended; storing goes on with its successor");
-        // Nodes that hold the order have it executed by themselves, or will find that it is.
-        self.give_order_up();
-        self.give_order_up_at = None;
         for lane in &self.lanes {
             lane.stop();
         }
         self.exchange = client.exchange.of(committee);
         self.builder = builder_of(&self.exchange, &self.deal);
         self.lanes = lanes_of(&self.exchange, self.deal.header, &self.flow);
-        self.in_one &= self.lanes.iter().all(|lane| lane.fits_in_one(0));
+        let order_bytes = self.order().len();
+        self.in_one &= self.lanes.iter().all(|lane| lane.fits_in_one(order_bytes));
+        if self.in_one && self.is_ordered() {
+            self.give_order_up_at = Some(Instant::now() + ORDER_PATIENCE);
+        } else {
+            // Nodes that hold the order have it executed by themselves, or will find that it is.
+            self.give_order_up();
+        }
         self.state.move_to(committee);
         self.again.clear();
         self.hints.clear();
         self.is_doubtful = false;
         self.has_moved = true;
-        if self.has_next() || !self.encoding.is_empty() {
+        if self.has_next() || !self.encoding.is_empty() || self.is_ordered() {
             self.send_what_went_out();
         } else {
             self.ask_everyone();
@@ -87,7 +94,7 @@ impl<N: Network> Upload<N> {
         }
     }
 
-    /// Some is still to come: what went out is sent to those who lack it now.
+    /// Some is still to come, or not everyone has the order: what went out is sent to those who lack it now.
     fn send_what_went_out(&mut self) {
         let now = self.started.elapsed();
         let sent = (0..self.next.0).map(SegmentIndex).filter(|index| !self.encoding.contains(index));
@@ -98,7 +105,9 @@ impl<N: Network> Upload<N> {
             }
             for node in self.exchange.committee().nodes() {
                 if self.lacking(node, index).is_empty() {
-                    self.state.holds(node, index, now);
+                    if self.state.holds(node, index, now) {
+                        self.confirm(node);
+                    }
                 } else {
                     self.send_in_hand(node, index);
                 }

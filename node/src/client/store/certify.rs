@@ -1,6 +1,6 @@
 //! From signatures to the point of availability, and the tail after it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures::FutureExt as _;
 use protocol::{
@@ -18,6 +18,8 @@ use super::{
 };
 use crate::client::{Client, Progress, SubmitError, ledger::Turn};
 
+/// How long after a look that found a handover under way there is another: it takes a few blocks.
+const EPOCH_LOOK: Duration = Duration::from_millis(250);
 /// How often certifying is tried: once as planned, and again when an order was executed by somebody else meanwhile.
 const ATTEMPTS: usize = 4;
 
@@ -135,7 +137,14 @@ async fn certify<N: Network>(
         } else {
             Action::CertifyBlob { certificate }
         };
-        match client.submit_at(nonce, action, (&deal.key, turn), &deal.keys()).await {
+        let keys = deal.keys();
+        let submitted = tokio::select! {
+            biased;
+            submitted = client.submit_at(nonce, action, (&deal.key, turn), &keys) => submitted,
+            // What was sent never will be executed.
+            () = client.epoch_over(deal, epoch) => return Err(CertifyError::EpochOver),
+        };
+        match submitted {
             // That its own transaction was executed is one thing, that the blob is certified another.
             Ok((_, values)) => {
                 if let Some(facts) = values.and_then(|values| Facts::read(&values).ok())
@@ -156,19 +165,37 @@ async fn certify<N: Network>(
     }
 }
 
-/// True if the ledger takes no certificate of this epoch any more for the registration: its own epoch is over, and the
-/// handover is, or the registration is of a later one.
+/// True if the ledger takes no certificate of this epoch any more: the epoch is over, and the handover after it is.
 fn is_over(facts: &Facts, epoch: Epoch) -> bool {
     let current = facts.head.epoch;
-    let is_handover =
-        matches!(facts.head.stage, Stage::Handover { .. }) && epoch.0.checked_add(1) == Some(current.0);
-    let is_registered = facts.registration.is_some_and(|registration| registration.registered <= epoch);
-    epoch != current && !(is_handover && is_registered)
+    let is_handover = matches!(facts.head.stage, Stage::Handover { .. });
+    epoch != current && !(is_handover && epoch.0.checked_add(1) == Some(current.0))
 }
 
 impl<N: Network> Client<N> {
     async fn facts_of(&self, deal: &Deal) -> Result<Facts, StoreError> {
         self.facts(&deal.header.blob_id(), &deal.registration.owner).await
+    }
+
+    /// Returns once the ledger takes no certificate of this epoch any more; never, as long as it is not seen to.
+    async fn epoch_over(&self, deal: &Deal, epoch: Epoch) {
+        let mut committees = self.ledger.watch();
+        // The client that sends lives as long as this one.
+        if committees.wait_for(|trusted| trusted.epoch() > epoch).await.is_err() {
+            return std::future::pending().await;
+        }
+        loop {
+            match self.facts_of(deal).await {
+                Ok(facts)
+                    if is_over(&facts, epoch) && !matches!(look(&facts, deal), Ok(Found::Certified)) =>
+                {
+                    return;
+                }
+                Ok(_) => {}
+                Err(error) => tracing::debug!(%error, "it is not known whether the epoch is over"),
+            }
+            tokio::time::sleep(EPOCH_LOOK).await;
+        }
     }
 
     /// True if the ledger has the registration.

@@ -51,7 +51,7 @@ use crate::client::{
 
 /// How long members may take to confirm on an order, before the registration is made apart: far longer than an honest one
 /// needs that has room for the order.
-const ORDER_PATIENCE: Duration = Duration::from_secs(1);
+pub(super) const ORDER_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Something that came to its end. A lane tells of which committee it was.
 pub(super) enum Event<N> {
@@ -228,8 +228,21 @@ impl<N: Network> Upload<N> {
         self.events.push(register.boxed());
     }
 
+    /// The order that members confirm on; empty if there is none.
+    pub(super) fn order(&self) -> Bytes {
+        match &self.making {
+            Making::Ordered { order, .. } => order.clone(),
+            Making::Made | Making::Submitted => Bytes::new(),
+        }
+    }
+
+    pub(super) const fn is_ordered(&self) -> bool {
+        matches!(self.making, Making::Ordered { .. })
+    }
+
     /// Members do not confirm on the order: the registration is made first.
     pub(super) fn give_order_up(&mut self) {
+        self.give_order_up_at = None;
         if let Making::Ordered { turn, .. } = &self.making {
             let turn = Arc::clone(turn);
             tracing::debug!("members do not confirm on the order; registering first");
@@ -258,9 +271,9 @@ impl<N: Network> Upload<N> {
                 return Ok(stored);
             }
             if self.give_order_up_at.is_some_and(|at| at <= Instant::now()) {
-                self.give_order_up_at = None;
-                if matches!(self.phase, Phase::Confirming) {
-                    self.give_order_up();
+                match self.phase {
+                    Phase::Confirming => self.give_order_up(),
+                    Phase::Certifying | Phase::Certified { .. } => self.give_order_up_at = None,
                 }
             }
             let wake = self.wake_at();
@@ -409,11 +422,7 @@ impl<N: Network> Upload<N> {
         let index = outgoing.index;
         let lacking = self.lacking(node, index);
         if self.in_one && lacking.len() == lane.n_slivers(&outgoing) {
-            let order = match &self.making {
-                Making::Ordered { order, .. } => order.clone(),
-                Making::Made | Making::Submitted => Bytes::new(),
-            };
-            let registration = self.deal.registration;
+            let (order, registration) = (self.order(), self.deal.registration);
             let send = async move {
                 let signed = lane.send_all(&outgoing, registration, order).await;
                 Event::Signed(lane, signed)

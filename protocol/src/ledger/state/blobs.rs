@@ -100,16 +100,14 @@ impl State {
         Ok(Event::BlobRegistered { blob_id, owner, length: shape.length(), persistence, end })
     }
 
-    /// The committee whose word of this epoch counts: the current one's, and during the handover that of the one before,
-    /// for what was registered under it.
-    fn committee_of(&self, got: Epoch, registered: Option<Epoch>) -> Result<Arc<Committee>, ApplyError> {
+    /// The committee whose word of this epoch counts: the current one's, and during the handover that of the one before.
+    fn committee_of(&self, got: Epoch) -> Result<Arc<Committee>, ApplyError> {
         let current = self.committee.epoch();
         if got == current {
             return Ok(Arc::clone(&self.committee));
         }
-        let is_carried = registered.is_none_or(|registered| registered <= got);
         match &self.previous {
-            Some(previous) if previous.epoch() == got && is_carried => Ok(Arc::clone(previous)),
+            Some(previous) if previous.epoch() == got => Ok(Arc::clone(previous)),
             _ => Err(Rejected::CertificateEpoch { got, current }.into()),
         }
     }
@@ -139,7 +137,7 @@ impl State {
         let RegistrationId { owner, nonce } = id;
         let (mut blob, registration) = self.registered(blob_id, owner)?;
         check_valid(blob_id, &blob)?;
-        let Registration { nonce: required, registered, end, .. } = registration;
+        let Registration { nonce: required, end, .. } = registration;
         if nonce != required {
             return Err(Rejected::OtherRegistration { blob_id, got: nonce, required }.into());
         }
@@ -147,7 +145,7 @@ impl State {
             return Err(Rejected::AlreadyCertified { blob_id, owner, height }.into());
         }
         let head = self.head()?;
-        let committee = self.committee_of(got, Some(registered))?;
+        let committee = self.committee_of(got)?;
         certificate.verify(&head.network, &committee).map_err(Rejected::Certificate)?;
         let is_first = blob.available.is_none();
         if is_first {
@@ -217,7 +215,7 @@ impl State {
         let blob = self.blob_entry(blob_id)?.ok_or(Rejected::UnknownBlob { blob_id })?;
         check_valid(blob_id, &blob)?;
         let head = self.head()?;
-        let committee = self.committee_of(certificate.statement().epoch, None)?;
+        let committee = self.committee_of(certificate.statement().epoch)?;
         certificate.verify(&head.network, &committee).map_err(Rejected::Certificate)?;
         if blob.available.is_some() {
             self.discount_available()?;
