@@ -225,6 +225,7 @@ impl Failure {
             }
             ReadError::Invalid | ReadError::Inconsistent => (Exit::InvalidBlob, None),
             ReadError::Status(error) => return Self::status(blob_id, &error),
+            ReadError::Range { .. } => (Exit::Usage, None),
             ReadError::TooFewSlivers { .. } => (Exit::Unavailable, None),
             ReadError::Stopped => (Exit::Other, None),
         };

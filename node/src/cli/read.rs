@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io::{self, Write as _},
+    ops::Range,
     path::Path,
 };
 
@@ -17,7 +18,10 @@ use crate::client::{BlobSink, ReadSummary};
 struct Document {
     blob_id: String,
     file: String,
+    /// Bytes of the blob.
     size: u64,
+    /// Those that were asked for.
+    bytes: u64,
     segments: u32,
     segments_decoded: u32,
     received_bytes: u64,
@@ -25,7 +29,7 @@ struct Document {
 
 pub(super) async fn execute(
     network: Option<&Path>,
-    blob_id: BlobId,
+    (blob_id, range): (BlobId, Range<u64>),
     out: Option<&Path>,
     output: Output,
 ) -> Result<(), Failure> {
@@ -36,23 +40,41 @@ pub(super) async fn execute(
                 .hint("give --out FILE or leave out --json"))
         }
         None => {
-            let (_, stdout) = read(&network, blob_id, Stdout).await?;
+            let (_, stdout) = read(&network, (blob_id, range), Stdout).await?;
             stdout.finish()
         }
         Some(path) => {
             // Before the network is bothered: a file that cannot be written is found at once.
             let (part, file) = PartFile::create(path)?;
-            let (summary, file) = read::<File>(&network, blob_id, file).await?;
+            let (summary, file) = read::<File>(&network, (blob_id, range.clone()), file).await?;
             part.complete(&file)?;
-            output.data(&Document::new(blob_id, path, summary), "")
+            output.data(&Document::new((blob_id, range), path, summary), "")
         }
     }
 }
 
-async fn read<S: BlobSink>(network: &Path, blob_id: BlobId, sink: S) -> Result<(ReadSummary, S), Failure> {
+/// A range of bytes, as people write it.
+pub(super) fn parse_range(text: &str) -> Result<Range<u64>, String> {
+    let (start, end) = text.split_once("..").ok_or("write it as START..END, such as 0..1000")?;
+    let number = |text: &str, default: u64| match text.trim() {
+        "" => Ok(default),
+        text => text.parse().map_err(|error| format!("{text:?}: {error}")),
+    };
+    let range = number(start, 0)?..number(end, u64::MAX)?;
+    if range.start > range.end {
+        return Err("it ends before it starts".to_owned());
+    }
+    Ok(range)
+}
+
+async fn read<S: BlobSink>(
+    network: &Path,
+    (blob_id, range): (BlobId, Range<u64>),
+    sink: S,
+) -> Result<(ReadSummary, S), Failure> {
     let connection = Connection::open(network).await?;
     let bar = Bar::new(&blob_id.to_string());
-    let result = connection.client().read(blob_id, sink, bar.reports()).await;
+    let result = connection.client().read_range(blob_id, range, sink, bar.reports()).await;
     drop(bar);
     connection.close().await;
     result.map_err(|error| Failure::read(&blob_id, error))
@@ -75,15 +97,38 @@ impl BlobSink for Stdout {
 }
 
 impl Document {
-    fn new(blob_id: BlobId, path: &Path, summary: ReadSummary) -> Self {
+    fn new((blob_id, range): (BlobId, Range<u64>), path: &Path, summary: ReadSummary) -> Self {
         let ReadSummary { size, segments, segments_decoded, received_bytes } = summary;
         Self {
             blob_id: blob_id.to_string(),
             file: shown(path),
             size,
+            bytes: range.end.min(size).saturating_sub(range.start),
             segments,
             segments_decoded,
             received_bytes,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_written_as_people_do() {
+        for (text, range) in [
+            ("..", 0..u64::MAX),
+            ("5..", 5..u64::MAX),
+            ("..7", 0..7),
+            ("5..7", 5..7),
+            (" 5 .. 7 ", 5..7),
+            ("7..7", 7..7),
+        ] {
+            assert_eq!(parse_range(text), Ok(range), "{text}");
+        }
+        for text in ["", "5", "7..5", "-1..5", "a..b", "1...5", "0..18446744073709551616"] {
+            parse_range(text).unwrap_err();
         }
     }
 }

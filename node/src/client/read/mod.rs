@@ -14,10 +14,10 @@ mod plan;
 mod reader;
 mod segment;
 
-use std::{io, sync::Arc};
+use std::{io, ops::Range, sync::Arc};
 
 use futures::{FutureExt as _, StreamExt as _, stream};
-use protocol::{BlobId, SegmentIndex, commitment::VerifiedHeader};
+use protocol::{BlobId, SegmentIndex, commitment::VerifiedHeader, encoding::BlobShape};
 use swarm::Network;
 
 use self::{
@@ -35,7 +35,7 @@ use crate::encoder::Encoder;
 pub struct ReadSummary {
     /// Bytes of the blob.
     pub size: u64,
-    /// Segments of the blob.
+    /// Segments of which something was asked for.
     pub segments: u32,
     /// Segments that had to be decoded, because systematic slivers could not be had.
     pub segments_decoded: u32,
@@ -57,6 +57,16 @@ pub enum ReadError {
         "the blob was encoded wrongly by its writer; storage nodes will certify this once they repair it"
     )]
     Inconsistent,
+    /// There are no such bytes; whoever asked for them is at fault.
+    #[error("the blob has {size} bytes: there are none from {start} to {end}")]
+    Range {
+        /// The first byte asked for.
+        start: u64,
+        /// The byte after the last.
+        end: u64,
+        /// Bytes of the blob.
+        size: u64,
+    },
     /// The status of the blob could not be found.
     #[error(transparent)]
     Status(#[from] LedgerError),
@@ -94,15 +104,40 @@ impl<N: Network> Client<N> {
         sink: S,
         progress: OnProgress,
     ) -> Result<(ReadSummary, S), ReadError> {
+        self.read_range(blob_id, 0..u64::MAX, sink, progress).await
+    }
+
+    /// Reads the bytes of a blob from the start of a range to its end or, if that comes first, the blob's. The segments that
+    /// hold them are fetched whole, others not at all.
+    ///
+    /// Cancel safe: yes; as [`Self::read`].
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`], of which [`ReadError::Range`] if the range ends before it starts, or starts behind the blob's end.
+    pub async fn read_range<S: BlobSink>(
+        &self,
+        blob_id: BlobId,
+        range: Range<u64>,
+        sink: S,
+        progress: OnProgress,
+    ) -> Result<(ReadSummary, S), ReadError> {
         let (header, sources) = self.certified(blob_id).await?;
+        let size = header.shape().length();
+        let Range { start, end } = range;
+        if start > end || start > size {
+            return Err(ReadError::Range { start, end, size });
+        }
         let mut reader = Arc::new(Reader::new(self, header, sources));
+        let segments = segments_of(header.shape(), start..end.min(size));
         let summary = ReadSummary {
-            size: header.shape().length(),
-            segments: header.shape().n_segments(),
+            size,
+            segments: u32::try_from(segments.len()).unwrap_or(u32::MAX),
             ..ReadSummary::default()
         };
-        let mut reading = Reading { sink: Some(sink), next: SegmentIndex(0), done: 0, summary };
-        progress(Progress::Reading { done: 0, total: reading.summary.size });
+        let mut reading =
+            Reading { sink: Some(sink), range: start..end.min(size), segments, done: 0, summary };
+        progress(Progress::Reading { done: 0, total: reading.len() });
         loop {
             let result = Box::pin(self.read_segments(&reader, &mut reading, &progress)).await;
             reading.summary.received_bytes += reader.received();
@@ -115,7 +150,8 @@ impl<N: Network> Client<N> {
                     match found {
                         Err(ReadError::Invalid) => return Err(ReadError::Invalid),
                         Ok((_, sources)) if !sources.is_same(&reader.sources) => {
-                            tracing::debug!(%blob_id, segment = reading.next.0, "goes on with another committee");
+                            let segment = reading.segments.start;
+                            tracing::debug!(%blob_id, segment, "goes on with another committee");
                             reading.sink = Some(sink);
                             reader = Arc::new(Reader::new(self, header, sources));
                         }
@@ -151,15 +187,15 @@ impl<N: Network> Client<N> {
         progress: &OnProgress,
     ) -> Result<(), ReadError> {
         let shape = *reader.header.shape();
-        let total = shape.length();
-        let read = |index| read_segment(Arc::clone(reader), index).boxed();
+        let total = reading.len();
+        let read = |index| read_segment(Arc::clone(reader), SegmentIndex(index)).boxed();
         let in_flight = self.config.segments_in_flight.max(1);
-        let first = reading.next;
-        let left = shape.segments().filter(|index| *index >= first);
-        let mut segments = stream::iter(left.map(read)).buffered(in_flight);
+        let mut segments = stream::iter(reading.segments.clone().map(read)).buffered(in_flight);
         let mut next = segments.next().await;
         while let Some(segment) = next {
-            let segment = segment?;
+            let mut segment = segment?;
+            let at = shape.range(SegmentIndex(reading.segments.start));
+            segment.keep(&reading.range, at.expect("only segments that exist are read").start);
             let sink = reading.sink.take().ok_or(ReadError::Stopped)?;
             reading.summary.segments_decoded += u32::from(segment.is_decoded);
             let len: usize = segment.chunks.iter().map(|chunk| chunk.len()).sum();
@@ -168,7 +204,7 @@ impl<N: Network> Client<N> {
                 futures::future::join(write(&self.encoder, sink, segment), segments.next()).await;
             reading.sink = Some(written?);
             next = following;
-            reading.next.0 += 1;
+            reading.segments.start += 1;
             reading.done += u64::try_from(len).unwrap_or(0);
             progress(Progress::Reading { done: reading.done, total });
         }
@@ -180,11 +216,32 @@ impl<N: Network> Client<N> {
 struct Reading<S> {
     /// Where the bytes go to; none while they are written, and after that failed.
     sink: Option<S>,
-    /// The next segment to be written.
-    next: SegmentIndex,
+    /// The bytes that are wanted. INV: some of the blob's.
+    range: Range<u64>,
+    /// The segments that are still to be written.
+    segments: Range<u32>,
     /// Bytes written.
     done: u64,
     summary: ReadSummary,
+}
+
+impl<S> Reading<S> {
+    /// Bytes that are wanted.
+    const fn len(&self) -> u64 {
+        self.range.end - self.range.start
+    }
+}
+
+/// The segments that hold any of these bytes of a blob; all of them for all its bytes, also if these are none.
+fn segments_of(shape: &BlobShape, range: Range<u64>) -> Range<u32> {
+    let is_wanted = |index: &SegmentIndex| {
+        let has = shape.range(*index).expect("only segments that exist are looked at");
+        let holds_some = has.start < range.end && range.start < has.end && !range.is_empty();
+        holds_some || range == (0..shape.length())
+    };
+    let mut wanted = shape.segments().filter(is_wanted).map(|index| index.0);
+    let first = wanted.next();
+    first.map_or(0..0, |first| first..wanted.last().unwrap_or(first) + 1)
 }
 
 /// Writes a segment on the pool, since a sink may block.

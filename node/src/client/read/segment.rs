@@ -1,6 +1,6 @@
 //! One segment: its commitment, enough of its primary slivers, its bytes.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use futures::{
@@ -29,6 +29,21 @@ pub(super) struct SegmentBytes {
     pub(super) chunks: Vec<Bytes>,
     /// True if it had to be decoded.
     pub(super) is_decoded: bool,
+}
+
+impl SegmentBytes {
+    /// Keeps those of its bytes that are in a range of the blob's, in which it begins at `start`.
+    pub(super) fn keep(&mut self, range: &Range<u64>, start: u64) {
+        let mut at = start;
+        for chunk in &mut self.chunks {
+            let end = at + u64::try_from(chunk.len()).expect("a segment is shorter than 2^64");
+            let within =
+                |byte: u64| usize::try_from(byte.clamp(at, end) - at).expect("it is within the chunk");
+            let kept = within(range.start)..within(range.end);
+            *chunk = if kept.is_empty() { Bytes::new() } else { chunk.slice(kept) };
+            at = end;
+        }
+    }
 }
 
 /// The commitment, fetched once and waited for by every sliver that arrives before it.
@@ -160,4 +175,34 @@ async fn fetch_verified<N: Network>(
     let verified = reader.encoder.run(verify).await.map_err(|_| AskError::Network(RequestError::Stopped))?;
     let source = reader.owner(index, candidate);
     verified.map_err(|_| source.exchange.report_unverifiable(source.node))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_of_a_segment_is_what_the_range_has_of_it() {
+        // Ten bytes from the hundredth on, in three chunks.
+        let segment = || SegmentBytes {
+            chunks: [&[0_u8, 1, 2, 3][..], &[4, 5, 6, 7], &[8, 9]].map(Bytes::from_static).to_vec(),
+            is_decoded: false,
+        };
+        for (range, kept) in [
+            (0..u64::MAX, 0..10),
+            (100..110, 0..10),
+            (0..101, 0..1),
+            (103..105, 3..5),
+            (104..108, 4..8),
+            (109..200, 9..10),
+            (110..200, 0..0),
+            (0..100, 0..0),
+            (105..105, 0..0),
+        ] {
+            let mut segment = segment();
+            segment.keep(&range, 100);
+            let bytes: Vec<u8> = segment.chunks.iter().flatten().copied().collect();
+            assert_eq!(bytes, kept.collect::<Vec<u8>>(), "{range:?}");
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! Reading, and the status of a blob.
 
-use protocol::message::Refusal;
+use protocol::{SegmentIndex, message::Refusal};
 use swarm::simulated::Link;
 use tokio::time::Instant;
 
@@ -60,6 +60,40 @@ fn too_few_slivers_are_told_in_bounded_time() {
             cluster.read(stored.blob_id).await,
             Err(ReadError::Status(LedgerError::TooFewProofs { proved: 2, required: 3, .. }))
         ));
+    });
+}
+
+#[test]
+fn a_range_is_read_from_the_segments_that_hold_it_alone() {
+    run(async {
+        let cluster = Cluster::new(7, 7);
+        let shape = BlobShape::new(7, 1 << 30).unwrap();
+        let segment = usize::try_from(shape.range(SegmentIndex(0)).unwrap().end).unwrap();
+        let to_u64 = |len: usize| u64::try_from(len).unwrap();
+        let len = 2 * segment + 1000;
+        let data = blob(len);
+        let stored = cluster.store(&data).await.unwrap();
+        let read = async |start: usize, end: usize| {
+            let range = to_u64(start)..to_u64(end);
+            cluster.client.read_range(stored.blob_id, range, Vec::new(), quiet()).await
+        };
+        for (start, end, segments) in [
+            (0, 10, 1),
+            (segment - 1, segment, 1),
+            (segment - 1, segment + 1, 2),
+            (5, len - 5, 3),
+            (len - 1, len + 100, 1),
+            (len, len + 1, 0),
+            (7, 7, 0),
+        ] {
+            let (summary, bytes) = read(start, end).await.unwrap();
+            assert!(bytes == data[start..end.min(len)], "{start}..{end}");
+            assert_eq!((summary.segments, summary.size), (segments, to_u64(len)), "{start}..{end}");
+        }
+        for (start, end) in [(len + 1, len + 2), (6, 5)] {
+            let refused = read(start, end).await.unwrap_err();
+            assert!(matches!(refused, ReadError::Range { .. }), "{refused:?}");
+        }
     });
 }
 
