@@ -345,13 +345,14 @@ fn system(doing: &'static str) -> impl FnOnce(std::io::Error) -> RunError {
 }
 
 /// Runs the storage node of a directory until it is told to stop (SIGINT or SIGTERM) or fails. It finds the network by way of
-/// the members of the genesis, the peers that its configuration names, and those in `bootstrap`.
+/// the members of the genesis, the peers that its configuration names, and those in `bootstrap`; `clock` is [`Clock::System`] but
+/// for trials.
 ///
 /// # Errors
 ///
 /// [`RunError`]: if the directory, its configuration, its keys or its store cannot be used, a port is taken, or an
 /// actor fails.
-pub async fn run(dir: &Path, bootstrap: Vec<PeerAddress>) -> Result<(), RunError> {
+pub async fn run(dir: &Path, bootstrap: Vec<PeerAddress>, clock: Clock) -> Result<(), RunError> {
     let config = NodeConfig::load(dir)?;
     let bootstrap = bootstrap.into_iter().chain(config.network.bootstrap.iter().cloned()).collect();
     let keys = NodeKeys::load(dir)?;
@@ -363,7 +364,7 @@ pub async fn run(dir: &Path, bootstrap: Vec<PeerAddress>) -> Result<(), RunError
         key: SigningKey::from_secret(keys.peer_key().secret_bytes()),
         disk: Arc::new(RealDisk::open(config.storage.dir.join("ledger"))?),
         blocks: Arc::clone(&blocks),
-        clock: Clock::System,
+        clock,
     };
     let encoder = Encoder::start(genesis.n_shards(), config.encoder.thread_count())
         .map_err(system("start the encoder threads"))?;

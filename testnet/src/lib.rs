@@ -1,8 +1,9 @@
 //! Many Floe nodes on one machine: real processes and simulations, faults and reports.
 //!
 //! [`cluster`] runs nodes as processes and is what the commands of `floe-testnet` and the integration tests share;
-//! [`churn`] changes such a network without end, while clients use it and what they see is measured; [`sim`] runs whole networks in one process, from a seed. Read [`cluster`] first.
+//! [`churn`] changes such a network without end, and [`chaos`] breaks it, while clients use it and what they see is measured; [`sim`] runs whole networks in one process, from a seed. Read [`cluster`] first.
 
+pub mod chaos;
 pub mod churn;
 pub mod cli;
 pub mod cluster;

@@ -70,7 +70,7 @@ impl Net {
     async fn up(parameters: Parameters) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let config = ClusterConfig { n_nodes: 4, n_shards: 4, base_port: None };
-        let terms = Terms { accounts: Vec::new(), parameters, node_stake: 2 * STAKE_MIN };
+        let terms = Terms { parameters, node_stake: 2 * STAKE_MIN, ..Terms::default() };
         let at = dir.path().join("net");
         let cluster = Cluster::create_on_terms(&at, &config, Fate::WithParent, terms).await.unwrap();
         let mut cluster = cluster.with_program(PROGRAM);

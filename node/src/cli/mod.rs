@@ -24,6 +24,7 @@ mod wallet;
 use std::{
     ffi::OsString,
     future::Future,
+    ops::Range,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -82,6 +83,9 @@ enum Command {
         /// Write to this file, which appears only once it is complete
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
+        /// Read only these bytes: from START to the one before END, either of which can be left out
+        #[arg(long, value_name = "START..END", value_parser = read::parse_range, default_value = "..")]
+        range: Range<u64>,
     },
     /// Tell whether a blob is stored
     Status {
@@ -173,7 +177,9 @@ fn execute(cli: Cli) -> Result<(), Failure> {
         Command::List(args) => block_on(blobs::list(network, args, output)),
         Command::Extend(args) => block_on(blobs::extend(network, args, output)),
         Command::Delete(args) => block_on(blobs::delete(network, args, output)),
-        Command::Read { blob_id, out } => block_on(read::execute(network, blob_id, out.as_deref(), output)),
+        Command::Read { blob_id, out, range } => {
+            block_on(read::execute(network, (blob_id, range), out.as_deref(), output))
+        }
         Command::Status { blob_id } => block_on(status::execute(network, blob_id, output)),
         Command::BlobId { file, shards } => block_on(blob_id::execute(network, &file, shards, output)),
         Command::Health => block_on(health::execute(network, output)),

@@ -9,6 +9,11 @@ use tokio::time::Instant;
 pub enum Clock {
     /// The system.
     System,
+    /// The system, but this far off: to try out what a wrong clock does.
+    OffBy {
+        /// Seconds ahead of the system's, or behind it if negative.
+        seconds: i64,
+    },
     /// The paused clock of a simulation, which began at `start`.
     Simulated {
         /// When the simulation began.
@@ -29,6 +34,9 @@ impl Clock {
                 let since = std::time::SystemTime::now().duration_since(UNIX_EPOCH);
                 // Before 1970 the clock is not set at all.
                 millis(since.unwrap_or_default())
+            }
+            Self::OffBy { seconds } => {
+                Self::System.unix_ms().saturating_add_signed(seconds.saturating_mul(1000))
             }
             Self::Simulated { start, unix_ms } => unix_ms.saturating_add(millis(start.elapsed())),
         }

@@ -154,13 +154,17 @@ pub fn percentile(sorted: &[Duration], percent: usize) -> Duration {
     sorted.get(rank - 1).copied().unwrap_or_default()
 }
 
-/// How long these operations took.
+/// How long operations took.
 #[must_use]
-pub fn latency<'a>(operations: impl Iterator<Item = &'a Operation>) -> Latency {
-    let mut took: Vec<Duration> = operations.map(|operation| operation.took).collect();
+pub fn latency(took: impl Iterator<Item = Duration>) -> Latency {
+    let mut took: Vec<Duration> = took.collect();
     took.sort_unstable();
     let ms = |percent| 1e3 * percentile(&took, percent).as_secs_f64();
     Latency { operations: took.len(), p50_ms: ms(50), p99_ms: ms(99) }
+}
+
+fn of<'a>(operations: &mut dyn Iterator<Item = &'a Operation>) -> Latency {
+    latency(operations.map(|operation| operation.took))
 }
 
 /// A part of a whole; `None` of nothing.
@@ -181,16 +185,16 @@ impl Report {
         self.failed = operations.iter().filter(|operation| operation.error.is_some()).count();
         self.retried = operations.iter().filter(|operation| operation.retries > 0).count();
         self.given_up = operations.iter().filter(|operation| !operation.is_done).count();
-        (self.steady, self.handover) = (latency(in_phase(Phase::Steady)), latency(in_phase(Phase::Handover)));
+        (self.steady, self.handover) = (of(&mut in_phase(Phase::Steady)), of(&mut in_phase(Phase::Handover)));
         let probes =
-            |burst| latency(operations.iter().filter(move |operation| operation.burst == Some(burst)));
+            |burst| of(&mut operations.iter().filter(move |operation| operation.burst == Some(burst)));
         (self.probes_steady, self.probes_handover) = (probes(Burst::Steady), probes(Burst::Handover));
         let (steady, handover) = (self.probes_steady, self.probes_handover);
         let are_both = handover.operations > 0 && steady.p99_ms > 0.0;
         self.p99_handover_over_steady = are_both.then(|| handover.p99_ms / steady.p99_ms);
         for (kind, name) in [(Kind::Store, "store"), (Kind::Read, "read")] {
             for (phase, when) in [(Phase::Steady, "steady"), (Phase::Handover, "handover")] {
-                let of_kind = latency(in_phase(phase).filter(|operation| operation.kind == kind));
+                let of_kind = of(&mut in_phase(phase).filter(|operation| operation.kind == kind));
                 self.by_kind.insert(format!("{name}_{when}"), of_kind);
             }
         }

@@ -177,7 +177,7 @@ async fn start_network(dir: &Path, settings: &Settings, start: Instant) -> Resul
         ..Parameters::default()
     };
     let config = ClusterConfig { n_nodes: settings.nodes, n_shards: settings.shards, base_port: None };
-    let terms = cluster::Terms { accounts: Vec::new(), parameters, node_stake: STAKE };
+    let terms = cluster::Terms { parameters, node_stake: STAKE, ..cluster::Terms::default() };
     let mut cluster = Cluster::create_on_terms(dir, &config, Fate::WithParent, terms).await?;
     let seconds = start.elapsed().as_secs_f64();
     note(format_args!("[{seconds:6.1} s] starting {} nodes with {} shards", settings.nodes, settings.shards));

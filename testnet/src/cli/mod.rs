@@ -1,6 +1,7 @@
 //! The `floe-testnet` command line.
 
 mod bench;
+mod chaos;
 mod churn;
 mod commands;
 mod demo;
@@ -87,6 +88,8 @@ enum Command {
     /// Measure a network of this machine's own processes
     #[command(subcommand)]
     Bench(bench::Command),
+    /// Store, read and delete while everything breaks: a plan of faults from a seed, a report, and a verdict
+    Chaos(chaos::Args),
     /// Store and read while nodes join, leave, lose their disks and stake moves, epoch after epoch
     Churn(churn::Args),
     /// Simulate networks in this process, from a seed
@@ -152,6 +155,10 @@ fn execute(command: Command, output: Output) -> Result<(), Failure> {
         Command::Demo(args) => block_on(demo::execute(args, output)),
         Command::Bench(bench) => block_on(bench::execute(bench, output)),
         Command::Churn(args) => block_on(churn::execute(args, output)),
+        Command::Chaos(args) => {
+            let no_disks = chaos::own_mounts(&args);
+            block_on(chaos::execute(args, no_disks, output))
+        }
         // It stops its nodes gently when it is interrupted, which takes time.
         Command::Up(args) => runtime()?.block_on(Box::pin(up::execute(args, output))),
         Command::Down { dir } => block_on(commands::down(&dir, output)),

@@ -100,7 +100,7 @@ async fn open(args: Args) -> Result<Cluster, Failure> {
         };
         let parameters = args.epochs.apply(Parameters::default());
         let node_stake = if parameters.epoch_ms > 0 { NODE_STAKE.max(parameters.min_stake) } else { 0 };
-        let terms = Terms { accounts: Vec::new(), parameters, node_stake };
+        let terms = Terms { parameters, node_stake, ..Terms::default() };
         return Cluster::create_on_terms(&args.dir, &config, fate, terms).await;
     };
     let n_nodes = manifest.nodes.len();

@@ -48,6 +48,9 @@ pub struct NodeEntry {
     pub name: String,
     /// The TCP port on 127.0.0.1 that it listens on.
     pub port: u16,
+    /// The TCP port on 127.0.0.1 of the relay in front of it, if others reach it that way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay_port: Option<u16>,
     /// The process that was last started for it, unless it was stopped.
     pub process: Option<ProcessId>,
     /// It has left the network for good: its directory is gone, and its number stays.
@@ -59,7 +62,7 @@ impl NodeEntry {
     /// A node that was not started yet.
     #[must_use]
     pub fn new(node: usize, port: u16) -> Self {
-        Self { name: format!("node-{node}"), port, process: None, is_removed: false }
+        Self { name: format!("node-{node}"), port, relay_port: None, process: None, is_removed: false }
     }
 }
 

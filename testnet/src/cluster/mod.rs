@@ -19,7 +19,7 @@ use std::{
     fs::{self, File},
     io,
     net::{IpAddr, Ipv4Addr},
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::Arc,
     time::Duration,
@@ -83,6 +83,10 @@ pub struct Terms {
     pub parameters: Parameters,
     /// Credits of the faucet behind each node; 0 for no stake.
     pub node_stake: u64,
+    /// Nodes tell each other the address of a relay, which somebody else is to run.
+    pub is_relayed: bool,
+    /// What is different in the configuration of nodes.
+    pub adjust: Option<fn(&mut NodeConfig)>,
 }
 
 /// What becomes of nodes when the process that started them ends.
@@ -141,7 +145,7 @@ impl Cluster {
         fate: Fate,
         terms: Terms,
     ) -> Result<Self, Failure> {
-        let Terms { mut accounts, parameters, node_stake } = terms;
+        let Terms { mut accounts, parameters, node_stake, is_relayed, adjust } = terms;
         check_counts(config)?;
         let dir = absolute(dir)?;
         fs::create_dir_all(&dir)
@@ -151,10 +155,18 @@ impl Cluster {
         // Another program may have made one since.
         check_empty(&dir)?;
         let ports = ports::free_ports(config.n_nodes, config.base_port)?;
-        let manifest = Manifest::new(config.n_shards, &ports);
+        let mut manifest = Manifest::new(config.n_shards, &ports);
+        if is_relayed {
+            let ports = ports::free_ports(config.n_nodes, None)?;
+            for (node, port) in manifest.nodes.iter_mut().zip(ports) {
+                node.relay_port = Some(port);
+            }
+        }
         let mut members = Vec::new();
         for (node, shards) in manifest.nodes.iter().zip(spread(config.n_shards, config.n_nodes)) {
-            members.push(init_node(&dir.join(&node.name), &node_config(node))?.with_shards(shards));
+            let mut config = node_config(node);
+            adjust.into_iter().for_each(|adjust| adjust(&mut config));
+            members.push(init_node(&dir.join(&node.name), &config)?.with_shards(shards));
         }
         let faucet = AccountKey::create(&faucet_file(&dir))?;
         let wallet = AccountKey::create(&wallet_file(&dir))?;
@@ -330,6 +342,15 @@ impl Cluster {
     ///
     /// If it runs already, or its process cannot be started.
     pub async fn start(&mut self, node: usize) -> Result<ProcessId, Failure> {
+        self.start_skewed(node, 0).await
+    }
+
+    /// The same, with its clock this many seconds off.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub async fn start_skewed(&mut self, node: usize, skew: i64) -> Result<ProcessId, Failure> {
         let _lock = DirLock::take(&self.dir).await?;
         let mut manifest = self.manifest()?;
         self.check_dead(node)?;
@@ -337,7 +358,7 @@ impl Cluster {
             return Err(Failure::new(Exit::Usage, format!("node-{node} has left for good"))
                 .hint("see with `floe-testnet status` which nodes there are"));
         }
-        let process = self.spawn(node)?;
+        let process = self.spawn(node, skew)?;
         entry(&mut manifest, node)?.process = Some(process.clone());
         manifest.save(&self.dir)?;
         Ok(process)
@@ -352,7 +373,9 @@ impl Cluster {
         let _lock = DirLock::take(&self.dir).await?;
         self.check_dead(node)?;
         let data = NodeConfig::load(&self.node_dir(node))?.storage.dir;
-        if data.parent() != Some(&self.node_dir(node)) {
+        let inside = data.strip_prefix(self.node_dir(node)).unwrap_or(Path::new(""));
+        let is_inside = inside.components().all(|part| matches!(part, Component::Normal(_)));
+        if !is_inside || inside.as_os_str().is_empty() {
             let what = format!("will not empty {}: it is not in the node's directory", data.display());
             return Err(Failure::new(Exit::Usage, what));
         }
@@ -446,13 +469,18 @@ impl Cluster {
         self.reap();
         for (node, entry) in self.manifest()?.nodes.iter().enumerate() {
             if entry.process.as_ref().is_some_and(|process| process.state() == ProcessState::Dead) {
-                let log = self.node_dir(node).join("node.log");
-                let end = log_end(&log);
+                let end = self.last_words(node);
                 return Err(Failure::new(Exit::Unavailable, format!("{} ended: {end}", entry.name))
-                    .hint(format!("see {}", log.display())));
+                    .hint(format!("see {}", self.node_dir(node).join("node.log").display())));
             }
         }
         Ok(())
+    }
+
+    /// What a node logged last.
+    #[must_use]
+    pub fn last_words(&self, node: usize) -> String {
+        log_end(&self.node_dir(node).join("node.log"))
     }
 
     fn process(&self, node: usize) -> Result<Option<ProcessId>, Failure> {
@@ -468,12 +496,15 @@ impl Cluster {
     }
 
     /// Starts the process of a node. With [`Fate::WithParent`], the node watches the calling thread.
-    fn spawn(&mut self, node: usize) -> Result<ProcessId, Failure> {
+    fn spawn(&mut self, node: usize, skew: i64) -> Result<ProcessId, Failure> {
         let dir = self.node_dir(node);
         let failed = |error: io::Error| Failure::io(format!("cannot start node-{node}"), &error);
         let log = File::options().create(true).append(true).open(dir.join("node.log")).map_err(failed)?;
         let mut command = Command::new(&self.program);
         command.args(["floe", "node", "run", "--dir"]).arg(&dir).stdin(Stdio::null());
+        if skew != 0 {
+            command.arg(format!("--clock-off-by={skew}"));
+        }
         command.stdout(log.try_clone().map_err(failed)?).stderr(log);
         let parent = match self.fate {
             Fate::Detached => 0,
@@ -538,11 +569,12 @@ fn check_empty(dir: &Path) -> Result<(), Failure> {
 }
 
 fn node_config(node: &NodeEntry) -> NodeConfig {
-    let listen = vec![Address::new(IpAddr::V4(Ipv4Addr::LOCALHOST), Transport::Tcp, node.port)];
+    let at = |port| Address::new(IpAddr::V4(Ipv4Addr::LOCALHOST), Transport::Tcp, port);
+    let (listen, external) = (vec![at(node.port)], node.relay_port.map(at).into_iter().collect());
     NodeConfig {
         name: node.name.clone(),
         genesis: PathBuf::from("../genesis.toml"),
-        network: NetworkConfig { listen, ..NetworkConfig::default() },
+        network: NetworkConfig { listen, external, ..NetworkConfig::default() },
         storage: StorageConfig { reserve_bytes: RESERVE_BYTES, ..StorageConfig::default() },
         // All nodes share one machine.
         encoder: EncoderConfig { threads: 2 },

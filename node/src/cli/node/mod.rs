@@ -20,6 +20,7 @@ use super::{Exit, Failure, Output, block_on, output::note, runtime, shown};
 use crate::{
     config::{CONFIG_FILE, ConfigError, MemberFile, NodeConfig, PeerAddress, create_new},
     keys::NodeKeys,
+    ledger::Clock,
     node::RunError,
     telemetry::{self, Format, Role},
 };
@@ -60,6 +61,9 @@ pub(super) enum Command {
         /// Log one JSON object a line
         #[arg(long)]
         log_json: bool,
+        /// Have a clock that is this many seconds ahead, or behind if negative: to try out what that does
+        #[arg(long, value_name = "SECONDS", hide = true, allow_negative_numbers = true)]
+        clock_off_by: Option<i64>,
     },
     /// Register the node of a directory with the network, or change what is said about it
     Register(register::Args),
@@ -99,7 +103,10 @@ pub(super) fn execute(network: Option<&Path>, command: Command, output: Output) 
             };
             output.data(&document, &document.member_file)
         }
-        Command::Run { dir, bootstrap, log_json } => run(&dir, bootstrap, log_json, output),
+        Command::Run { dir, bootstrap, log_json, clock_off_by } => {
+            let clock = clock_off_by.map_or(Clock::System, |seconds| Clock::OffBy { seconds });
+            run(&dir, (bootstrap, clock), log_json, output)
+        }
         Command::Register(args) => client_command(register::execute(network, args, output)),
         Command::Leave(args) => client_command(leave::execute(network, args, output)),
         Command::Status(args) => client_command(status::execute(network, args, output)),
@@ -153,7 +160,12 @@ pub fn init(dir: &Path, config: &NodeConfig) -> Result<MemberFile, Failure> {
     Ok(member)
 }
 
-fn run(dir: &Path, bootstrap: Vec<PeerAddress>, log_json: bool, output: Output) -> Result<(), Failure> {
+fn run(
+    dir: &Path,
+    (bootstrap, clock): (Vec<PeerAddress>, Clock),
+    log_json: bool,
+    output: Output,
+) -> Result<(), Failure> {
     telemetry::init(Role::Node, if log_json { Format::Json } else { Format::Text })?;
     if output.json {
         let member = MemberFile::load(&dir.join(MemberFile::NAME))?;
@@ -165,7 +177,9 @@ fn run(dir: &Path, bootstrap: Vec<PeerAddress>, log_json: bool, output: Output) 
         };
         output.data(&document, "")?;
     }
-    runtime()?.block_on(Box::pin(crate::node::run(dir, bootstrap))).map_err(|error| failure(dir, error))
+    runtime()?
+        .block_on(Box::pin(crate::node::run(dir, bootstrap, clock)))
+        .map_err(|error| failure(dir, error))
 }
 
 fn failure(dir: &Path, error: RunError) -> Failure {

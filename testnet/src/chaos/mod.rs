@@ -1,0 +1,22 @@
+//! A network that is broken in every way it should bear, while clients use it, and afterwards a verdict.
+//!
+//! ```text
+//! seed -> plan -> faults --run--> target: processes, or containers
+//!                                   ^
+//! clients: workload ----------------+---> history -> checker -> report: JSON, one page of HTML
+//! ```
+//!
+//! [`plan`] decides what happens and when, [`checker`] what may be answered; both are pure. [`target`] is what can be done to a
+//! network, [`processes`] and [`relay`] do it on one machine.
+
+pub mod checker;
+pub mod fault;
+pub mod history;
+pub mod page;
+pub mod plan;
+pub mod processes;
+pub mod relay;
+pub mod report;
+pub mod run;
+pub mod target;
+pub mod workload;

@@ -1,0 +1,90 @@
+//! Which node a connection comes from: that whose process has the socket at its other end.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+/// The processes of nodes.
+#[derive(Debug, Default)]
+pub(super) struct Sources(Mutex<BTreeMap<usize, i32>>);
+
+impl Sources {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<usize, i32>> {
+        // Nothing that can panic runs under this lock.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A node has another process, or none.
+    pub(super) fn set(&self, node: usize, pid: Option<i32>) {
+        match pid {
+            Some(pid) => self.lock().insert(node, pid),
+            None => self.lock().remove(&node),
+        };
+    }
+
+    /// The node that connected from a port of 127.0.0.1; none if it was no node, or is gone.
+    pub(super) fn of(&self, port: u16) -> Option<usize> {
+        let inode = inode_of(&fs::read_to_string("/proc/net/tcp").ok()?, port)?;
+        let socket = format!("socket:[{inode}]");
+        let nodes = self.lock().clone();
+        nodes.into_iter().find(|(_, pid)| has_open(*pid, &socket).unwrap_or(false)).map(|(node, _)| node)
+    }
+}
+
+/// The inode of the socket on a local port that is connected. Source: `proc_pid_net(5)`, `tcp`.
+fn inode_of(table: &str, port: u16) -> Option<u64> {
+    let wanted = format!("0100007F:{port:04X}");
+    table.lines().skip(1).find_map(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        let (local, _remote, state) = (fields.next()?, fields.next()?, fields.next()?);
+        // 0A is a listener.
+        let inode = fields.nth(5)?.parse().ok()?;
+        (local == wanted && state != "0A").then_some(inode)
+    })
+}
+
+/// True if a process has a socket open.
+fn has_open(pid: i32, socket: &str) -> io::Result<bool> {
+    for file in fs::read_dir(format!("/proc/{pid}/fd"))? {
+        // What was closed since is no error.
+        if fs::read_link(file?.path()).is_ok_and(|link| link.as_os_str() == socket) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpListener, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn the_table_of_sockets_is_understood() {
+        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
+             0: 0100007F:2710 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 111 1 0 100\n\
+             1: 0100007F:2711 0100007F:2710 01 00000000:00000000 00:00000000 00000000     0        0 222 1 0 20\n\
+             2: broken\n";
+        assert_eq!(inode_of(table, 0x2711), Some(222));
+        assert_eq!(inode_of(table, 0x2710), None, "it listens");
+        assert_eq!(inode_of(table, 1), None);
+    }
+
+    #[test]
+    fn a_connection_is_that_of_the_process_that_made_it() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let port = stream.local_addr().unwrap().port();
+        let sources = Sources::default();
+        assert_eq!(sources.of(port), None);
+        // A process that is not there, and this one.
+        sources.set(3, Some(i32::MAX));
+        sources.set(4, Some(rustix::process::getpid().as_raw_nonzero().get()));
+        assert_eq!(sources.of(port), Some(4));
+        sources.set(4, None);
+        assert_eq!(sources.of(port), None);
+    }
+}

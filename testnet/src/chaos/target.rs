@@ -1,0 +1,69 @@
+//! A network that faults can be done to.
+
+use std::{path::PathBuf, sync::Arc};
+
+use node::cli::Failure;
+use protocol::{PeerId, genesis::Genesis};
+use swarm::Address;
+
+use super::fault::{Fault, Kind};
+
+/// Nodes, however they are run.
+#[allow(async_fn_in_trait, reason = "nothing of it is ever sent to another thread")]
+pub trait Target {
+    /// What people call it.
+    fn name(&self) -> &'static str;
+
+    /// The genesis of the network.
+    fn genesis(&self) -> &Arc<Genesis>;
+
+    /// Who each node is and where it is reached, in the order of their numbers.
+    ///
+    /// # Errors
+    ///
+    /// If that cannot be found.
+    fn peers(&self) -> Result<Vec<(PeerId, Vec<Address>)>, Failure>;
+
+    /// Whether a kind of fault can be done here.
+    ///
+    /// # Errors
+    ///
+    /// Why not.
+    fn can(&self, kind: Kind) -> Result<(), String>;
+
+    /// Begins a fault.
+    ///
+    /// # Errors
+    ///
+    /// If it could not be done: the run says nothing then.
+    async fn begin(&mut self, fault: &Fault) -> Result<(), Failure>;
+
+    /// Ends a fault: from here on, the nodes are to recover by themselves.
+    ///
+    /// # Errors
+    ///
+    /// As [`begin`](Self::begin).
+    async fn end(&mut self, fault: &Fault) -> Result<(), Failure>;
+
+    /// Nodes whose processes have ended, though nobody ended them, and what they said last; they are started again. `excused` are
+    /// the nodes that may: they have no room left for the ledger.
+    ///
+    /// # Errors
+    ///
+    /// If a node cannot be started again.
+    async fn fallen(&mut self, excused: &[usize]) -> Result<Vec<(usize, String)>, Failure>;
+
+    /// What the nodes have logged: files to look for panics in.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be had.
+    async fn logs(&mut self) -> Result<Vec<(usize, PathBuf)>, Failure>;
+
+    /// Ends everything and leaves nothing behind, but for files in a directory that the user named.
+    ///
+    /// # Errors
+    ///
+    /// If something does not end.
+    async fn close(&mut self) -> Result<(), Failure>;
+}
