@@ -22,7 +22,10 @@ use std::{
 use bytes::Bytes;
 use protocol::PeerId;
 
-use crate::frame::{Channel, Frame, TooLarge, Topic};
+use crate::{
+    frame::{Channel, Frame, TooLarge, Topic},
+    traffic::QueueLoad,
+};
 
 /// Something a peer did.
 #[derive(Debug)]
@@ -174,11 +177,15 @@ struct Queue {
     limits: QueueLimits,
     bytes: usize,
     entries: VecDeque<(usize, Inbound)>,
+    /// Since the start.
+    taken: u64,
+    /// Since the start.
+    refused: u64,
 }
 
 impl Queue {
     const fn new(limits: QueueLimits) -> Self {
-        Self { limits, bytes: 0, entries: VecDeque::new() }
+        Self { limits, bytes: 0, entries: VecDeque::new(), taken: 0, refused: 0 }
     }
 
     fn has_room(&self, bytes: usize) -> bool {
@@ -193,7 +200,17 @@ impl Queue {
     fn pop(&mut self) -> Option<Inbound> {
         let (bytes, inbound) = self.entries.pop_front()?;
         self.bytes -= bytes;
+        self.taken += 1;
         Some(inbound)
+    }
+
+    fn load(&self) -> QueueLoad {
+        QueueLoad {
+            waiting: self.entries.len(),
+            capacity: self.limits.messages_max,
+            taken: self.taken,
+            refused: self.refused,
+        }
     }
 }
 
@@ -284,6 +301,31 @@ impl InboundReceiver {
         let state = lock(&self.0);
         [CONTROL, GOSSIP, BULK].map(|index| state.queues[index].entries.len())
     }
+
+    /// A way to look at how full the queues are while the node reads from them.
+    #[must_use]
+    pub fn load(&self) -> InboundLoad {
+        InboundLoad(Arc::clone(&self.0))
+    }
+}
+
+/// How full the queues are in which peers wait for the node. Cheap to clone.
+#[derive(Clone)]
+pub struct InboundLoad(Shared);
+
+impl InboundLoad {
+    /// The queues by kind: control requests, gossip, bulk requests.
+    #[must_use]
+    pub fn queues(&self) -> [QueueLoad; 3] {
+        let state = lock(&self.0);
+        [CONTROL, GOSSIP, BULK].map(|index| state.queues[index].load())
+    }
+}
+
+impl fmt::Debug for InboundLoad {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("InboundLoad").field(&self.queues()).finish()
+    }
 }
 
 impl fmt::Debug for InboundReceiver {
@@ -337,6 +379,7 @@ impl InboundSender {
         let waker = {
             let mut state = lock(&self.0);
             if state.receiver_gone || !state.queues[index].has_room(bytes) {
+                state.queues[index].refused += 1;
                 return Err(inbound);
             }
             state.queues[index].push(bytes, inbound);
@@ -435,8 +478,12 @@ mod tests {
         assert!(sender.push(request(Channel::Bulk, 0, &answers)).is_err(), "messages");
         assert!(sender.push(request(Channel::Control, 10, &answers)).is_ok());
         assert_eq!(receiver.waiting(), [1, 0, 2]);
+        let load = receiver.load();
+        let bulk = |waiting, taken| QueueLoad { waiting, capacity: 2, taken, refused: 2 };
+        assert_eq!(load.queues()[BULK], bulk(2, 0));
         assert!(matches!(receiver.try_recv(), Some(Inbound::Request { channel: Channel::Control, .. })));
         assert!(matches!(receiver.try_recv(), Some(Inbound::Request { channel: Channel::Bulk, .. })));
+        assert_eq!(load.queues()[BULK], bulk(1, 1));
         assert!(sender.push(request(Channel::Bulk, 10, &answers)).is_ok(), "room was given back");
     }
 

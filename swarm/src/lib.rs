@@ -26,10 +26,12 @@ pub mod network;
 mod peers;
 #[cfg(feature = "simulated")]
 pub mod simulated;
+pub mod traffic;
 mod view;
 
 pub use address::Address;
 pub use frame::{Channel, Frame, HEADER_BYTES_MAX, PAYLOAD_BYTES_MAX, TooLarge, Topic};
-pub use inbound::{Inbound, InboundReceiver, Responder, Verdict};
+pub use inbound::{Inbound, InboundLoad, InboundReceiver, Responder, Verdict};
 pub use limits::Limits;
 pub use network::{ConnectedPeers, Network, Offence, PeerRole, PublishError, RequestError};
+pub use traffic::{QueueLoad, Traffic};

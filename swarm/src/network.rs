@@ -83,6 +83,22 @@ pub enum Offence {
     Flooding,
 }
 
+impl Offence {
+    /// Every offence.
+    pub const ALL: [Self; 4] = [Self::Malformed, Self::Unverifiable, Self::Unhelpful, Self::Flooding];
+
+    /// Its name in metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Unverifiable => "unverifiable",
+            Self::Unhelpful => "unhelpful",
+            Self::Flooding => "flooding",
+        }
+    }
+}
+
 /// Why there is no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {

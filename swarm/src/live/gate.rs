@@ -21,7 +21,7 @@ use libp2p::{
 };
 
 use super::{address, keys, mailbox::Shared};
-use crate::network::PeerRole;
+use crate::{network::PeerRole, traffic::Dropped};
 
 /// How many connections a node has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +70,19 @@ pub(super) enum Denied {
     Total,
     #[error("too many connections with this network")]
     Network,
+}
+
+impl Denied {
+    const fn limit(self) -> Dropped {
+        match self {
+            Self::Pending => Dropped::Handshakes,
+            Self::Refused => Dropped::RefusedPeer,
+            Self::Identity => Dropped::Identity,
+            Self::Peer => Dropped::PeerConnections,
+            Self::Total => Dropped::Connections,
+            Self::Network => Dropped::NetworkConnections,
+        }
+    }
 }
 
 /// A network for counting.
@@ -151,6 +164,11 @@ impl Gate {
         Ok(())
     }
 
+    fn denied(&self, denied: Denied) -> ConnectionDenied {
+        self.shared.traffic.dropped.count(denied.limit());
+        ConnectionDenied::new(denied)
+    }
+
     fn established(&mut self, id: ConnectionId, peer: PeerId, address: &Multiaddr) {
         let role = keys::from_libp2p(&peer).map(|peer| self.shared.with_book(|book| book.role(peer)));
         let stranger = role != Some(PeerRole::Member);
@@ -194,7 +212,7 @@ impl NetworkBehaviour for Gate {
         _: &Multiaddr,
     ) -> Result<(), ConnectionDenied> {
         if self.pending.len() >= self.limits.pending_incoming_max {
-            return Err(ConnectionDenied::new(Denied::Pending));
+            return Err(self.denied(Denied::Pending));
         }
         self.pending.insert(id);
         Ok(())
@@ -208,7 +226,7 @@ impl NetworkBehaviour for Gate {
         remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
         self.pending.remove(&id);
-        self.check(peer, remote).map_err(ConnectionDenied::new)?;
+        self.check(peer, remote).map_err(|denied| self.denied(denied))?;
         Ok(dummy::ConnectionHandler)
     }
 
@@ -220,7 +238,7 @@ impl NetworkBehaviour for Gate {
         _: Endpoint,
         _: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.check(peer, address).map_err(ConnectionDenied::new)?;
+        self.check(peer, address).map_err(|denied| self.denied(denied))?;
         Ok(dummy::ConnectionHandler)
     }
 

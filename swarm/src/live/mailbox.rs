@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeSet,
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -20,6 +23,7 @@ use crate::{
     limits::REQUEST_TIMEOUT_MAX,
     network::{ConnectedPeers, Network, Offence, PeerRole, PublishError, RequestError, check_gossip},
     peers::PeerBook,
+    traffic::{QueueLoad, Traffic},
     view::View,
 };
 
@@ -50,6 +54,11 @@ pub(super) struct Shared {
     /// Peers whose entry changed and that the event loop has yet to look at.
     changed: Mutex<BTreeSet<PeerId>>,
     wake: Notify,
+    pub(super) traffic: Traffic,
+    /// Commands that the event loop took.
+    pub(super) taken: AtomicU64,
+    /// Commands for which there was no room.
+    refused: AtomicU64,
 }
 
 impl Shared {
@@ -59,6 +68,9 @@ impl Shared {
             book: Mutex::new(PeerBook::default()),
             changed: Mutex::new(BTreeSet::new()),
             wake: Notify::new(),
+            traffic: Traffic::default(),
+            taken: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
         }
     }
 
@@ -93,6 +105,7 @@ impl Shared {
 
     /// Takes an offence off a peer's score, and has it disconnected if that was too much.
     pub(super) fn report(&self, peer: PeerId, offence: Offence) {
+        self.traffic.offences.count(offence);
         let now = self.now();
         if self.with_book(|book| book.report(peer, offence, now)) {
             tracing::info!(%peer, ?offence, "peer is refused for a while");
@@ -127,6 +140,27 @@ impl LiveNetwork {
     pub fn listen_addresses(&self) -> &[Address] {
         &self.listening
     }
+
+    /// What went over this network, and what its limits kept out.
+    #[must_use]
+    pub fn traffic(&self) -> Traffic {
+        self.shared.traffic.clone()
+    }
+
+    /// How full the event loop's mailbox is.
+    #[must_use]
+    pub fn load(&self) -> QueueLoad {
+        QueueLoad {
+            waiting: self.commands.max_capacity() - self.commands.capacity(),
+            capacity: self.commands.max_capacity(),
+            taken: self.shared.taken.load(Ordering::Relaxed),
+            refused: self.shared.refused.load(Ordering::Relaxed),
+        }
+    }
+
+    fn refused(&self) {
+        self.shared.refused.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 impl fmt::Debug for LiveNetwork {
@@ -156,7 +190,10 @@ impl Network for LiveNetwork {
         let (_alive, abandoned) = oneshot::channel();
         let command = Command::Request { to, channel, frame: request, reply, abandoned };
         self.commands.try_send(command).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => RequestError::Busy,
+            mpsc::error::TrySendError::Full(_) => {
+                self.refused();
+                RequestError::Busy
+            }
             mpsc::error::TrySendError::Closed(_) => RequestError::Stopped,
         })?;
         match timeout(limit.min(REQUEST_TIMEOUT_MAX), answer).await {
@@ -169,7 +206,10 @@ impl Network for LiveNetwork {
         check_gossip(topic, data.len())?;
         let (reply, answer) = oneshot::channel();
         self.commands.try_send(Command::Publish { topic, data, reply }).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => PublishError::Busy,
+            mpsc::error::TrySendError::Full(_) => {
+                self.refused();
+                PublishError::Busy
+            }
             mpsc::error::TrySendError::Closed(_) => PublishError::Stopped,
         })?;
         answer.await.unwrap_or(Err(PublishError::Stopped))

@@ -19,6 +19,7 @@ use crate::{
     inbound::{Answer, Inbound, Responder},
     limits::{Admission, Admitted, Limits},
     network::{Offence, PeerRole, RequestError},
+    traffic::Dropped,
 };
 
 /// A request of this node.
@@ -222,6 +223,7 @@ impl EventLoop {
         self.belongs(from);
         let Request { frame, held, .. } = request;
         if frame == Err(Unread::Malformed) {
+            self.shared.traffic.dropped.count(Dropped::Malformed);
             // Dropping the channel closes the stream.
             return self.shared.report(from, Offence::Malformed);
         }
@@ -237,7 +239,13 @@ impl EventLoop {
         if admitted == Admitted::Flooding {
             self.shared.report(from, Offence::Flooding);
         }
+        let limit = match (admitted, &frame) {
+            (Admitted::No | Admitted::Flooding, _) => Dropped::Rate,
+            (Admitted::Yes, Err(_)) => Dropped::RequestBytes,
+            (Admitted::Yes, Ok(_)) => Dropped::InFlight,
+        };
         let (Admitted::Yes, Some(Ok(slot)), Ok(frame)) = (admitted, slot, frame) else {
+            self.shared.traffic.dropped.count(limit);
             let response = Response { answer: Answer::Busy, held: Vec::new() };
             // A peer that went away is not an error.
             let _ = self.swarm.behaviour_mut().exchange(channel).send_response(reply, response);
@@ -278,7 +286,10 @@ impl EventLoop {
                         usage.admission.charge(bytes);
                     }
                 }
-                None => response.answer = Answer::Busy,
+                None => {
+                    self.shared.traffic.dropped.count(Dropped::AnswerBytes);
+                    response.answer = Answer::Busy;
+                }
             }
         }
         // A peer that went away is not an error.

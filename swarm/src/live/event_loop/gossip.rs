@@ -14,17 +14,21 @@ use crate::{
     frame::Topic,
     inbound::{Inbound, Judgement, Verdict},
     network::{PeerRole, PublishError},
+    traffic::{Dropped, Gossip},
 };
 
 /// The node's judgement of a message.
 pub(super) struct Judged {
     pub(super) message: gossipsub::MessageId,
     pub(super) propagated_by: libp2p::PeerId,
+    /// None if it is on no topic of ours.
+    pub(super) topic: Option<Topic>,
     pub(super) judgement: Judgement,
 }
 
 impl EventLoop {
     pub(super) fn publish(&mut self, topic: Topic, data: Bytes) -> Result<(), PublishError> {
+        self.shared.traffic.gossip.count((topic, Gossip::Published));
         let topic = self.names.topic(topic);
         match self.swarm.behaviour_mut().gossip.publish(topic, data) {
             Ok(_) | Err(gossipsub::PublishError::NoPeersSubscribedToTopic) => Ok(()),
@@ -48,13 +52,17 @@ impl EventLoop {
         let (Some(from), Some(neighbour), Some(topic)) =
             (author, keys::from_libp2p(&propagated_by), self.topics.get(&content.topic).copied())
         else {
-            return self.judge(&Judged { message, propagated_by, judgement: Judgement::Reject });
+            let judgement = Judgement::Reject;
+            return self.judge(&Judged { message, propagated_by, topic: None, judgement });
         };
+        let early =
+            |judgement| Judged { message: message.clone(), propagated_by, topic: Some(topic), judgement };
         if content.data.len() > topic.bytes_max() {
-            return self.judge(&Judged { message, propagated_by, judgement: Judgement::Reject });
+            return self.judge(&early(Judgement::Reject));
         }
         if self.verdicts.len() >= self.limits.verdicts_max {
-            return self.judge(&Judged { message, propagated_by, judgement: Judgement::Ignore });
+            self.shared.traffic.dropped.count(Dropped::Verdicts);
+            return self.judge(&early(Judgement::Ignore));
         }
         let (verdict, judged) = oneshot::channel();
         let verdict = Verdict::new(move |judgement| {
@@ -68,18 +76,21 @@ impl EventLoop {
         self.verdicts.push(
             async move {
                 let judgement = judged.await.unwrap_or(Judgement::Ignore);
-                Judged { message, propagated_by, judgement }
+                Judged { message, propagated_by, topic: Some(topic), judgement }
             }
             .boxed(),
         );
     }
 
     pub(super) fn judge(&mut self, judged: &Judged) {
-        let acceptance = match judged.judgement {
-            Judgement::Accept => gossipsub::MessageAcceptance::Accept,
-            Judgement::Ignore => gossipsub::MessageAcceptance::Ignore,
-            Judgement::Reject => gossipsub::MessageAcceptance::Reject,
+        let (acceptance, outcome) = match judged.judgement {
+            Judgement::Accept => (gossipsub::MessageAcceptance::Accept, Gossip::Accepted),
+            Judgement::Ignore => (gossipsub::MessageAcceptance::Ignore, Gossip::Ignored),
+            Judgement::Reject => (gossipsub::MessageAcceptance::Reject, Gossip::Rejected),
         };
+        if let Some(topic) = judged.topic {
+            self.shared.traffic.gossip.count((topic, outcome));
+        }
         let gossip = &mut self.swarm.behaviour_mut().gossip;
         // A message judged too late is not in the cache any more, and travels no further.
         gossip.report_message_validation_result(&judged.message, &judged.propagated_by, acceptance);

@@ -14,7 +14,7 @@ mod peers;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
 };
 
 use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
@@ -182,6 +182,7 @@ impl EventLoop {
     }
 
     fn command(&mut self, command: Command) {
+        self.shared.taken.fetch_add(1, Ordering::Relaxed);
         match command {
             Command::Request { to, channel, frame, reply, abandoned } => {
                 self.request(to, Waiting { channel, frame, reply, abandoned });
