@@ -12,7 +12,10 @@ use std::{
 };
 
 use protocol::encoding::SegmentEncoder;
+use swarm::QueueLoad;
 use tokio::sync::{mpsc, oneshot};
+
+use crate::load::Work;
 
 /// Jobs that may wait for each thread. Each may hold a segment's buffers, so few.
 const QUEUE_PER_THREAD: usize = 4;
@@ -26,7 +29,10 @@ pub struct Stopped;
 
 /// Handle to the encoder pool; cheap to clone. The threads end when the last handle is dropped.
 #[derive(Clone, Debug)]
-pub struct Encoder(Arc<Mode>);
+pub struct Encoder {
+    mode: Arc<Mode>,
+    work: Work,
+}
 
 #[derive(Debug)]
 enum Mode {
@@ -47,14 +53,16 @@ impl Encoder {
     pub fn start(n_shards: u16, threads: NonZeroUsize) -> std::io::Result<Self> {
         let (jobs, queue) = mpsc::channel::<Job>(threads.get() * QUEUE_PER_THREAD);
         let queue = Arc::new(Mutex::new(queue));
+        let work = Work::default();
         for index in 0..threads.get() {
-            let queue = Arc::clone(&queue);
+            let (queue, work) = (Arc::clone(&queue), work.clone());
             let mut encoder = SegmentEncoder::new(n_shards);
             thread::Builder::new().name(format!("encoder-{index}")).spawn(move || {
                 loop {
                     // Nothing that can panic runs under this lock.
                     let job = queue.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
                     let Some(job) = job else { break };
+                    work.took(1);
                     // A job that panics drops its answer, which tells its caller. The thread must outlive it, or the
                     // pool shrinks bug by bug until nothing is encoded; what the job left behind is thrown away.
                     if panic::catch_unwind(AssertUnwindSafe(|| job(&mut encoder))).is_err() {
@@ -63,7 +71,7 @@ impl Encoder {
                 }
             })?;
         }
-        Ok(Self(Arc::new(Mode::Pool { jobs })))
+        Ok(Self { mode: Arc::new(Mode::Pool { jobs }), work })
     }
 
     /// Returns an encoder that runs each job at once, on the caller's thread: for simulations.
@@ -73,7 +81,17 @@ impl Encoder {
     /// Unless `4 <= n_shards <= 1000`.
     #[must_use]
     pub fn inline(n_shards: u16) -> Self {
-        Self(Arc::new(Mode::Inline(Box::new(Mutex::new(SegmentEncoder::new(n_shards))))))
+        let mode = Mode::Inline(Box::new(Mutex::new(SegmentEncoder::new(n_shards))));
+        Self { mode: Arc::new(mode), work: Work::default() }
+    }
+
+    /// How full the queue of jobs is; a full one makes callers wait.
+    #[must_use]
+    pub fn load(&self) -> QueueLoad {
+        match &*self.mode {
+            Mode::Pool { jobs } => self.work.load(jobs),
+            Mode::Inline(_) => QueueLoad { taken: self.work.taken(), ..QueueLoad::default() },
+        }
     }
 
     /// Runs a job on the pool and returns its result.
@@ -87,8 +105,11 @@ impl Encoder {
         &self,
         job: impl FnOnce(&mut SegmentEncoder) -> T + Send + 'static,
     ) -> Result<T, Stopped> {
-        match &*self.0 {
-            Mode::Inline(encoder) => Ok(job(&mut *encoder.lock().map_err(|_| Stopped)?)),
+        match &*self.mode {
+            Mode::Inline(encoder) => {
+                self.work.took(1);
+                Ok(job(&mut *encoder.lock().map_err(|_| Stopped)?))
+            }
             Mode::Pool { jobs } => {
                 let (reply, answer) = oneshot::channel();
                 let job: Job = Box::new(move |encoder| {
@@ -115,6 +136,7 @@ mod tests {
             });
             let answers = futures::future::join_all(jobs).await;
             assert_eq!(answers, (0..50).map(|i| Ok(7 + i)).collect::<Vec<_>>());
+            assert_eq!((encoder.load().taken, encoder.load().waiting), (50, 0));
         }
     }
 

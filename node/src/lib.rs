@@ -8,7 +8,7 @@
 //!           /   |   \        |               ^
 //!  blobs  encoder  sliver_store <------------+-- node (wires them, bottom up)
 //!    |
-//!  ledger
+//!  ledger                                    monitor looks at all of them
 //! ```
 //!
 //! Each actor is a folder: a pure state that decides, a thin shell that carries out, a mailbox. Calls go down, news
@@ -25,7 +25,9 @@ pub mod exchange;
 pub mod keys;
 pub mod latest;
 pub mod ledger;
+mod load;
 pub mod membership;
+pub mod monitor;
 pub mod node;
 pub mod repair;
 pub mod server;

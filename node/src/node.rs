@@ -10,19 +10,20 @@
 //!  scrubber               finds more for repair to do
 //!  epoch coordinator      takes the node through the stages of an epoch
 //!  server                 answers peers
+//!  monitor                shows metrics and health    (if switched on)
 //! ```
 
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
-    sync::{Arc, atomic::AtomicU64},
+    sync::Arc,
     time::Duration,
 };
 
 use protocol::{PeerId, bls, genesis::Genesis, ledger::signature::SigningKey};
 use storage::{Store, disk::RealDisk, index::SledIndex};
 use swarm::{
-    Address, InboundReceiver, Network, PeerRole,
+    Address, ConnectedPeers, InboundLoad, InboundReceiver, Network, PeerRole,
     live::{Live, LiveConfig, SecretKey},
 };
 use tokio::time::Instant;
@@ -36,9 +37,11 @@ use crate::{
     encoder::Encoder,
     keys::{KeyError, NodeKeys},
     ledger::{self, Clock, Ledger},
+    load::Work,
     membership::Membership,
+    monitor::{Monitor, Subject},
     repair::{self, Repair, ScrubConfig, Scrubber},
-    server::{self, Attesting, Handler},
+    server::{self, Attesting, Handler, Served},
     sliver_store::{self, Blocking, SliverStore},
     supervisor::{ActorFailure, Supervisor},
     upload::{self, StaleUploads, Uploads},
@@ -147,6 +150,18 @@ pub struct Handles {
     pub repair: Repair,
     /// Who answers for what.
     pub membership: Membership,
+    /// Encodes, decodes and hashes.
+    pub encoder: Encoder,
+    /// What the server did.
+    pub served: Served,
+    /// What waits for the server.
+    pub inbound: InboundLoad,
+    /// Who is connected.
+    pub peers: ConnectedPeers,
+    /// Peers by way of which the node finds the network.
+    pub bootstrap: Arc<BTreeSet<PeerId>>,
+    /// What the epoch coordinator did.
+    pub(crate) turns: Work,
 }
 
 /// Why a node did not start.
@@ -250,14 +265,8 @@ pub async fn start<N: Network>(parts: Parts<N>, supervisor: &mut Supervisor) -> 
         repair.clone(),
         (introduced, bootstrap.clone()),
     );
+    let turns = coordinator.turns();
     supervisor.start("epoch coordinator", |stop| coordinator.run(stop));
-    let handles = Handles {
-        store: store.clone(),
-        blobs: blobs.clone(),
-        ledger: ledger.clone(),
-        repair: repair.clone(),
-        membership: membership.clone(),
-    };
     let handler = Handler {
         name,
         membership,
@@ -275,11 +284,28 @@ pub async fn start<N: Network>(parts: Parts<N>, supervisor: &mut Supervisor) -> 
         evidence,
         attesting: Attesting::default(),
         start: Instant::now(),
-        symbol_bytes_sent: AtomicU64::new(0),
+        served: Served::default(),
     };
+    let handles = handles_of(&handler, &inbound, turns);
     let actor = server::Actor::new(settings.server, handler, inbound);
     supervisor.start("server", |stop| actor.run(stop));
     Ok(handles)
+}
+
+fn handles_of<N: Network>(handler: &Handler<N>, inbound: &InboundReceiver, turns: Work) -> Handles {
+    Handles {
+        store: handler.store.clone(),
+        blobs: handler.blobs.clone(),
+        ledger: handler.ledger.clone(),
+        repair: handler.repair.clone(),
+        membership: handler.membership.clone(),
+        encoder: handler.encoder.clone(),
+        served: handler.served.clone(),
+        inbound: inbound.load(),
+        peers: handler.network.connected(),
+        bootstrap: Arc::new(handler.bootstrap.clone()),
+        turns,
+    }
 }
 
 /// Why a node did not run, or stopped.
@@ -379,6 +405,8 @@ pub async fn run(dir: &Path, bootstrap: Vec<PeerAddress>, clock: Clock) -> Resul
     let mut supervisor = Supervisor::new(STOP_GRACE);
     supervisor.start("network", |stop| event_loop.run(stop));
     let settings = Settings::from(&config);
+    let name = config.name.clone();
+    let live = network.clone();
     let parts = Parts {
         name: config.name,
         genesis,
@@ -391,7 +419,11 @@ pub async fn run(dir: &Path, bootstrap: Vec<PeerAddress>, clock: Clock) -> Resul
         bootstrap,
         settings,
     };
-    start(parts, &mut supervisor).await?;
+    let handles = start(parts, &mut supervisor).await?;
+    if let Some(listen) = config.metrics.listen {
+        let subject = Subject { name, handles, network: Some(live), start: Instant::now() };
+        supervisor.start("monitor", |stop| Monitor::new(listen, subject).run(stop));
+    }
     tracing::info!("the node is running");
     let result = supervisor.run(stop).await;
     for store in [store, blocks] {

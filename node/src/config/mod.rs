@@ -12,6 +12,7 @@ mod rules;
 mod template;
 
 use std::{
+    net::SocketAddr,
     num::NonZeroUsize,
     path::{Path, PathBuf},
     time::Duration,
@@ -50,6 +51,8 @@ pub struct NodeConfig {
     pub repair: RepairConfig,
     /// What peers and clients may ask for at once.
     pub server: ServerConfig,
+    /// What the node shows of itself.
+    pub metrics: MetricsConfig,
 }
 
 impl Default for NodeConfig {
@@ -62,6 +65,7 @@ impl Default for NodeConfig {
             encoder: EncoderConfig::default(),
             repair: RepairConfig::default(),
             server: ServerConfig::default(),
+            metrics: MetricsConfig::default(),
         }
     }
 }
@@ -207,6 +211,15 @@ impl Default for ServerConfig {
             pending_ttl: Duration::from_secs(60 * 60),
         }
     }
+}
+
+/// Section `[metrics]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MetricsConfig {
+    /// Where metrics and health are served over HTTP; nowhere if not set.
+    #[serde(deserialize_with = "rules::metrics_listen", skip_serializing_if = "Option::is_none")]
+    pub listen: Option<SocketAddr>,
 }
 
 impl NodeConfig {

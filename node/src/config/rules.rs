@@ -1,6 +1,6 @@
 //! What a value must satisfy, checked while it is read, so that the error points at its line.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use protocol::committee;
 use serde::{Deserialize, Deserializer, de::Error};
@@ -38,6 +38,16 @@ pub(super) fn listen<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<A
         Some(named) => Err(D::Error::custom(format!("cannot listen on {named}: give an IP address"))),
         None => Ok(addresses),
     }
+}
+
+pub(super) fn metrics_listen<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<SocketAddr>, D::Error> {
+    let address = SocketAddr::deserialize(deserializer)?;
+    if address.port() == 0 {
+        return Err(D::Error::custom("metrics need a port that others know: not 0"));
+    }
+    Ok(Some(address))
 }
 
 pub(super) fn bootstrap<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PeerAddress>, D::Error> {

@@ -59,9 +59,20 @@ fn a_rendered_configuration_parses_to_itself() {
         },
         storage: StorageConfig { reserve_bytes: 7, ..StorageConfig::default() },
         encoder: EncoderConfig { threads: 3 },
+        metrics: MetricsConfig { listen: Some("127.0.0.1:9464".parse().unwrap()) },
         ..NodeConfig::default()
     };
     assert_eq!(parse(&config.to_toml()).unwrap(), config);
+}
+
+#[test]
+fn a_key_without_a_default_is_a_comment_until_it_has_a_value() {
+    let off = NodeConfig::default();
+    assert!(off.to_toml().contains("\n# listen = \"127.0.0.1:9464\"\n"));
+    assert_eq!(parse(&off.to_toml()).unwrap().metrics.listen, None);
+    let metrics = MetricsConfig { listen: Some("[::1]:9000".parse().unwrap()) };
+    let on = NodeConfig { metrics, ..off };
+    assert!(on.to_toml().ends_with("\nlisten = \"[::1]:9000\"\n"), "{}", on.to_toml());
 }
 
 #[test]
@@ -94,6 +105,9 @@ fn values_out_of_range_are_refused_on_their_line() {
         (2, "[repair]\nscrub_interval = \"1ms\""),
         (2, "[repair]\nsync_interval = \"10s\""),
         (2, "[server]\nupload_bytes = 1000"),
+        (2, "[metrics]\nlisten = \"127.0.0.1:0\""),
+        (2, "[metrics]\nlisten = \"localhost:9464\""),
+        (2, "[metrics]\nlisten = \"/ip4/127.0.0.1/tcp/9464\""),
         (2, "[server]\npending_ttl = \"forever\""),
     ] {
         let refusal = refusal(text);

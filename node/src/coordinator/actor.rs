@@ -21,6 +21,7 @@ use super::{
 use crate::{
     blobs::{BlobStatus, Blobs, status_of},
     ledger::View,
+    load::Work,
     membership::{Membership, Roster, Seat},
     repair::Repair,
     sliver_store::SliverStore,
@@ -70,6 +71,7 @@ pub struct Coordinator<N> {
     /// Peers by way of which this node finds the network.
     bootstrap: BTreeSet<PeerId>,
     check: Option<Check>,
+    turns: Work,
 }
 
 impl<N> std::fmt::Debug for Coordinator<N> {
@@ -100,7 +102,13 @@ impl<N: Network> Coordinator<N> {
             introduced,
             bootstrap,
             check: None,
+            turns: Work::default(),
         }
+    }
+
+    /// How often it looked at where the epoch is.
+    pub(crate) fn turns(&self) -> Work {
+        self.turns.clone()
     }
 
     /// Runs until `stop` is cancelled.
@@ -110,6 +118,7 @@ impl<N: Network> Coordinator<N> {
         loop {
             let view = views.see();
             reports.mark_unchanged();
+            self.turns.took(1);
             let wake = match self.turn(&view).await {
                 Ok(wake) => wake,
                 Err(error) => {

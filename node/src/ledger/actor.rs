@@ -26,7 +26,7 @@ use super::{
     clock::Clock,
     consensus::{self, Fatal, FileWal, Now, Output, Replica, RequestId, StoreError, StoredBlocks, WalError},
     core::{Core, Step, Stopped},
-    mailbox::{Executed, Input, Ledger},
+    mailbox::{Executed, Input, Ledger, Watched},
     snapshots::Snapshots,
     view::View,
 };
@@ -144,6 +144,7 @@ pub struct Actor<N> {
     requests: JoinSet<Input>,
     view: latest::Sender<View>,
     executed: broadcast::Sender<Arc<Executed>>,
+    watched: Arc<Watched>,
 }
 
 impl<N> fmt::Debug for Actor<N> {
@@ -215,7 +216,9 @@ impl<N: Network> Actor<N> {
         let (users_sender, users) = mpsc::channel(config.users_capacity);
         let (view, views) = latest::channel(first);
         let (executed, _) = broadcast::channel(config.executed_capacity);
-        let ledger = Ledger::new((peers_sender, users_sender), views, executed.clone(), config.submit_max);
+        let watched = Arc::new(Watched::new(start));
+        let senders = (peers_sender, users_sender);
+        let ledger = Ledger::new(senders, views, executed.clone(), config.submit_max, Arc::clone(&watched));
         let actor = Self {
             config,
             core: Some(Box::new(core)),
@@ -230,6 +233,7 @@ impl<N: Network> Actor<N> {
             requests: JoinSet::new(),
             view,
             executed,
+            watched,
         };
         Ok((actor, ledger))
     }
@@ -269,6 +273,7 @@ impl<N: Network> Actor<N> {
                 let more = std::iter::from_fn(|| inbox.try_recv().ok());
                 inputs.extend(more.take(INPUTS_MAX));
             }
+            self.watched.took(&inputs);
             let step = self.call(inputs).await?;
             self.carry_out(step).await;
         }
@@ -288,8 +293,9 @@ impl<N: Network> Actor<N> {
     }
 
     async fn carry_out(&mut self, step: Step) {
-        let Step { outputs, done, deadline } = step;
+        let Step { outputs, done, deadline, activity } = step;
         self.deadline = deadline;
+        self.watched.beat(!done.is_empty(), activity);
         for done in done {
             let (view, executed) = done.into_news();
             let (height, n_transactions) = (executed.height, executed.receipts.len());

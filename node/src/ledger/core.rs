@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 
 use super::{
     app::{App, AppError, Done, Unfit},
-    consensus::{Fatal, Now, Output, Refused, Replica, RequestId},
+    consensus::{Activity, Fatal, Now, Output, Refused, Replica, RequestId},
     mailbox::{Input, SubmitError, SubmitReply},
     view::View,
 };
@@ -61,6 +61,8 @@ pub(super) struct Step {
     pub(super) done: VecDeque<Done>,
     /// When to come again.
     pub(super) deadline: Option<std::time::Duration>,
+    /// What goes on after it.
+    pub(super) activity: Activity,
 }
 
 /// Answers those who wait for a transaction. They may have given up.
@@ -154,6 +156,7 @@ impl Core {
             self.do_duty(now);
         }
         step.deadline = self.replica.next_deadline();
+        step.activity = self.replica.activity();
         Ok(step)
     }
 

@@ -1,6 +1,9 @@
 //! The handle to the ledger.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use protocol::{
     PeerId,
@@ -11,10 +14,14 @@ use protocol::{
         wire,
     },
 };
-use tokio::sync::{broadcast, mpsc, oneshot};
+use swarm::QueueLoad;
+use tokio::{
+    sync::{broadcast, mpsc, oneshot},
+    time::Instant,
+};
 
-use super::view::View;
-use crate::latest;
+use super::{consensus::Activity, pulse::Pulse, view::View};
+use crate::{latest, load::Work};
 
 /// A block was executed.
 #[derive(Clone, Debug)]
@@ -73,6 +80,45 @@ pub(super) enum Input {
     Submit { transaction: Vec<u8>, reply: SubmitReply },
 }
 
+/// What the actor and its handles share, to be looked at.
+#[derive(Debug)]
+pub(super) struct Watched {
+    /// What came from peers.
+    pub(super) peers: Work,
+    /// What came from users.
+    pub(super) users: Work,
+    start: Instant,
+    pulse: Mutex<Pulse>,
+}
+
+impl Watched {
+    pub(super) fn new(start: Instant) -> Self {
+        Self { peers: Work::default(), users: Work::default(), start, pulse: Mutex::default() }
+    }
+
+    /// Takes note of what the actor took up; answers to its own questions come by no mailbox.
+    pub(super) fn took(&self, inputs: &[Input]) {
+        for input in inputs {
+            match input {
+                Input::Message { .. } | Input::Request { .. } | Input::Connected { .. } => self.peers.took(1),
+                Input::Submit { .. } | Input::Duty { .. } => self.users.took(1),
+                Input::Response { .. } => {}
+            }
+        }
+    }
+
+    /// Takes note of a step.
+    pub(super) fn beat(&self, has_block: bool, activity: Activity) {
+        let now = self.start.elapsed();
+        // Nothing under this lock can panic.
+        self.pulse.lock().unwrap_or_else(PoisonError::into_inner).beat(now, has_block, activity);
+    }
+
+    fn pulse(&self) -> Pulse {
+        *self.pulse.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Handle to the ledger; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Ledger {
@@ -82,6 +128,7 @@ pub struct Ledger {
     view: latest::Receiver<View>,
     executed: broadcast::Sender<Arc<Executed>>,
     submit_max: Duration,
+    watched: Arc<Watched>,
 }
 
 impl Ledger {
@@ -90,8 +137,31 @@ impl Ledger {
         view: latest::Receiver<View>,
         executed: broadcast::Sender<Arc<Executed>>,
         submit_max: Duration,
+        watched: Arc<Watched>,
     ) -> Self {
-        Self { peers, users, view, executed, submit_max }
+        Self { peers, users, view, executed, submit_max, watched }
+    }
+
+    /// The round of the height that is being decided, if one is, and how long a block has been waited for.
+    #[must_use]
+    pub fn pulse(&self) -> (Option<u32>, Duration) {
+        let pulse = self.watched.pulse();
+        (pulse.round, pulse.waiting(self.watched.start.elapsed()))
+    }
+
+    /// How full the mailboxes are: that of peers, that of users.
+    #[must_use]
+    pub fn load(&self) -> [QueueLoad; 2] {
+        [self.watched.peers.load(&self.peers), self.watched.users.load(&self.users)]
+    }
+
+    /// Hands over what comes from a peer; false if there is no room.
+    fn offer(&self, input: Input) -> bool {
+        let is_taken = self.peers.try_send(input).is_ok();
+        if !is_taken {
+            self.watched.peers.refused();
+        }
+        is_taken
     }
 
     /// Has a transaction ordered and waits until it is executed; returns the height of its block. Submitting a transaction
@@ -105,7 +175,10 @@ impl Ledger {
     pub async fn submit(&self, transaction: Vec<u8>) -> Result<u64, SubmitError> {
         let (reply, answer) = oneshot::channel();
         self.users.try_send(Input::Submit { transaction, reply }).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => SubmitError::Busy,
+            mpsc::error::TrySendError::Full(_) => {
+                self.watched.users.refused();
+                SubmitError::Busy
+            }
             mpsc::error::TrySendError::Closed(_) => SubmitError::Stopped,
         })?;
         match tokio::time::timeout(self.submit_max, answer).await {
@@ -141,17 +214,21 @@ impl Ledger {
     /// Has this node say something on the ledger as soon as it can, as what it owes: signed with its own key, free of charge,
     /// and only if the rules allow it. False if there is no room; whoever found what is owed should come back with it.
     pub fn owe(&self, action: Action) -> bool {
-        self.users.try_send(Input::Duty { action: Box::new(action) }).is_ok()
+        let is_taken = self.users.try_send(Input::Duty { action: Box::new(action) }).is_ok();
+        if !is_taken {
+            self.watched.users.refused();
+        }
+        is_taken
     }
 
     /// Passes on what a member said to everyone; false if there is no room.
     pub(crate) fn hear(&self, from: PeerId, message: wire::Message) -> bool {
-        self.peers.try_send(Input::Message { from, message }).is_ok()
+        self.offer(Input::Message { from, message })
     }
 
     /// Says that a member can be reached.
     pub(crate) fn connected(&self, peer: PeerId) {
-        if self.peers.try_send(Input::Connected { peer }).is_err() {
+        if !self.offer(Input::Connected { peer }) {
             tracing::debug!(%peer, "the ledger was not told of a connection");
         }
     }
@@ -159,7 +236,9 @@ impl Ledger {
     /// Answers a peer; `None` if there is no room or the ledger has stopped.
     pub(crate) async fn ask(&self, from: PeerId, request: wire::Request) -> Option<wire::Response> {
         let (reply, answer) = oneshot::channel();
-        self.peers.try_send(Input::Request { from, request, reply }).ok()?;
+        if !self.offer(Input::Request { from, request, reply }) {
+            return None;
+        }
         answer.await.ok()
     }
 }

@@ -24,6 +24,7 @@ mod clock;
 pub mod consensus;
 mod core;
 mod mailbox;
+mod pulse;
 #[cfg(test)]
 mod snapshot_tests;
 mod snapshots;
@@ -38,6 +39,7 @@ pub use self::{
     clock::Clock,
     core::Stopped,
     mailbox::{Executed, Ledger, SubmitError},
+    pulse::Pulse,
     snapshots::{SnapshotError, Snapshots},
     view::View,
 };

@@ -180,7 +180,10 @@ impl<N: Network> Actor<N> {
                 Some((blob_id, outcome)) = self.in_flight.next() => {
                     self.state.done(self.start.elapsed(), blob_id, outcome);
                 }
-                Some(blob_id) = self.hints.recv() => self.state.hint(self.start.elapsed(), blob_id),
+                Some(blob_id) = self.hints.recv() => {
+                    self.context.counters.hints.took(1);
+                    self.state.hint(self.start.elapsed(), blob_id);
+                }
                 executed = self.executed.recv() => match executed {
                     Ok(executed) => {
                         let now = self.start.elapsed();

@@ -6,7 +6,10 @@ use std::sync::{
 };
 
 use protocol::BlobId;
+use swarm::QueueLoad;
 use tokio::sync::{Notify, mpsc, watch};
+
+use crate::load::Work;
 
 /// What repair has done and knows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,6 +27,7 @@ pub(crate) struct Counters {
     regained_bytes: AtomicU64,
     regained_slivers: AtomicU64,
     corrupt: AtomicU64,
+    pub(super) hints: Work,
 }
 
 impl Counters {
@@ -64,6 +68,7 @@ impl Repair {
     /// the next pass over all blobs finds it.
     pub fn hint(&self, blob_id: BlobId) {
         if self.hints.try_send(blob_id).is_err() {
+            self.counters.hints.refused();
             tracing::debug!(%blob_id, "a repair hint was dropped");
         }
     }
@@ -101,6 +106,18 @@ impl Repair {
     #[must_use]
     pub fn regained_bytes(&self) -> u64 {
         self.counters.regained_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Slivers that repair regained.
+    #[must_use]
+    pub fn regained_slivers(&self) -> u64 {
+        self.counters.regained_slivers.load(Ordering::Relaxed)
+    }
+
+    /// How full the mailbox is.
+    #[must_use]
+    pub fn load(&self) -> QueueLoad {
+        self.counters.hints.load(&self.hints)
     }
 
     /// Slivers found corrupt on disk.

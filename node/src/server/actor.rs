@@ -12,10 +12,11 @@ use swarm::{Frame, Inbound, InboundReceiver, Network, Offence, Responder, Topic,
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
+    time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 
-use super::handler::Handler;
+use super::{handler::Handler, served::kind};
 use crate::ledger;
 
 /// Limit for decoding the announcement of a stage: signatures of a committee take a little more than their bytes in memory.
@@ -105,11 +106,13 @@ impl<N: Network> Actor<N> {
 
     fn request(&mut self, from: PeerId, frame: Frame, reply: Responder) {
         let Some(place) = self.places.take(self.handler.is_member(from)) else {
+            self.handler.served.had_no_place();
             reply.busy();
             return;
         };
         let Ok(request) = Request::from_bytes(&frame.header) else {
             self.handler.network().report(from, Offence::Malformed);
+            self.handler.served.refused(&Refusal::Malformed);
             answer(reply, Response::Refused(Refusal::Malformed), Bytes::new());
             return;
         };
@@ -117,10 +120,13 @@ impl<N: Network> Actor<N> {
         let evidence_timeout = self.config.evidence_timeout;
         self.tasks.spawn(async move {
             let _place = place;
+            let (kind, start) = (kind(&request), Instant::now());
             let result = Box::pin(handler.handle(from, request, frame.payload, evidence_timeout)).await;
+            handler.served.answered(kind, start.elapsed());
             match result {
                 Ok((response, payload)) => answer(reply, response, payload),
                 Err(refusal) => {
+                    handler.served.refused(&refusal);
                     if refusal == Refusal::Unverifiable {
                         handler.network().report(from, Offence::Unverifiable);
                     }

@@ -1,6 +1,6 @@
 //! What each request does.
 
-use std::{collections::BTreeSet, sync::atomic::AtomicU64, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use protocol::{
@@ -21,7 +21,7 @@ use protocol::{
 use swarm::Network;
 use tokio::time::Instant;
 
-use super::attesting::Attesting;
+use super::{attesting::Attesting, served::Served};
 use crate::{
     blobs::{BlobStatus, Blobs},
     commitments::{CommitmentCache, CommitmentReadError},
@@ -59,8 +59,7 @@ pub(crate) struct Handler<N> {
     /// Members whose evidence is being looked at.
     pub(crate) attesting: Attesting,
     pub(crate) start: Instant,
-    /// Bytes of symbols sent to peers that repair.
-    pub(crate) symbol_bytes_sent: AtomicU64,
+    pub(crate) served: Served,
 }
 
 fn done() -> Answer {
@@ -293,8 +292,7 @@ impl<N: Network> Handler<N> {
             let at = self.helper_sliver((blob_id, segment), shape, &symbol)?;
             payload.extend_from_slice(&self.symbol(shape, at, symbol.index, (offset, len)).await?);
         }
-        let sent = u64::try_from(payload.len()).unwrap_or(u64::MAX);
-        self.symbol_bytes_sent.fetch_add(sent, std::sync::atomic::Ordering::Relaxed);
+        self.served.sent_symbols(payload.len());
         Ok((Response::Symbols, payload.freeze()))
     }
 

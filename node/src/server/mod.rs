@@ -13,6 +13,10 @@
 mod actor;
 mod attesting;
 mod handler;
+mod served;
 
-pub use self::actor::{Actor, Config};
+pub use self::{
+    actor::{Actor, Config},
+    served::Served,
+};
 pub(crate) use self::{attesting::Attesting, handler::Handler};

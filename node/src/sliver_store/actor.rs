@@ -257,6 +257,7 @@ impl Actor {
         let store = Arc::clone(&self.records);
         let counters = Arc::clone(&self.counters);
         let n_requests = requests.len();
+        counters.writes.took(n_requests);
         let deletes = requests.iter().flatten().any(|record| matches!(record, Write::Delete { .. }));
         let write = move || {
             if only_if.is_some_and(|only_if| !only_if(&store)) {

@@ -16,7 +16,8 @@ use protocol::{
     hash::{HASH_BYTES, Hash},
     message::SliverAt,
 };
-use storage::{Key, ReadError, Store, Write};
+use storage::{Key, ReadError, Stats, Store, Write};
+use swarm::QueueLoad;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
@@ -24,6 +25,7 @@ use super::{
     blocking::Blocking,
     keys,
 };
+use crate::load::Work;
 
 /// Bytes before the sliver in its record: the root over its parity symbols.
 const PARITY_BYTES: u64 = 32;
@@ -107,6 +109,7 @@ pub(super) type Lengths = BTreeMap<Key, (Option<u64>, Option<u64>)>;
 pub(super) struct Counters {
     slivers: AtomicU64,
     sliver_bytes: AtomicU64,
+    pub(super) writes: Work,
 }
 
 impl Counters {
@@ -201,11 +204,28 @@ impl SliverStore {
         }
     }
 
+    /// How full the mailbox of writes is; a full one makes callers wait.
+    #[must_use]
+    pub fn load(&self) -> QueueLoad {
+        self.counters.writes.load(&self.sender)
+    }
+
+    /// What is on the disk; none if that does not tell. It may keep the caller waiting.
+    #[must_use]
+    pub fn stats(&self) -> Option<Stats> {
+        self.records.stats().ok()
+    }
+
+    /// Bytes of the disk that stay free in any case.
+    #[must_use]
+    pub fn reserve_bytes(&self) -> u64 {
+        self.records.config().reserve_bytes
+    }
+
     /// Bytes that are free on the disk, beyond what stays free in any case; none if the disk does not tell.
     #[must_use]
     pub fn free_bytes(&self) -> Option<u64> {
-        let stats = self.records.stats().ok()?;
-        Some(stats.free_bytes.saturating_sub(self.records.config().reserve_bytes))
+        Some(self.stats()?.free_bytes.saturating_sub(self.reserve_bytes()))
     }
 
     fn sliver_key(&self, at: &SliverAt) -> Key {

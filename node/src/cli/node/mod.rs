@@ -1,5 +1,6 @@
 //! `floe node`: set up and run a storage node, have it join a network and leave it.
 
+mod health;
 mod leave;
 mod register;
 mod status;
@@ -7,6 +8,7 @@ mod which;
 
 use std::{
     fs, io,
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
@@ -48,6 +50,9 @@ pub(super) enum Command {
         /// A node to begin with, like /dns/example.org/tcp/4100/p2p/PEER; may be given several times
         #[arg(long, value_name = "ADDR", num_args = 1..)]
         bootstrap: Vec<PeerAddress>,
+        /// Where to show metrics and health, like 127.0.0.1:9464 [default: nowhere]
+        #[arg(long, value_name = "IP:PORT")]
+        metrics: Option<SocketAddr>,
     },
     /// Run the node of a directory until SIGINT or SIGTERM
     Run {
@@ -71,6 +76,8 @@ pub(super) enum Command {
     Leave(leave::Args),
     /// Tell where a node stands: its registration, its stake, its shards
     Status(status::Args),
+    /// Ask the running node of a directory whether it is well: exit code 0 if so, else 1
+    Health(health::Args),
 }
 
 #[derive(Debug, Serialize)]
@@ -83,13 +90,14 @@ struct Document {
 
 pub(super) fn execute(network: Option<&Path>, command: Command, output: Output) -> Result<(), Failure> {
     match command {
-        Command::Init { dir, name, listen, external, genesis, bootstrap } => {
+        Command::Init { dir, name, listen, external, genesis, bootstrap, metrics } => {
             let mut config = NodeConfig { name, ..NodeConfig::default() };
             if !listen.is_empty() {
                 config.network.listen = listen;
             }
             config.network.external = external;
             config.network.bootstrap = bootstrap;
+            config.metrics.listen = metrics;
             if let Some(genesis) = genesis {
                 config.genesis = std::path::absolute(&genesis)
                     .map_err(|error| Failure::io(format!("cannot use {}", shown(&genesis)), &error))?;
@@ -110,6 +118,7 @@ pub(super) fn execute(network: Option<&Path>, command: Command, output: Output) 
         Command::Register(args) => client_command(register::execute(network, args, output)),
         Command::Leave(args) => client_command(leave::execute(network, args, output)),
         Command::Status(args) => client_command(status::execute(network, args, output)),
+        Command::Health(args) => client_command(health::execute(args, output)),
     }
 }
 

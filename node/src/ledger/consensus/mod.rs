@@ -44,6 +44,6 @@ pub use config::{Config, Now};
 pub use fatal::Fatal;
 pub use mempool::Refused;
 pub use output::{Offence, Output, RequestId};
-pub use replica::{Parts, Replica};
+pub use replica::{Activity, Parts, Replica};
 pub use verify::Unproven;
 pub use wal::{FileWal, Wal, WalError};

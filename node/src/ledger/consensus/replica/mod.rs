@@ -64,6 +64,15 @@ impl<A: fmt::Debug> fmt::Debug for Parts<A> {
     }
 }
 
+/// What a replica is busy with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Activity {
+    /// The round of the height that is being decided; none if none is.
+    pub round: Option<u32>,
+    /// Others are known to have the next block.
+    pub is_behind: bool,
+}
+
 /// A node's view of the ledger, and its voice in it if it is a member.
 ///
 /// Every call that may change something takes the time and may leave outputs: [`Replica::drain`] them after it, and call
@@ -201,6 +210,15 @@ impl<A: Application> Replica<A> {
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.env.phase == Phase::Waiting && self.next_deadline().is_none()
+    }
+
+    /// What it is busy with.
+    #[must_use]
+    pub fn activity(&self) -> Activity {
+        let is_deciding = self.env.phase != Phase::Waiting;
+        // A height that has begun is in its first round until the engine says otherwise.
+        let round = is_deciding.then(|| self.engine.round().as_u32().unwrap_or(0));
+        Activity { round, is_behind: self.is_behind() }
     }
 
     /// Takes what is to be done.
