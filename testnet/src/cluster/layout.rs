@@ -3,13 +3,17 @@
 //! ```text
 //! DIR/testnet.json     the nodes, their ports and processes    DIR/genesis.toml    DIR/client.toml
 //! DIR/testnet.lock     held by whoever changes testnet.json
+//! DIR/prometheus.json  where the nodes show metrics, for Prometheus
 //! DIR/faucet.key       the account that has credits from the beginning
 //! DIR/node-I/          keys/ config.toml member.toml data/ node.log
 //! ```
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File, TryLockError},
     io::{self, Write as _},
+    net::{Ipv4Addr, SocketAddr},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -51,6 +55,9 @@ pub struct NodeEntry {
     /// The TCP port on 127.0.0.1 of the relay in front of it, if others reach it that way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relay_port: Option<u16>,
+    /// The TCP port on 127.0.0.1 where it shows metrics and health, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics_port: Option<u16>,
     /// The process that was last started for it, unless it was stopped.
     pub process: Option<ProcessId>,
     /// It has left the network for good: its directory is gone, and its number stays.
@@ -61,15 +68,29 @@ pub struct NodeEntry {
 impl NodeEntry {
     /// A node that was not started yet.
     #[must_use]
-    pub fn new(node: usize, port: u16) -> Self {
-        Self { name: format!("node-{node}"), port, relay_port: None, process: None, is_removed: false }
+    pub fn new(node: usize, (port, metrics_port): (u16, u16)) -> Self {
+        let metrics_port = Some(metrics_port);
+        Self {
+            name: format!("node-{node}"),
+            port,
+            metrics_port,
+            relay_port: None,
+            process: None,
+            is_removed: false,
+        }
+    }
+
+    /// Where it shows metrics and health, if it does.
+    #[must_use]
+    pub fn metrics(&self) -> Option<SocketAddr> {
+        self.metrics_port.map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
     }
 }
 
 impl Manifest {
-    /// A testnet of nodes on these ports, none of them started.
+    /// A testnet of nodes on these ports, each with one for metrics, none of them started.
     #[must_use]
-    pub fn new(n_shards: u16, ports: &[u16]) -> Self {
+    pub fn new(n_shards: u16, ports: &[(u16, u16)]) -> Self {
         Self {
             version: VERSION,
             program_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -107,15 +128,47 @@ impl Manifest {
     ///
     /// If it cannot be written.
     pub fn save(&self, dir: &Path) -> Result<(), Failure> {
-        let write = || {
-            let mut file = tempfile::NamedTempFile::new_in(dir)?;
-            serde_json::to_writer_pretty(&mut file, self)?;
-            file.write_all(b"\n")?;
-            file.persist(manifest(dir))?;
-            io::Result::Ok(())
-        };
-        write().map_err(|error| Failure::io(format!("cannot write {}", manifest(dir).display()), &error))
+        replace(&targets_file(dir), &self.targets())?;
+        replace(&manifest(dir), self)
     }
+
+    /// The nodes that show metrics, as Prometheus reads them from a file.
+    fn targets(&self) -> Vec<Target> {
+        let nodes = self.nodes.iter().filter(|node| !node.is_removed);
+        let target = |node: &NodeEntry| {
+            let labels = BTreeMap::from([("instance", node.name.clone())]);
+            Some(Target { targets: [node.metrics()?], labels })
+        };
+        nodes.filter_map(target).collect()
+    }
+}
+
+/// One entry of a file from which Prometheus reads whom to scrape.
+#[derive(Debug, Serialize)]
+struct Target {
+    targets: [SocketAddr; 1],
+    labels: BTreeMap<&'static str, String>,
+}
+
+/// Writes a file; a reader sees the old or the new one.
+fn replace(path: &Path, document: &impl Serialize) -> Result<(), Failure> {
+    let write = || {
+        let dir = path.parent().unwrap_or_else(|| Path::new("."));
+        // Prometheus may be another user.
+        let readable = fs::Permissions::from_mode(0o644);
+        let mut file = tempfile::Builder::new().permissions(readable).tempfile_in(dir)?;
+        serde_json::to_writer_pretty(&mut file, document)?;
+        file.write_all(b"\n")?;
+        file.persist(path)?;
+        io::Result::Ok(())
+    };
+    write().map_err(|error| Failure::io(format!("cannot write {}", path.display()), &error))
+}
+
+/// The file that tells Prometheus where the nodes show metrics.
+#[must_use]
+pub fn targets_file(dir: &Path) -> PathBuf {
+    dir.join("prometheus.json")
 }
 
 fn manifest(dir: &Path) -> PathBuf {
@@ -198,11 +251,27 @@ mod tests {
     fn a_manifest_survives_its_file() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(Manifest::load(dir.path()).unwrap(), None);
-        let mut manifest = Manifest::new(7, &[5, 6]);
+        let mut manifest = Manifest::new(7, &[(5, 7), (6, 8)]);
         manifest.nodes[1].process = Some(ProcessId::of_this_process().unwrap());
         manifest.save(dir.path()).unwrap();
         assert_eq!(Manifest::load(dir.path()).unwrap(), Some(manifest));
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn prometheus_is_told_of_the_nodes_that_are_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut manifest = Manifest::new(7, &[(5, 7), (6, 8), (9, 10)]);
+        manifest.nodes[1].is_removed = true;
+        // As in a testnet that an older program made.
+        manifest.nodes[2].metrics_port = None;
+        manifest.save(dir.path()).unwrap();
+        let text = fs::read_to_string(targets_file(dir.path())).unwrap();
+        let targets: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let expected =
+            serde_json::json!([{ "targets": ["127.0.0.1:7"], "labels": { "instance": "node-0" } }]);
+        assert_eq!(targets, expected);
+        assert_eq!(Manifest::load(dir.path()).unwrap(), Some(manifest));
     }
 
     #[test]

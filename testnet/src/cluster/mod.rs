@@ -28,8 +28,8 @@ use std::{
 use node::{
     cli::{Exit, Failure, init_node},
     config::{
-        ClientFile, EncoderConfig, MemberFile, NetworkConfig, NodeConfig, PeerAddress, StorageConfig,
-        create_new, load_genesis,
+        ClientFile, EncoderConfig, MemberFile, MetricsConfig, NetworkConfig, NodeConfig, PeerAddress,
+        StorageConfig, create_new, load_genesis,
     },
     keys::AccountKey,
 };
@@ -43,7 +43,10 @@ pub use rustix::process::Signal;
 use swarm::{Address, address::Transport};
 
 pub use self::{
-    layout::{DirLock, Manifest, NodeEntry, client_file, disk_bytes, faucet_file, genesis_file, wallet_file},
+    layout::{
+        DirLock, Manifest, NodeEntry, client_file, disk_bytes, faucet_file, genesis_file, targets_file,
+        wallet_file,
+    },
     observer::Observer,
     process::{ProcessId, ProcessState},
     wait::until,
@@ -155,6 +158,8 @@ impl Cluster {
         // Another program may have made one since.
         check_empty(&dir)?;
         let ports = ports::free_ports(config.n_nodes, config.base_port)?;
+        let metrics_ports = ports::free_ports(config.n_nodes, None)?;
+        let ports: Vec<_> = ports.into_iter().zip(metrics_ports).collect();
         let mut manifest = Manifest::new(config.n_shards, &ports);
         if is_relayed {
             let ports = ports::free_ports(config.n_nodes, None)?;
@@ -282,8 +287,10 @@ impl Cluster {
         let _lock = DirLock::take(&self.dir).await?;
         let mut manifest = self.manifest()?;
         let node = manifest.nodes.len();
-        let port = ports::free_ports(1, None)?;
-        let entry = NodeEntry::new(node, *port.first().ok_or_else(|| no_such_node(node, node))?);
+        let [port, metrics_port] = ports::free_ports(2, None)?[..] else {
+            return Err(no_such_node(node, node));
+        };
+        let entry = NodeEntry::new(node, (port, metrics_port));
         let mut config = node_config(&entry);
         config.network.bootstrap = bootstrap;
         init_node(&self.node_dir(node), &config)?;
@@ -578,6 +585,7 @@ fn node_config(node: &NodeEntry) -> NodeConfig {
         storage: StorageConfig { reserve_bytes: RESERVE_BYTES, ..StorageConfig::default() },
         // All nodes share one machine.
         encoder: EncoderConfig { threads: 2 },
+        metrics: MetricsConfig { listen: node.metrics() },
         ..NodeConfig::default()
     }
 }

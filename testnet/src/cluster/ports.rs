@@ -30,6 +30,7 @@ pub(super) fn free_ports(count: u16, base: Option<u16>) -> Result<Vec<u16>, Fail
     // Held until all are found, so that none is found twice.
     let mut held = Vec::new();
     let mut ports = Vec::new();
+    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(base) = base {
         for port in (base..=u16::MAX).take(usize::from(count)) {
             let listener = bind(port)
@@ -38,7 +39,6 @@ pub(super) fn free_ports(count: u16, base: Option<u16>) -> Result<Vec<u16>, Fail
             ports.push(port);
         }
     } else {
-        let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
         for port in candidates()? {
             if ports.len() >= usize::from(count) {
                 break;
@@ -51,8 +51,8 @@ pub(super) fn free_ports(count: u16, base: Option<u16>) -> Result<Vec<u16>, Fail
                 ports.push(port);
             }
         }
-        given.extend(&ports);
     }
+    given.extend(&ports);
     if ports.len() < usize::from(count) {
         return Err(Failure::new(Exit::Io, format!("found {} of {count} free ports", ports.len())));
     }
