@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use protocol::{
-    PeerId,
+    PeerId, codec,
+    codec::DecodeError,
+    ledger::{block::Header, commit::CommitCertificate},
     message::{Refusal, Request, Response},
 };
-use swarm::{Channel, Frame, Network, Offence, RequestError};
+use swarm::{Channel, Frame, Network, Offence, RequestError, Topic};
 
 /// Why a peer gave no usable answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -65,6 +67,18 @@ pub async fn ask<N: Network>(
         Ok(response) => Ok((response, answer.payload)),
         Err(_) => Err(malformed(network, peer)),
     }
+}
+
+/// Limit for decoding an announcement: signatures of a committee take a little more than their bytes in memory.
+const ANNOUNCEMENT_LIMIT: usize = 4 * Topic::Epoch.bytes_max();
+
+/// Reads what members announce on [`Topic::Epoch`]: the block with which a stage of an epoch began. It is a claim.
+///
+/// # Errors
+///
+/// If the bytes are none; whoever announced them is at fault.
+pub(crate) fn decode_announcement(bytes: &[u8]) -> Result<(Header, CommitCertificate), DecodeError> {
+    codec::decode_exact::<_, ANNOUNCEMENT_LIMIT>(bytes)
 }
 
 /// Reports a peer whose answer does not fit the question.

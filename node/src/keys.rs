@@ -275,7 +275,7 @@ fn read(path: &Path) -> Result<Zeroizing<[u8; SECRET_BYTES]>, KeyError> {
 }
 
 /// Reads 64 lower-case digits; the line end may be missing.
-fn parse(text: &[u8]) -> Option<Zeroizing<[u8; SECRET_BYTES]>> {
+pub(crate) fn parse(text: &[u8]) -> Option<Zeroizing<[u8; SECRET_BYTES]>> {
     let digits = text.strip_suffix(b"\n").unwrap_or(text);
     if digits.iter().any(u8::is_ascii_uppercase) {
         return None;

@@ -22,6 +22,9 @@ pub mod config;
 pub mod coordinator;
 pub mod encoder;
 pub mod exchange;
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod keys;
 pub mod latest;
 pub mod ledger;

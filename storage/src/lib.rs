@@ -24,6 +24,9 @@ pub mod conformance;
 pub mod disk;
 mod error;
 mod fields;
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod index;
 mod key;
 pub mod log;

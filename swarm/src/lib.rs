@@ -19,6 +19,9 @@ pub mod address;
 #[cfg(feature = "simulated")]
 pub mod conformance;
 pub mod frame;
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod inbound;
 pub mod limits;
 pub mod live;

@@ -7,4 +7,6 @@ pub mod chaos;
 pub mod churn;
 pub mod cli;
 pub mod cluster;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 pub mod sim;

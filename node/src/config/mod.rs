@@ -261,5 +261,11 @@ impl NodeConfig {
     }
 }
 
+/// For [`crate::fuzz`]: reads the text of any file of the configuration.
+#[cfg(feature = "fuzz")]
+pub(crate) fn parse_text<T: serde::de::DeserializeOwned>(text: &str) -> Option<T> {
+    file::parse(Path::new("fuzz.toml"), text).ok()
+}
+
 #[cfg(test)]
 mod tests;

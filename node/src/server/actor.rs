@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use protocol::{
-    PeerId, codec,
-    ledger::{block::Header, commit::CommitCertificate, wire::Message},
+    PeerId,
+    ledger::wire::Message,
     message::{Refusal, Request, Response},
 };
 use swarm::{Frame, Inbound, InboundReceiver, Network, Offence, Responder, Topic, Verdict};
@@ -17,10 +17,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{handler::Handler, served::kind};
-use crate::ledger;
-
-/// Limit for decoding the announcement of a stage: signatures of a committee take a little more than their bytes in memory.
-const ANNOUNCEMENT_LIMIT: usize = 4 * Topic::Epoch.bytes_max();
+use crate::{exchange::decode_announcement, ledger};
 
 /// Tuning of the server.
 #[derive(Clone, Copy, Debug)]
@@ -143,8 +140,7 @@ impl<N: Network> Actor<N> {
             verdict.ignore();
             return;
         }
-        let Ok((header, _)) = codec::decode_exact::<(Header, CommitCertificate), ANNOUNCEMENT_LIMIT>(data)
-        else {
+        let Ok((header, _)) = decode_announcement(data) else {
             self.handler.network().report(from, Offence::Malformed);
             verdict.reject();
             return;

@@ -80,6 +80,19 @@ pub(super) fn parse_blob(key: &Key) -> Option<BlobId> {
     rest.first_chunk::<32>().copied().map(BlobId)
 }
 
+/// For [`crate::fuzz`]: reads the name of a sliver, a commitment or an order and makes it again.
+#[cfg(feature = "fuzz")]
+pub(crate) fn read_name(name: &Key) -> Option<Key> {
+    if let Some((shard, blob_id, segment, axis)) = parse_sliver(name) {
+        return Some(sliver(shard, &blob_id, segment, axis));
+    }
+    if let Some((blob_id, segment)) = parse_commitment(name) {
+        return Some(commitment(&blob_id, segment));
+    }
+    let blob_id = parse_blob(name)?;
+    Some(order(&blob_id)).filter(|order| order == name)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

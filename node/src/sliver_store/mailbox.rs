@@ -683,6 +683,16 @@ fn parse_commitment(record: &Bytes) -> Option<(BlobHeader, Vec<Hash>, Bytes)> {
     Some((header, path, record.slice(2 + head.len()..)))
 }
 
+/// For [`crate::fuzz`]: reads the record of a commitment and writes it again.
+#[cfg(feature = "fuzz")]
+pub(crate) fn read_commitment(bytes: &[u8]) -> Option<Vec<u8>> {
+    let (header, path, commitment) = parse_commitment(&Bytes::copy_from_slice(bytes))?;
+    match commitment_record(header, SegmentIndex(0), &path, &commitment).ok()? {
+        Write::Put { payload, .. } => Some(payload.to_vec()),
+        Write::Delete { .. } => None,
+    }
+}
+
 fn read_all(records: &Store, key: &Key) -> Result<Bytes, StoreReadError> {
     records.read_all(key).map_err(|error| StoreReadError::from(&error))
 }

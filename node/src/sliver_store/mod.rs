@@ -27,3 +27,5 @@ pub use self::{
     blocking::Blocking,
     mailbox::{Counts, HeldSliver, SliverStore, StoreReadError, StoreWriteError, sliver_in_image},
 };
+#[cfg(feature = "fuzz")]
+pub(crate) use self::{keys::read_name, mailbox::read_commitment};

@@ -178,6 +178,52 @@ impl Assemblies {
     }
 }
 
+/// For [`crate::fuzz`]: a part of a sliver that somebody sends.
+#[cfg(feature = "fuzz")]
+#[derive(Clone, Debug)]
+pub struct Piece {
+    /// Who sends it, of which sliver.
+    pub of: (PeerId, SliverAt),
+    /// Bytes of the sliver.
+    pub len: usize,
+    /// Where the part begins.
+    pub offset: usize,
+    /// The part.
+    pub part: Bytes,
+    /// When it comes.
+    pub at: Duration,
+}
+
+/// For [`crate::fuzz`]: puts slivers together of which at most `bytes_max` bytes may be in the making, and returns how many
+/// were whole.
+///
+/// # Panics
+///
+/// If the bounds do not hold, or a sliver is not of the bytes that were sent.
+#[cfg(feature = "fuzz")]
+#[must_use]
+pub fn assemble(bytes_max: usize, pieces: &[Piece]) -> usize {
+    let mut assemblies = Assemblies::new(bytes_max, Duration::from_secs(60));
+    let mut n_whole = 0;
+    for Piece { of, len, offset, part, at } in pieces {
+        if let Ok(Some(whole)) = assemblies.part(*at, *of, *len, (*offset, part)) {
+            assert_eq!(whole.sliver.len(), *len, "a whole sliver has the length that it was said to have");
+            assert_eq!(whole.sliver[*offset..][..part.len()], part[..], "the last part is in it");
+            assemblies.release(of.0, whole.reserved);
+            n_whole += 1;
+        }
+        assert!(assemblies.bytes <= bytes_max, "{} bytes in the making", assemblies.bytes);
+        let held: usize = assemblies.slivers.values().map(|assembly| assembly.buffer.len()).sum();
+        assert_eq!(held, assemblies.bytes, "what is held is what is booked");
+        assert_eq!(
+            assemblies.bytes_of.values().sum::<usize>(),
+            held,
+            "what is booked is booked for somebody"
+        );
+    }
+    n_whole
+}
+
 #[cfg(test)]
 mod tests {
     use protocol::{SegmentIndex, SliverPairIndex, encoding::Axis};

@@ -23,6 +23,11 @@ mod sweep;
 mod tests;
 mod whole;
 
+#[cfg(feature = "fuzz")]
+pub use self::{
+    assembly::{Piece, assemble},
+    whole::split_whole_blob,
+};
 pub(crate) use self::{
     missing::{missing_in_segment, missing_of_blob},
     service::check_sliver,

@@ -40,6 +40,19 @@ fn split(
     Ok((commitment, parts))
 }
 
+/// For [`crate::fuzz`]: takes a payload apart, and says how long the commitment and the slivers in it are.
+#[cfg(feature = "fuzz")]
+#[must_use]
+pub fn split_whole_blob(seat: &Seat, header: BlobHeader, payload: &Bytes) -> Option<(usize, Vec<usize>)> {
+    let header = header.verify().ok()?;
+    // Whoever receives a blob has compared this with its network before.
+    if header.shape().n() != seat.committee.n_shards() {
+        return None;
+    }
+    let (commitment, parts) = split(seat, &header, payload).ok()?;
+    Some((commitment.len(), parts.into_iter().map(|(_, part)| part.len()).collect()))
+}
+
 impl Uploads {
     /// Keeps and vouches for all that this node is to hold of a blob of one segment. `order` is the owner's signed transaction
     /// that makes the registration, or nothing; `payload` the commitment and the slivers.

@@ -42,7 +42,7 @@ impl Entry {
     }
 
     /// Encodes the entry of `key`. The checksum covers the key, so that a swapped value is noticed.
-    pub(super) fn encode(&self, key: &Key) -> Vec<u8> {
+    pub(crate) fn encode(&self, key: &Key) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(ENTRY_BYTES);
         bytes.push(match self.kind {
             EntryKind::Put => 1,
@@ -57,7 +57,7 @@ impl Entry {
     }
 
     /// Decodes the entry of `key`, if that is what the bytes are.
-    pub(super) fn decode(key: &Key, bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(key: &Key, bytes: &[u8]) -> Option<Self> {
         let (body, crc) = bytes.split_last_chunk::<4>()?;
         if bytes.len() != ENTRY_BYTES || checksum(key, body) != u32::from_le_bytes(*crc) {
             return None;
@@ -109,7 +109,7 @@ pub struct Summary {
 
 impl Summary {
     /// Encodes it, with a checksum.
-    pub(super) fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let mut bytes = self.store.to_vec();
         for position in [self.checkpoint, self.applied] {
             bytes.extend(position.log.0.to_le_bytes());
@@ -121,7 +121,7 @@ impl Summary {
     }
 
     /// Decodes it, if that is what the bytes are.
-    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let mut fields = Fields::new(checked(bytes)?);
         let store = fields.array()?;
         let mut position = || Some(Position { log: LogNumber(fields.u64()?), offset: fields.u64()? });

@@ -49,14 +49,19 @@ pub(crate) enum HeadError {
 impl FileHeader {
     /// Writes both copies.
     pub(crate) fn write(&self, file: &dyn DiskFile) -> io::Result<()> {
-        let mut copy = MAGIC.to_vec();
-        copy.extend(FORMAT_VERSION.to_le_bytes());
-        copy.extend(self.number.0.to_le_bytes());
-        copy.extend(self.store);
-        copy.extend(self.marker);
-        copy.extend(crc32fast::hash(&copy).to_le_bytes());
+        let mut copy = self.encode();
         copy.resize(usize::from(COPY_BYTES), 0);
         file.write_at(0, &[IoSlice::new(&copy), IoSlice::new(&copy)])
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend(FORMAT_VERSION.to_le_bytes());
+        bytes.extend(self.number.0.to_le_bytes());
+        bytes.extend(self.store);
+        bytes.extend(self.marker);
+        bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
+        bytes
     }
 
     /// Reads whichever copy is whole.
@@ -77,7 +82,7 @@ impl FileHeader {
         Err(HeadError::Damaged)
     }
 
-    fn decode(bytes: &[u8]) -> Option<(u32, Self)> {
+    pub(crate) fn decode(bytes: &[u8]) -> Option<(u32, Self)> {
         let mut fields = Fields::new(checked(bytes)?);
         if fields.array()? != MAGIC {
             return None;

@@ -46,6 +46,8 @@ use std::fmt;
 
 pub(crate) use checksums::{BLOCK_BYTES, Checksums};
 pub(crate) use file::{Fault, LogFile};
+#[cfg(feature = "fuzz")]
+pub(crate) use file_header::FileHeader;
 pub(crate) use file_header::{FORMAT_VERSION, HeadError, RECORDS_START};
 pub use prior::Prior;
 pub(crate) use record::{Content, Encoder, HEADER_LEN, Header, Kind, record_bytes};

@@ -77,7 +77,7 @@ impl Header {
         self.offset + record_bytes(self.payload_len)
     }
 
-    fn encode(&self, role: Role, marker: [u8; 8]) -> Vec<u8> {
+    pub(crate) fn encode(&self, role: Role, marker: [u8; 8]) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(HEADER_BYTES);
         bytes.extend(marker);
         bytes.push(match role {

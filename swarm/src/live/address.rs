@@ -76,6 +76,14 @@ async fn look_up(
     }
 }
 
+/// For [`crate::fuzz`]: the address of a peer as libp2p's protocols carry it.
+#[cfg(feature = "fuzz")]
+pub(crate) fn address_of_multiaddr(bytes: &[u8]) -> Option<Address> {
+    let address = Multiaddr::try_from(bytes.to_vec()).ok()?;
+    let _ = ip(&address);
+    from_libp2p(&address)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

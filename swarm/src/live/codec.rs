@@ -266,6 +266,36 @@ impl request_response::Codec for Codec {
     }
 }
 
+/// For [`crate::fuzz`]: a request that is all there, and the form that it is sent in.
+#[cfg(feature = "fuzz")]
+pub(crate) fn read_request(io: &mut futures::io::Cursor<&[u8]>, budget: usize) -> Option<Vec<u8>> {
+    use futures::FutureExt as _;
+    let budget = Arc::new(Semaphore::new(budget));
+    let (frame, held) = read_frame_within(io, &budget).now_or_never()?.ok()??;
+    let held = held.map_or(0, |held| held.num_permits());
+    assert!(held <= frame.bytes(), "{held} bytes are held for a frame of {}", frame.bytes());
+    let mut form = futures::io::Cursor::new(Vec::new());
+    write_frame(&mut form, None, frame).now_or_never()?.ok()?;
+    Some(form.into_inner())
+}
+
+/// For [`crate::fuzz`]: an answer that is all there, and the form that it is sent in.
+#[cfg(feature = "fuzz")]
+pub(crate) fn read_answer(io: &mut futures::io::Cursor<&[u8]>) -> Option<Vec<u8>> {
+    use futures::FutureExt as _;
+    use request_response::Codec as _;
+    let mut codec = Codec::new(Arc::new(Semaphore::new(0)));
+    let protocol = StreamProtocol::new("/fuzz");
+    let answer = codec.read_response(&protocol, io).now_or_never()?.ok()?.answer;
+    let mut form = futures::io::Cursor::new(Vec::new());
+    match answer {
+        Answer::Frame(frame) => write_frame(&mut form, Some(OUTCOME_FRAME), frame).now_or_never()?.ok()?,
+        Answer::Refused => return Some(vec![OUTCOME_REFUSED]),
+        Answer::Busy => return Some(vec![OUTCOME_BUSY]),
+    }
+    Some(form.into_inner())
+}
+
 #[cfg(test)]
 mod tests {
     use futures::io::Cursor;

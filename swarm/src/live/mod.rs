@@ -41,6 +41,11 @@ use libp2p::{Swarm, core::transport::ListenerId, swarm::SwarmEvent};
 use protocol::NetworkId;
 use tokio::time::timeout;
 
+#[cfg(feature = "fuzz")]
+pub(crate) use self::{
+    address::address_of_multiaddr,
+    codec::{read_answer, read_request},
+};
 use self::{behaviour::Behaviour, mailbox::Shared};
 pub use self::{event_loop::EventLoop, gate::ConnectionLimits, keys::SecretKey, mailbox::LiveNetwork};
 use crate::{

@@ -25,7 +25,7 @@ use protocol::{
     },
     message::{Request, Response},
 };
-use swarm::{Network, Offence, PeerRole, Topic};
+use swarm::{Network, Offence, PeerRole};
 
 use super::Trusted;
 use crate::{
@@ -35,6 +35,7 @@ use crate::{
         retry::Patience,
     },
     config::PeerAddress,
+    exchange::decode_announcement,
 };
 
 /// Steps that one peer is asked for at a time. Each is shared once it is taken, so what is left is gone on with.
@@ -83,11 +84,8 @@ impl FollowError {
     }
 }
 
-/// Limit for decoding an announcement: signatures of a committee take a little more than their bytes in memory.
-const ANNOUNCEMENT_LIMIT: usize = 4 * Topic::Epoch.bytes_max();
-
 impl<N: Network> Client<N> {
-    /// Takes note of what a member announced on [`Topic::Epoch`]: the block with which a stage of an epoch began. It is a hint, and
+    /// Takes note of what a member announced on [`Topic::Epoch`](swarm::Topic::Epoch): the block with which a stage of an epoch began. It is a hint, and
     /// believed no further than that there may be something to learn: a later committee is proven like any other. False if it is
     /// of no use to anyone, since no member says it or it is no announcement.
     ///
@@ -95,8 +93,7 @@ impl<N: Network> Client<N> {
     pub async fn hear(&self, from: PeerId, announcement: &[u8]) -> bool {
         let trusted = self.ledger.trusted();
         let is_member = trusted.committees().any(|committee| committee.index_of(&from).is_some());
-        let decoded = codec::decode_exact::<(Header, CommitCertificate), ANNOUNCEMENT_LIMIT>(announcement);
-        let Ok((header, _)) = decoded else { return false };
+        let Ok((header, _)) = decode_announcement(announcement) else { return false };
         let epoch = Epoch(header.epoch.0.saturating_add(u32::from(header.next_committee.is_some())));
         if epoch > trusted.epoch()
             && let Err(error) = self.follow(from, epoch).await

@@ -44,6 +44,8 @@ pub use config::{Config, Now};
 pub use fatal::Fatal;
 pub use mempool::Refused;
 pub use output::{Offence, Output, RequestId};
+#[cfg(feature = "fuzz")]
+pub(crate) use record::read_record;
 pub use replica::{Activity, Parts, Replica};
 pub use verify::Unproven;
 pub use wal::{FileWal, Wal, WalError};

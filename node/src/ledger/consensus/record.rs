@@ -120,3 +120,16 @@ impl Record {
         codec::decode_exact::<Self, DECODE_LIMIT>(bytes).ok()
     }
 }
+
+/// For [`crate::fuzz`]: reads a record, makes of it what the engine takes at this height, and returns its form.
+#[cfg(feature = "fuzz")]
+pub(crate) fn read_record(bytes: &[u8], height: u64) -> Option<Vec<u8>> {
+    let record = Record::decode(bytes)?;
+    let input = record.input(height);
+    let body = match &record {
+        Record::Value { body, .. } => body.clone(),
+        _ => None,
+    };
+    assert_eq!(Record::of(&input, |_| body).as_ref(), Some(&record), "the record of an input is one of it");
+    Some(record.encode())
+}
