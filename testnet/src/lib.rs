@@ -9,4 +9,5 @@ pub mod cli;
 pub mod cluster;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
+pub mod power;
 pub mod sim;

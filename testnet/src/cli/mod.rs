@@ -5,6 +5,7 @@ mod chaos;
 mod churn;
 mod commands;
 mod demo;
+mod power;
 mod sim;
 mod up;
 
@@ -92,6 +93,9 @@ enum Command {
     Chaos(chaos::Args),
     /// Store and read while nodes join, leave, lose their disks and stake moves, epoch after epoch
     Churn(churn::Args),
+    /// Write to a store, and look what is left of it: the halves of testnet/power-loss/run
+    #[command(subcommand)]
+    PowerLoss(power::Command),
     /// Simulate networks in this process, from a seed
     Sim(sim::Args),
 }
@@ -166,6 +170,7 @@ fn execute(command: Command, output: Output) -> Result<(), Failure> {
         Command::Kill { dir, node, signal } => block_on(commands::kill(&dir, node, signal, output)),
         Command::Start { dir, node, wipe } => block_on(commands::start(&dir, node, wipe, output)),
         Command::Faucet { dir, to, amount } => block_on(commands::faucet(&dir, (to, amount), output)),
+        Command::PowerLoss(command) => power::execute(&command, output),
         Command::Sim(_) => Ok(()),
     }
 }
