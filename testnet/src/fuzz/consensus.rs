@@ -29,6 +29,9 @@ use super::{
     is_canonical, wire,
 };
 
+/// What lengths inside a page of a snapshot may claim: four times its bytes.
+const SNAPSHOT_PAGE_LIMIT: usize = 64 << 20;
+
 pub(super) const TARGETS: &[Target] = &[
     Target {
         name: "wal_record",
@@ -45,7 +48,13 @@ pub(super) const TARGETS: &[Target] = &[
         run: stored_blocks,
         seeds: chains,
     },
-    Target { name: "snapshot", bytes_max: 16 << 10, memory_max: 8 << 20, run: snapshot, seeds: snapshots },
+    Target {
+        name: "snapshot",
+        bytes_max: 16 << 10,
+        memory_max: SNAPSHOT_PAGE_LIMIT + (8 << 20),
+        run: snapshot,
+        seeds: snapshots,
+    },
 ];
 
 /// Behind a height that the record is read for.

@@ -24,6 +24,9 @@ use super::{
     is_canonical,
 };
 
+/// What lengths inside evidence may claim: twice the most that it has.
+const EVIDENCE_LIMIT: usize = 32 << 20;
+
 pub(super) const TARGETS: &[Target] = &[
     Target {
         name: "commitment",
@@ -33,7 +36,13 @@ pub(super) const TARGETS: &[Target] = &[
         seeds: commitments,
     },
     Target { name: "symbol", bytes_max: 8 << 10, memory_max: 256 << 10, run: symbol, seeds: symbols },
-    Target { name: "evidence", bytes_max: 16 << 10, memory_max: 1 << 20, run: evidence, seeds: all_evidence },
+    Target {
+        name: "evidence",
+        bytes_max: 16 << 10,
+        memory_max: EVIDENCE_LIMIT + (1 << 20),
+        run: evidence,
+        seeds: all_evidence,
+    },
     Target { name: "slivers", bytes_max: 4 << 10, memory_max: 1 << 20, run: slivers, seeds: sliver_choices },
     Target { name: "recovery", bytes_max: 4 << 10, memory_max: 1 << 20, run: recovery, seeds: recoveries },
     Target {

@@ -60,7 +60,7 @@ pub(super) const TARGETS: &[Target] = &[
     Target {
         name: "committee",
         bytes_max: 4 << 10,
-        memory_max: 512 << 10,
+        memory_max: COMMITTEE_LIMIT + (512 << 10),
         run: committee,
         seeds: || vec![("first", codec::encode(&*WORLD.committee)), ("next", codec::encode(&WORLD.next))],
     },

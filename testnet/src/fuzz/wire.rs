@@ -144,15 +144,20 @@ fn address(bytes: &[u8]) -> bool {
     address.is_ok() || peer.is_ok()
 }
 
+/// A blob ID is written in one way; hexadecimal digits may be of either case.
 fn ids(bytes: &[u8]) -> bool {
     fn again<T: FromStr + ToString>(text: &str) -> bool {
         text.parse::<T>().is_ok_and(|id| {
-            assert_eq!(id.to_string(), text, "an ID is written in one way");
+            assert_eq!(id.to_string(), text.to_ascii_lowercase());
             true
         })
     }
     let Ok(text) = str::from_utf8(bytes) else { return false };
-    let is_id = again::<BlobId>(text) | again::<PeerId>(text) | again::<AccountId>(text);
+    if let Ok(blob_id) = text.parse::<BlobId>() {
+        assert_eq!(blob_id.to_string(), text);
+        return true;
+    }
+    let is_id = again::<PeerId>(text) | again::<AccountId>(text);
     is_id | again::<PublicKey>(text) | again::<Signature>(text) | again::<ProofOfPossession>(text)
 }
 
