@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Batches follow from a seed and their number, so what has to be on the disk need not be kept anywhere else. [`plan`] says
-//! what a batch holds, [`judge`] whether what was found is what a store may be left with; both are pure.
+//! what a batch holds, [`mod@judge`] whether what was found is what a store may be left with; both are pure.
 
 pub mod judge;
 pub mod plan;
@@ -195,7 +195,7 @@ impl Report {
     }
 }
 
-/// Opens the store in `dir`, the copy of one that [`write`] wrote with this seed, and compares it with what was written:
+/// Opens the store in `dir`, the copy of one that [`write()`] wrote with this seed, and compares it with what was written:
 /// batches up to `acknowledged` must be there, those up to `issued` may be. Opens it a second time, which must not change
 /// anything.
 ///
