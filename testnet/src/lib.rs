@@ -1,12 +1,14 @@
 //! Many Floe nodes on one machine: real processes and simulations, faults and reports.
 //!
 //! [`cluster`] runs nodes as processes and is what the commands of `floe-testnet` and the integration tests share;
-//! [`churn`] changes such a network without end, and [`chaos`] breaks it, while clients use it and what they see is measured; [`sim`] runs whole networks in one process, from a seed. Read [`cluster`] first.
+//! [`compose`] runs them as containers with addresses of their own; [`churn`] changes a network without end, and [`chaos`] breaks it,
+//! while clients use it and what they see is measured; [`sim`] runs whole networks in one process, from a seed. Read [`cluster`] first.
 
 pub mod chaos;
 pub mod churn;
 pub mod cli;
 pub mod cluster;
+pub mod compose;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 pub mod power;

@@ -4,6 +4,7 @@ mod bench;
 mod chaos;
 mod churn;
 mod commands;
+mod compose;
 mod demo;
 mod power;
 mod sim;
@@ -96,6 +97,11 @@ enum Command {
     /// Write to a store, and look what is left of it: the halves of testnet/power-loss/run
     #[command(subcommand)]
     PowerLoss(power::Command),
+    /// Run a network of containers, each node with an address of its own; without a command, write its compose file
+    Compose(Box<compose::Args>),
+    /// What containers run: not for people
+    #[command(subcommand, hide = true)]
+    Container(compose::Inside),
     /// Simulate networks in this process, from a seed
     Sim(sim::Args),
 }
@@ -163,6 +169,8 @@ fn execute(command: Command, output: Output) -> Result<(), Failure> {
             let no_disks = chaos::own_mounts(&args);
             block_on(chaos::execute(args, no_disks, output))
         }
+        Command::Compose(args) => block_on(compose::execute(*args, output)),
+        Command::Container(command) => compose::execute_inside(command),
         // It stops its nodes gently when it is interrupted, which takes time.
         Command::Up(args) => runtime()?.block_on(Box::pin(up::execute(args, output))),
         Command::Down { dir } => block_on(commands::down(&dir, output)),
@@ -197,6 +205,23 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_network_of_containers_is_made_or_acted_on_but_not_both() {
+        for (line, is_sound) in [
+            ("compose", true),
+            ("compose --nodes 10 --dir d", true),
+            ("compose up --dir d", true),
+            ("compose corrupt --dir d --node 1 --path f --offset 3", true),
+            ("compose corrupt --dir d --node 1 --path f --offset 3 --mask 0", false),
+            ("compose --nodes 10 up --dir d", false),
+            ("compose --dir d --out f", false),
+            ("compose kill --dir d", false),
+        ] {
+            let words = std::iter::once("floe-testnet").chain(line.split(' '));
+            assert_eq!(Cli::try_parse_from(words).is_ok(), is_sound, "{line}");
+        }
     }
 
     #[test]

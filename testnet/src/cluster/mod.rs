@@ -34,7 +34,7 @@ use node::{
     keys::AccountKey,
 };
 use protocol::{
-    committee::spread,
+    committee::{Member, spread},
     genesis::{Endowment, Genesis, GenesisAccount, GenesisStake},
     ledger::parameters::Parameters,
     quorum::{N_SHARDS_MAX, N_SHARDS_MIN, max_faulty},
@@ -59,7 +59,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(20);
 /// How long a killed process may take to be gone.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
 /// Room to leave on the disk: enough not to break the machine, little enough for a small one.
-const RESERVE_BYTES: u64 = 64 << 20;
+pub(crate) const RESERVE_BYTES: u64 = 64 << 20;
 /// Lines of a node's log that are shown when it ends unasked.
 const LOG_LINES_SHOWN: usize = 3;
 
@@ -148,8 +148,8 @@ impl Cluster {
         fate: Fate,
         terms: Terms,
     ) -> Result<Self, Failure> {
-        let Terms { mut accounts, parameters, node_stake, is_relayed, adjust } = terms;
-        check_counts(config)?;
+        let Terms { is_relayed, adjust, .. } = terms;
+        check_counts(config.n_nodes, config.n_shards)?;
         let dir = absolute(dir)?;
         fs::create_dir_all(&dir)
             .map_err(|error| Failure::io(format!("cannot create {}", dir.display()), &error))?;
@@ -173,20 +173,7 @@ impl Cluster {
             adjust.into_iter().for_each(|adjust| adjust(&mut config));
             members.push(init_node(&dir.join(&node.name), &config)?.with_shards(shards));
         }
-        let faucet = AccountKey::create(&faucet_file(&dir))?;
-        let wallet = AccountKey::create(&wallet_file(&dir))?;
-        for account in [faucet.account(), wallet.account()] {
-            accounts.push(GenesisAccount { account, balance: FAUCET_CREDITS });
-        }
-        let stake = |node| GenesisStake { node, account: faucet.account(), amount: node_stake };
-        let staked = members.iter().filter(|_| node_stake > 0);
-        let stakes = staked.map(|member| stake(member.peer)).collect();
-        let genesis = Genesis::new("testnet".to_owned(), config.n_shards, members)
-            .and_then(|genesis| genesis.with_endowment(Endowment { accounts, stakes, parameters }))
-            .map_err(|error| Failure::because(Exit::Usage, "cannot make a genesis", &error))?;
-        create_new(&genesis_file(&dir), &genesis.to_toml())?;
-        let client = format!("{}\nwallet = \"wallet.key\"\n", ClientFile::EXAMPLE.trim_end());
-        create_new(&client_file(&dir), &client)?;
+        let genesis = found(&dir, (config.n_shards, members), terms)?;
         // Last: a directory with a manifest is complete.
         manifest.save(&dir)?;
         Ok(Self { dir, genesis: Arc::new(genesis), program: program()?, fate, children: Vec::new() })
@@ -551,8 +538,41 @@ impl Drop for Cluster {
     }
 }
 
-fn check_counts(config: &ClusterConfig) -> Result<(), Failure> {
-    let ClusterConfig { n_nodes, n_shards, .. } = *config;
+/// Writes what a new network needs beside its nodes into a directory: the keys of the faucet and of the wallet, `genesis.toml`
+/// and `client.toml`.
+///
+/// # Errors
+///
+/// If members and terms make no network, or a file is there already or cannot be written.
+pub(crate) fn found(
+    dir: &Path,
+    (n_shards, members): (u16, Vec<Member>),
+    terms: Terms,
+) -> Result<Genesis, Failure> {
+    let Terms { mut accounts, parameters, node_stake, .. } = terms;
+    let faucet = AccountKey::create(&faucet_file(dir))?;
+    let wallet = AccountKey::create(&wallet_file(dir))?;
+    for account in [faucet.account(), wallet.account()] {
+        accounts.push(GenesisAccount { account, balance: FAUCET_CREDITS });
+    }
+    let stake = |node| GenesisStake { node, account: faucet.account(), amount: node_stake };
+    let staked = members.iter().filter(|_| node_stake > 0);
+    let stakes = staked.map(|member| stake(member.peer)).collect();
+    let genesis = Genesis::new("testnet".to_owned(), n_shards, members)
+        .and_then(|genesis| genesis.with_endowment(Endowment { accounts, stakes, parameters }))
+        .map_err(|error| Failure::because(Exit::Usage, "cannot make a genesis", &error))?;
+    create_new(&genesis_file(dir), &genesis.to_toml())?;
+    let client = format!("{}\nwallet = \"wallet.key\"\n", ClientFile::EXAMPLE.trim_end());
+    create_new(&client_file(dir), &client)?;
+    Ok(genesis)
+}
+
+/// Fails if there is no network of so many nodes and shards.
+///
+/// # Errors
+///
+/// See above.
+pub(crate) fn check_counts(n_nodes: u16, n_shards: u16) -> Result<(), Failure> {
     if !(N_SHARDS_MIN..=N_SHARDS_MAX).contains(&n_shards) {
         let what = format!("a network has {N_SHARDS_MIN} to {N_SHARDS_MAX} shards, not {n_shards}");
         return Err(Failure::new(Exit::Usage, what));

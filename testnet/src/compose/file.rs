@@ -1,0 +1,165 @@
+//! Writes the compose file of a network: a pure function.
+//!
+//! ```text
+//!  setup        once, before all others: keys, genesis and client.toml, each into the volume it belongs to
+//!  node-0 ..    nodes of the genesis
+//!  node-N ..    operators: their volumes hold the genesis file and a wallet; they make their own keys and join
+//! ```
+//!
+//! The file keeps to what docker-compose 1.29 and Compose 2 both understand.
+
+use std::fmt::Write as _;
+
+use super::{
+    inside::{NET_VOLUME, NODE_DIR, SETUP_DIR},
+    spec::{Spec, node_name},
+};
+
+/// The service that makes the network.
+pub const SETUP_SERVICE: &str = "setup";
+/// The network that all nodes are on.
+pub const NETWORK: &str = "floe";
+/// The image of all containers, unless somebody names another.
+pub const IMAGE: &str = "floe:local";
+
+/// Memory of a container, in MiB. A node at rest has some 50; what arrives takes up to
+/// [`UPLOAD_BYTES`](super::inside::UPLOAD_BYTES), and repair 64.
+const MEMORY_MIB: u32 = 768;
+/// Processes and threads of a container: a node has some 30.
+const PIDS: u32 = 256;
+/// Cores of a container: one that is busy leaves the others room.
+const CPUS: &str = "1.0";
+/// Everything below holds for each container. Setup takes back what it needs.
+const COMMON: &str = r#"
+  read_only: true
+  cap_drop: [ALL]
+  security_opt: ["no-new-privileges:true"]
+  logging:
+    driver: json-file
+    options: {max-size: "10m", max-file: "3"}
+"#;
+
+/// The compose file of a network, whose containers are of this image.
+#[must_use]
+pub fn compose_file(spec: &Spec, image: &str) -> String {
+    let mut text = String::new();
+    write_file(&mut text, spec, image).expect("a text takes what is written to it");
+    text
+}
+
+fn write_file(text: &mut String, spec: &Spec, image: &str) -> std::fmt::Result {
+    let args = spec.args();
+    writeln!(text, "# A Floe network of containers, each with an address of its own. Made by")?;
+    writeln!(text, "#   floe-testnet compose {}", args.join(" "))?;
+    writeln!(
+        text,
+        "# Build the image first: testnet/image. docs/OPERATING.md says the rest, under \"Containers\"."
+    )?;
+    writeln!(
+        text,
+        "\nx-common: &common\n  image: {}\n  pull_policy: never{}",
+        quoted(image),
+        COMMON.trim_end()
+    )?;
+    writeln!(text, "\nx-node: &node\n  <<: *common")?;
+    writeln!(text, "  depends_on:\n    {SETUP_SERVICE}: {{condition: service_completed_successfully}}")?;
+    writeln!(text, "  restart: unless-stopped\n  stop_grace_period: 30s")?;
+    writeln!(text, "  mem_limit: {MEMORY_MIB}m\n  pids_limit: {PIDS}\n  cpus: {CPUS}")?;
+    writeln!(text, "  healthcheck:\n    test: {}", list(["CMD", "/floe-testnet", "container", "healthy"]))?;
+    writeln!(text, "    interval: 5s\n    timeout: 5s\n    retries: 3\n    start_period: 60s")?;
+    writeln!(text, "\nservices:")?;
+    write_setup(text, spec, &args)?;
+    for node in 0..spec.n_all() {
+        write_node(text, spec, node)?;
+    }
+    writeln!(text, "\nnetworks:\n  {NETWORK}:\n    driver: bridge\n    ipam:\n      config:")?;
+    writeln!(text, "        - subnet: {}", spec.subnet())?;
+    writeln!(text, "\nvolumes:\n  {NET_VOLUME}: {{}}")?;
+    (0..spec.n_all()).try_for_each(|node| writeln!(text, "  {}: {{}}", node_name(node)))
+}
+
+/// New volumes belong to root: it gives them to the user of the nodes, and becomes that user.
+fn write_setup(text: &mut String, spec: &Spec, args: &[String]) -> std::fmt::Result {
+    let command = ["container", "setup"].into_iter().chain(args.iter().map(String::as_str));
+    writeln!(text, "  {SETUP_SERVICE}:\n    <<: *common\n    command: {}", list(command))?;
+    writeln!(text, "    user: \"0:0\"\n    cap_add: [CHOWN, SETGID, SETUID]")?;
+    writeln!(text, "    network_mode: none\n    restart: \"no\"\n    volumes:")?;
+    writeln!(text, "      - {NET_VOLUME}:{SETUP_DIR}/{NET_VOLUME}")?;
+    (0..spec.n_all()).try_for_each(|node| {
+        let name = node_name(node);
+        writeln!(text, "      - {name}:{SETUP_DIR}/{name}")
+    })
+}
+
+fn write_node(text: &mut String, spec: &Spec, node: u16) -> std::fmt::Result {
+    let (name, ip) = (node_name(node), spec.ip(node).to_string());
+    let stake = spec.node_stake().to_string();
+    let command = if spec.is_operator(node) {
+        list(["container", "join", "--name", &name, "--ip", &ip, "--stake", &stake])
+    } else {
+        list(["floe", "node", "run", "--dir", NODE_DIR])
+    };
+    writeln!(text, "\n  {name}:\n    <<: *node\n    command: {command}")?;
+    writeln!(text, "    networks:\n      {NETWORK}: {{ipv4_address: {ip}}}")?;
+    writeln!(text, "    volumes:\n      - {name}:{NODE_DIR}")
+}
+
+/// A list of YAML on one line, each word quoted.
+fn list<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
+    format!("[{}]", words.into_iter().map(quoted).collect::<Vec<_>>().join(", "))
+}
+
+/// A text of YAML: a quoted text of JSON is one. A dollar sign would be a variable to whoever reads the file.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text.replace('$', "$$")).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::spec::tests::spec, *};
+
+    /// The one that is checked in.
+    const CHECKED_IN: &str = include_str!("../../docker-compose.yml");
+
+    #[test]
+    fn the_file_that_is_checked_in_is_what_the_generator_writes() {
+        let text = compose_file(&spec("").unwrap(), IMAGE);
+        assert!(
+            text == CHECKED_IN,
+            "write it anew with: floe-testnet compose --out testnet/docker-compose.yml; it should be:\n{text}"
+        );
+    }
+
+    #[test]
+    fn each_node_has_its_address_its_volume_and_its_command() {
+        let text = compose_file(&spec("--nodes 10 --operators 2 --epoch 30s").unwrap(), IMAGE);
+        for node in 0..12 {
+            let ip = 16 + node;
+            let service = format!("\n  node-{node}:\n    <<: *node\n    command: [");
+            assert_eq!(text.matches(&service).count(), 1, "{node}");
+            assert_eq!(text.matches(&format!("{{ipv4_address: 10.213.77.{ip}}}\n")).count(), 1, "{node}");
+            // Its own mount, and that of the setup.
+            assert_eq!(text.matches(&format!("- node-{node}:/node\n")).count(), 1, "{node}");
+            assert_eq!(text.matches(&format!("- node-{node}:/testnet/node-{node}\n")).count(), 1, "{node}");
+            assert_eq!(text.matches(&format!("\n  node-{node}: {{}}\n")).count(), 1, "{node}");
+        }
+        assert_eq!(text.matches("\"join\"").count(), 2);
+        assert_eq!(text.matches("\"run\"").count(), 10);
+        assert!(
+            text.contains("\"--name\", \"node-11\", \"--ip\", \"10.213.77.27\", \"--stake\", \"1000000\"")
+        );
+        assert!(text.contains("\"setup\", \"--nodes\", \"10\", \"--operators\", \"2\""));
+    }
+
+    #[test]
+    fn what_an_image_is_called_is_a_text() {
+        let text = compose_file(&spec("").unwrap(), "a\"b: $X");
+        assert!(text.contains("  image: \"a\\\"b: $$X\"\n"), "{text}");
+    }
+
+    #[test]
+    fn a_network_without_operators_has_none() {
+        let text = compose_file(&spec("--nodes 4 --shards 4 --operators 0").unwrap(), IMAGE);
+        assert!(!text.contains("join") && !text.contains("node-4"));
+    }
+}
