@@ -90,7 +90,7 @@ impl Client {
 
     #[track_caller]
     fn store(&self, file: &Path) -> String {
-        let stored = self.json(&["store", text(file)]);
+        let stored = self.json(&["store", "--epochs", "50", text(file)]);
         stored["blobs"][0]["blob_id"].as_str().unwrap_or_else(|| panic!("{stored}")).to_owned()
     }
 

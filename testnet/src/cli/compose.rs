@@ -277,8 +277,6 @@ pub(super) enum Inside {
     Setup(SpecArgs),
     /// Register the node, stake on it, and become it
     Join(JoinArgs),
-    /// Succeed if the node answers
-    Healthy,
     /// Remove what the node has stored
     Wipe,
     /// List the files of the volume
@@ -300,7 +298,6 @@ pub(super) fn execute_inside(command: Inside) -> Result<(), Failure> {
     match command {
         Inside::Setup(args) => inside::setup(&args.spec(Subnet::usual)?),
         Inside::Join(args) => block_on(inside::join(&args)),
-        Inside::Healthy => block_on(inside::healthy()),
         Inside::Wipe => inside::wipe(dir),
         Inside::Files => Output { json: true }.data(&inside::files(dir)?, ""),
         Inside::Put { path } => inside::put(dir, &path, std::io::stdin().lock()),

@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     docker::{Call, LIMIT, compose_program},
-    file::{NETWORK, SETUP_SERVICE, compose_file},
+    file::{NETWORK, SETUP_SERVICE, STOP_SECONDS, compose_file},
     inside::{NET_VOLUME, NODE_DIR, SETUP_DIR, USER, VolumeFile},
     spec::{Spec, node_name},
     state::{Container, parse},
@@ -44,8 +44,6 @@ const COMPOSE_FILE: &str = "docker-compose.yml";
 /// How long creating or removing all containers may take, and another such time for each.
 const ALL_LIMIT: Duration = Duration::from_secs(120);
 const EACH_LIMIT: Duration = Duration::from_secs(10);
-/// Seconds that a node has to stop; more than it gives its own parts. As in the compose file.
-const STOP_SECONDS: u32 = 30;
 /// The label by which compose names a project.
 const PROJECT_LABEL: &str = "com.docker.compose.project";
 /// The label of containers that look after a volume or end a process: compose knows nothing of them.

@@ -3,7 +3,7 @@
 //! ```text
 //!  setup        once, before all others: keys, genesis and client.toml, each into the volume it belongs to
 //!  node-0 ..    nodes of the genesis
-//!  node-N ..    operators: their volumes hold the genesis file and a wallet; they make their own keys and join
+//!  node-N ..    nodes of operators who join later: their volumes hold the genesis file and a wallet; they make their keys and join
 //! ```
 //!
 //! The file keeps to what docker-compose 1.29 and Compose 2 both understand.
@@ -22,22 +22,15 @@ pub const NETWORK: &str = "floe";
 /// The image of all containers, unless somebody names another.
 pub const IMAGE: &str = "floe:local";
 
-/// Memory of a container, in MiB. A node at rest has some 50; what arrives takes up to
+/// Memory of a container, in MiB. A node that has little to do has some 110; what arrives takes up to
 /// [`UPLOAD_BYTES`](super::inside::UPLOAD_BYTES), and repair 64.
 const MEMORY_MIB: u32 = 768;
-/// Processes and threads of a container: a node has some 30.
+/// Processes and threads of a container: a node has some 20, and more for a moment.
 const PIDS: u32 = 256;
 /// Cores of a container: one that is busy leaves the others room.
 const CPUS: &str = "1.0";
-/// Everything below holds for each container. Setup takes back what it needs.
-const COMMON: &str = r#"
-  read_only: true
-  cap_drop: [ALL]
-  security_opt: ["no-new-privileges:true"]
-  logging:
-    driver: json-file
-    options: {max-size: "10m", max-file: "3"}
-"#;
+/// Seconds that a node has to stop; more than it gives its own parts.
+pub(super) const STOP_SECONDS: u32 = 30;
 
 /// The compose file of a network, whose containers are of this image.
 #[must_use]
@@ -49,32 +42,62 @@ pub fn compose_file(spec: &Spec, image: &str) -> String {
 
 fn write_file(text: &mut String, spec: &Spec, image: &str) -> std::fmt::Result {
     let args = spec.args();
-    writeln!(text, "# A Floe network of containers, each with an address of its own. Made by")?;
-    writeln!(text, "#   floe-testnet compose {}", args.join(" "))?;
-    writeln!(
+    let (made_by, image) = (args.join(" "), quoted(image));
+    let health = list(["CMD", "/floe-testnet", "floe", "node", "health", "--dir", NODE_DIR]);
+    write!(
         text,
-        "# Build the image first: testnet/image. docs/OPERATING.md says the rest, under \"Containers\"."
+        r#"# A Floe network of containers, each with an address of its own. Made by
+#   floe-testnet compose {made_by}
+# Build the image first: testnet/image. docs/OPERATING.md says the rest, under "Containers".
+
+x-common: &common
+  image: {image}
+  pull_policy: never
+  read_only: true
+  cap_drop: [ALL]
+  security_opt: ["no-new-privileges:true"]
+  mem_limit: {MEMORY_MIB}m
+  pids_limit: {PIDS}
+  cpus: {CPUS}
+  logging:
+    driver: json-file
+    options: {{max-size: "10m", max-file: "3"}}
+
+x-node: &node
+  <<: *common
+  depends_on:
+    {SETUP_SERVICE}: {{condition: service_completed_successfully}}
+  restart: unless-stopped
+  stop_grace_period: {STOP_SECONDS}s
+  healthcheck:
+    test: {health}
+    interval: 5s
+    timeout: 5s
+    retries: 3
+    start_period: 60s
+
+services:
+"#
     )?;
-    writeln!(
-        text,
-        "\nx-common: &common\n  image: {}\n  pull_policy: never{}",
-        quoted(image),
-        COMMON.trim_end()
-    )?;
-    writeln!(text, "\nx-node: &node\n  <<: *common")?;
-    writeln!(text, "  depends_on:\n    {SETUP_SERVICE}: {{condition: service_completed_successfully}}")?;
-    writeln!(text, "  restart: unless-stopped\n  stop_grace_period: 30s")?;
-    writeln!(text, "  mem_limit: {MEMORY_MIB}m\n  pids_limit: {PIDS}\n  cpus: {CPUS}")?;
-    writeln!(text, "  healthcheck:\n    test: {}", list(["CMD", "/floe-testnet", "container", "healthy"]))?;
-    writeln!(text, "    interval: 5s\n    timeout: 5s\n    retries: 3\n    start_period: 60s")?;
-    writeln!(text, "\nservices:")?;
     write_setup(text, spec, &args)?;
     for node in 0..spec.n_all() {
         write_node(text, spec, node)?;
     }
-    writeln!(text, "\nnetworks:\n  {NETWORK}:\n    driver: bridge\n    ipam:\n      config:")?;
-    writeln!(text, "        - subnet: {}", spec.subnet())?;
-    writeln!(text, "\nvolumes:\n  {NET_VOLUME}: {{}}")?;
+    let subnet = spec.subnet();
+    write!(
+        text,
+        "
+networks:
+  {NETWORK}:
+    driver: bridge
+    ipam:
+      config:
+        - subnet: {subnet}
+
+volumes:
+  {NET_VOLUME}: {{}}
+"
+    )?;
     (0..spec.n_all()).try_for_each(|node| writeln!(text, "  {}: {{}}", node_name(node)))
 }
 
@@ -94,7 +117,7 @@ fn write_setup(text: &mut String, spec: &Spec, args: &[String]) -> std::fmt::Res
 fn write_node(text: &mut String, spec: &Spec, node: u16) -> std::fmt::Result {
     let (name, ip) = (node_name(node), spec.ip(node).to_string());
     let stake = spec.node_stake().to_string();
-    let command = if spec.is_operator(node) {
+    let command = if spec.joins_later(node) {
         list(["container", "join", "--name", &name, "--ip", &ip, "--stake", &stake])
     } else {
         list(["floe", "node", "run", "--dir", NODE_DIR])

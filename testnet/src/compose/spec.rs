@@ -22,7 +22,7 @@ const PREFIX_MIN: u8 = 16;
 const PREFIX_USUAL: u8 = 24;
 /// Stake behind each node, unless more is needed to be selected.
 const NODE_STAKE: u64 = 1_000_000;
-/// Length of an epoch where nobody says one: operators have shards after two, and copying has half of it.
+/// Length of an epoch where nobody says one: who joins has shards after two, and copying has half of it.
 const EPOCH_USUAL: Duration = Duration::from_secs(60);
 
 /// The options that describe a network of containers, on the command line and in the compose file.
@@ -31,7 +31,7 @@ pub struct SpecArgs {
     /// Number of nodes that the genesis file names
     #[arg(long, value_name = "N", default_value_t = 7)]
     nodes: u16,
-    /// Number of nodes that join later, with nothing but the genesis file and a wallet
+    /// Number of operators who join later: each has a node, the genesis file and a wallet, and nothing else
     #[arg(long, value_name = "K", default_value_t = 1)]
     operators: u16,
     /// Number of shards, spread evenly over the nodes of the genesis
@@ -50,7 +50,7 @@ pub struct SpecArgs {
 pub struct Spec {
     /// Nodes that the genesis names. They have the numbers from 0 on.
     n_nodes: u16,
-    /// Nodes that join later. They have the numbers behind.
+    /// Operators who join later, each with a node. Their nodes have the numbers behind.
     n_operators: u16,
     n_shards: u16,
     /// INV: holds an address for each node.
@@ -94,7 +94,7 @@ impl Spec {
         self.n_nodes
     }
 
-    /// Number of all nodes, operators included.
+    /// Number of all nodes, those that join later included.
     #[must_use]
     pub const fn n_all(&self) -> u16 {
         self.n_nodes.saturating_add(self.n_operators)
@@ -106,7 +106,7 @@ impl Spec {
         self.n_shards
     }
 
-    /// Shards of a node in the first epoch; an operator has none.
+    /// Shards of a node in the first epoch; who joins later has none.
     #[must_use]
     pub fn shards(&self, node: u16) -> usize {
         spread(self.n_shards, self.n_nodes).get(usize::from(node)).map_or(0, Vec::len)
@@ -124,7 +124,7 @@ impl Spec {
         self.parameters
     }
 
-    /// Credits behind each node, operators included: with less it would not be selected.
+    /// Credits behind each node, whenever it joins: with less it would not be selected.
     #[must_use]
     pub fn node_stake(&self) -> u64 {
         NODE_STAKE.max(self.parameters.min_stake)
@@ -132,7 +132,7 @@ impl Spec {
 
     /// True if the node is one that joins later.
     #[must_use]
-    pub const fn is_operator(&self, node: u16) -> bool {
+    pub const fn joins_later(&self, node: u16) -> bool {
         node >= self.n_nodes
     }
 
@@ -329,7 +329,7 @@ pub(super) mod tests {
         assert_eq!(ips.len(), 303);
         assert_eq!(ips.first().unwrap().to_string(), "10.213.76.16");
         assert!(ips.last().unwrap() < &Ipv4Addr::new(10, 213, 77, 255));
-        assert!(!made.is_operator(299) && made.is_operator(300));
+        assert!(!made.joins_later(299) && made.joins_later(300));
     }
 
     #[test]

@@ -4,18 +4,21 @@
 //! is not for people.
 
 mod crash;
-mod healthy;
 mod join;
 mod setup;
 mod volume;
 
-use std::{net::Ipv4Addr, path::PathBuf};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
 
-use node::config::{EncoderConfig, NetworkConfig, NodeConfig, PeerAddress, ServerConfig, StorageConfig};
+use node::config::{
+    EncoderConfig, MetricsConfig, NetworkConfig, NodeConfig, PeerAddress, ServerConfig, StorageConfig,
+};
 
 pub use self::{
     crash::{Victim, crash},
-    healthy::healthy,
     join::{JoinArgs, join},
     setup::setup,
     volume::{VolumeFile, corrupt, files, put, wipe},
@@ -31,6 +34,8 @@ pub const SETUP_DIR: &str = "/testnet";
 pub const NET_VOLUME: &str = "net";
 /// User and group of everything in a container but the beginning of the setup, as the Dockerfile has them.
 pub const USER: u32 = 65_532;
+/// The port on which each node shows its metrics and its health: to its own container, and to the host, whose network it is.
+const METRICS_PORT: u16 = 9464;
 /// Memory for slivers that are arriving, of a node: four segments, within the memory of its container.
 pub const UPLOAD_BYTES: u64 = 256 << 20;
 /// The wallet in an operator's volume.
@@ -44,7 +49,6 @@ fn node_config(name: String, ip: Ipv4Addr, bootstrap: Vec<PeerAddress>) -> NodeC
         name,
         genesis: PathBuf::from(GENESIS_FILE),
         network: NetworkConfig {
-            // Also on its own loopback, where it is asked how it is.
             listen: vec![listen_address(Ipv4Addr::UNSPECIFIED)],
             external: vec![listen_address(ip)],
             bootstrap,
@@ -53,6 +57,7 @@ fn node_config(name: String, ip: Ipv4Addr, bootstrap: Vec<PeerAddress>) -> NodeC
         storage: StorageConfig { reserve_bytes: RESERVE_BYTES, ..StorageConfig::default() },
         // All nodes share one machine.
         encoder: EncoderConfig { threads: 2 },
+        metrics: MetricsConfig { listen: Some(SocketAddr::from((Ipv4Addr::UNSPECIFIED, METRICS_PORT))) },
         server: ServerConfig { upload_bytes: UPLOAD_BYTES, ..ServerConfig::default() },
         ..NodeConfig::default()
     }

@@ -3,7 +3,7 @@
 //! ```text
 //! /testnet/net      genesis.toml client.toml wallet.key faucet.key, and last of all network.json
 //! /testnet/node-I   keys/ config.toml member.toml genesis.toml         nodes of the genesis
-//!                   wallet.key genesis.toml                            operators, who make the rest themselves
+//!                   wallet.key genesis.toml                            nodes that join later, and make the rest themselves
 //! ```
 //!
 //! # Invariants
@@ -98,7 +98,11 @@ fn set_up(root: &Path, spec: &Spec) -> Result<(), Failure> {
     let text = serde_json::to_string(spec)
         .map_err(|error| Failure::because(Exit::Other, "cannot describe the network", &error))?;
     create_new(&net.join(SPEC_FILE), &text)?;
-    note(format_args!("set up {} nodes, {} of them operators", spec.n_all(), spec.n_all() - spec.n_nodes()));
+    note(format_args!(
+        "set up {} nodes, {} of which join later",
+        spec.n_all(),
+        spec.n_all() - spec.n_nodes()
+    ));
     Ok(())
 }
 
@@ -115,7 +119,7 @@ fn make(root: &Path, net: &Path, spec: &Spec) -> Result<Genesis, Failure> {
         let account = AccountKey::create(&root.join(node_name(node)).join(WALLET_FILE))?.account();
         accounts.push(GenesisAccount { account, balance: spec.node_stake().saturating_mul(WALLET_STAKES) });
     }
-    let terms = Terms { accounts, parameters: spec.parameters(), node_stake: spec.node_stake() };
+    let terms = Terms { accounts, parameters: spec.parameters(), node_stake: spec.node_stake(), ..Terms::default() };
     found(net, (spec.n_shards(), members), terms)
 }
 
