@@ -119,7 +119,8 @@ fn make(root: &Path, net: &Path, spec: &Spec) -> Result<Genesis, Failure> {
         let account = AccountKey::create(&root.join(node_name(node)).join(WALLET_FILE))?.account();
         accounts.push(GenesisAccount { account, balance: spec.node_stake().saturating_mul(WALLET_STAKES) });
     }
-    let terms = Terms { accounts, parameters: spec.parameters(), node_stake: spec.node_stake(), ..Terms::default() };
+    let terms =
+        Terms { accounts, parameters: spec.parameters(), node_stake: spec.node_stake(), ..Terms::default() };
     found(net, (spec.n_shards(), members), terms)
 }
 
