@@ -33,6 +33,10 @@ const CPUS: &str = "1.0";
 pub(super) const STOP_SECONDS: u32 = 30;
 
 /// The compose file of a network, whose containers are of this image.
+///
+/// # Panics
+///
+/// Never: a text takes what is written to it.
 #[must_use]
 pub fn compose_file(spec: &Spec, image: &str) -> String {
     let mut text = String::new();

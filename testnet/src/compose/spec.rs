@@ -262,7 +262,7 @@ impl FromStr for Subnet {
             .parse()
             .ok()
             .filter(|prefix| allowed.contains(prefix))
-            .ok_or(format!("the prefix is a number from {PREFIX_MIN} to {PREFIX_MAX}"))?;
+            .ok_or_else(|| format!("the prefix is a number from {PREFIX_MIN} to {PREFIX_MAX}"))?;
         let first = Ipv4Addr::from_bits(base.to_bits() & mask(prefix));
         if first != base {
             return Err(format!("the subnet around {base} is {first}/{prefix}"));
