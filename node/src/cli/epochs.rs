@@ -23,6 +23,12 @@ pub struct EpochArgs {
 }
 
 impl EpochArgs {
+    /// Epochs of this length, and nothing else.
+    #[must_use]
+    pub const fn every(epoch: Duration) -> Self {
+        Self { epoch: Some(epoch), selection: None, members_max: None, min_stake: None }
+    }
+
     /// The parameters with what the options say. Whether they can be used is found when a genesis is made of them.
     #[must_use]
     pub fn apply(&self, parameters: Parameters) -> Parameters {

@@ -7,9 +7,10 @@
 //! ```
 //!
 //! [`plan`] decides what happens and when, [`checker`] what may be answered; both are pure. [`target`] is what can be done to a
-//! network, [`processes`] and [`relay`] do it on one machine.
+//! network, [`processes`] and [`relay`] do it to processes of one machine, [`containers`] to those of an engine.
 
 pub mod checker;
+pub mod containers;
 pub mod fault;
 pub mod history;
 pub mod page;

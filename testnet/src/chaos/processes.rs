@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     fs::{self, File},
-    io::{self, Write as _},
+    io,
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     sync::Arc,
@@ -17,7 +17,11 @@ use node::{
 use protocol::{PeerId, genesis::Genesis, ledger::parameters::Parameters};
 use rand::{Rng as _, SeedableRng as _, seq::IndexedRandom as _};
 use rand_chacha::ChaCha8Rng;
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::{
+    fs::{FallocateFlags, fallocate, statvfs},
+    io::Errno,
+    mount::{MountFlags, UnmountFlags, mount, unmount},
+};
 use swarm::Address;
 
 use super::{
@@ -25,18 +29,14 @@ use super::{
     relay::{Behind, Relays, Weather},
     target::Target,
 };
-use crate::cluster::{Cluster, ClusterConfig, Fate, ProcessState, Signal, Terms};
+use crate::cluster::{
+    Cluster, ClusterConfig, Fate, ProcessState, SCRUB_BYTES_PER_SECOND, SCRUB_INTERVAL, Signal, Terms,
+};
 
 /// Bytes of the disk of each node, where it has one of its own.
 const DISK_BYTES: u64 = 1 << 30;
 /// What another program leaves of a full disk: less than a node leaves, so that it takes nothing more.
 const LEFT_BYTES: u64 = 4 << 20;
-/// Bytes that are written at a time to fill a disk.
-const FILLER_BYTES: usize = 1 << 20;
-/// How often everything that is stored is looked at: in production once a day, here while somebody watches.
-const SCRUB_INTERVAL: Duration = Duration::from_secs(5);
-/// How fast.
-const SCRUB_BYTES_PER_SECOND: u64 = 256 << 20;
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -199,18 +199,16 @@ impl Processes {
     fn fill(&self, node: usize) -> Result<(), Failure> {
         let dir = self.cluster.node_dir(node);
         let failed = |error: io::Error| Failure::io(format!("cannot fill {}", disk(&dir).display()), &error);
-        let mut file = File::create(filler(&dir)).map_err(failed)?;
-        let part = vec![0xff; FILLER_BYTES];
-        loop {
-            let stat = rustix::fs::statvfs(disk(&dir)).map_err(|error| failed(error.into()))?;
-            if stat.f_bavail.saturating_mul(stat.f_frsize) <= LEFT_BYTES {
-                return Ok(());
-            }
-            match file.write_all(&part) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::StorageFull => return Ok(()),
-                Err(error) => return Err(failed(error)),
-            }
+        let file = File::create(filler(&dir)).map_err(failed)?;
+        let stat = statvfs(disk(&dir)).map_err(|error| failed(error.into()))?;
+        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        match free.saturating_sub(LEFT_BYTES) {
+            0 => Ok(()),
+            len => match fallocate(&file, FallocateFlags::empty(), 0, len) {
+                // The node was faster.
+                Ok(()) | Err(Errno::NOSPC) => Ok(()),
+                Err(error) => Err(failed(error.into())),
+            },
         }
     }
 

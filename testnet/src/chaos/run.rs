@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// How long the network may take to find together, and clients to finish what they do.
-const LIMIT: Duration = Duration::from_secs(120);
+pub(super) const LIMIT: Duration = Duration::from_secs(120);
 /// How long all nodes may take to be healthy after the last fault.
 pub const HEALTHY_LIMIT: Duration = Duration::from_secs(120);
 /// How often what is due is looked at.
@@ -332,8 +332,8 @@ impl<T: Target> Run<'_, T> {
             if looked.elapsed() >= LOOK {
                 looked = Instant::now();
                 self.look().await;
+                self.pick_up_fallen().await?;
             }
-            self.pick_up_fallen().await?;
             self.end_due().await?;
             while let Some(fault) = due.front() {
                 if beginning.elapsed() > self.terms.duration {
@@ -413,8 +413,8 @@ impl<T: Target> Run<'_, T> {
         self.tell("the last fault is over; waiting for all nodes to be healthy");
         let began = Instant::now();
         while began.elapsed() < HEALTHY_LIMIT {
-            self.pick_up_fallen().await?;
             self.look().await;
+            self.pick_up_fallen().await?;
             if self.is_healthy() {
                 let took = began.elapsed().as_secs_f64();
                 self.tell(format_args!("all nodes are healthy after {took:.1} s"));

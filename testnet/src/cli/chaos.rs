@@ -13,6 +13,7 @@ use node::cli::{Failure, Output, duration, output::note};
 
 use crate::{
     chaos::{
+        containers::Engine,
         fault::Kind,
         page::page,
         plan::{Terms, plan},
@@ -22,6 +23,7 @@ use crate::{
         target::Target,
     },
     churn::plan::STAKE,
+    compose::{IMAGE, check_engine},
 };
 
 /// Says that this program has mounts of its own already.
@@ -32,6 +34,8 @@ const MOUNTS_VARIABLE: &str = "FLOE_TESTNET_MOUNTS";
 enum Place {
     /// Processes of this machine
     Processes,
+    /// Containers with addresses of their own, of the image that testnet/image builds
+    Compose,
 }
 
 /// Arguments of the command.
@@ -88,7 +92,8 @@ impl Args {
 /// Gives this program mounts of its own, if it may have them: by beginning anew. Those that it makes then are seen by nobody else, and
 /// end with it, however that is. Returns why it may not.
 pub(super) fn own_mounts(args: &Args) -> Option<String> {
-    if args.plan
+    let may_mount = args.target == Place::Processes && !args.plan;
+    if !may_mount
         || !args.settings().kinds.contains(&Kind::Fill)
         || std::env::var_os(MOUNTS_VARIABLE).is_some()
     {
@@ -128,10 +133,15 @@ pub(super) async fn execute(args: Args, no_disks: Option<String>, output: Output
             temporary.path().join("testnet")
         }
     };
+    let Args { seed, nodes, shards, epoch, .. } = args;
+    let made = processes::Settings { seed, nodes, shards, epoch, stake: STAKE, no_disks };
     let report = match args.target {
+        Place::Compose => {
+            check_engine().await?;
+            let mut target = Engine::start(&dir, &made, IMAGE).await?;
+            break_and_close(&mut target, &settings).await?
+        }
         Place::Processes => {
-            let Args { seed, nodes, shards, epoch, .. } = args;
-            let made = processes::Settings { seed, nodes, shards, epoch, stake: STAKE, no_disks };
             let mut target = Processes::start(&dir, &made).await?;
             break_and_close(&mut target, &settings).await?
         }

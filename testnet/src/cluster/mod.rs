@@ -60,6 +60,11 @@ const STOP_LIMIT: Duration = Duration::from_secs(20);
 const KILL_LIMIT: Duration = Duration::from_secs(10);
 /// Room to leave on the disk: enough not to break the machine, little enough for a small one.
 pub(crate) const RESERVE_BYTES: u64 = 64 << 20;
+/// How often everything that is stored is looked at where disks are made to rot: in production once a day, here while somebody
+/// watches.
+pub(crate) const SCRUB_INTERVAL: Duration = Duration::from_secs(5);
+/// How fast.
+pub(crate) const SCRUB_BYTES_PER_SECOND: u64 = 256 << 20;
 /// Lines of a node's log that are shown when it ends unasked.
 const LOG_LINES_SHOWN: usize = 3;
 

@@ -59,6 +59,12 @@ pub struct Spec {
 }
 
 impl SpecArgs {
+    /// Nodes with shards that nobody joins later, and epochs of this length.
+    #[must_use]
+    pub const fn of((nodes, shards): (u16, u16), epoch: Duration) -> Self {
+        Self { nodes, operators: 0, shards, subnet: None, epochs: EpochArgs::every(epoch) }
+    }
+
     /// The network that the options describe; `subnet` is for when they name none.
     ///
     /// # Errors

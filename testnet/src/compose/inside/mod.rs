@@ -14,7 +14,8 @@ use std::{
 };
 
 use node::config::{
-    EncoderConfig, MetricsConfig, NetworkConfig, NodeConfig, PeerAddress, ServerConfig, StorageConfig,
+    EncoderConfig, MetricsConfig, NetworkConfig, NodeConfig, PeerAddress, RepairConfig, ServerConfig,
+    StorageConfig,
 };
 
 pub use self::{
@@ -24,7 +25,7 @@ pub use self::{
     volume::{VolumeFile, corrupt, files, put, wipe},
 };
 use super::spec::listen_address;
-use crate::cluster::RESERVE_BYTES;
+use crate::cluster::{RESERVE_BYTES, SCRUB_BYTES_PER_SECOND, SCRUB_INTERVAL};
 
 /// Where a node's volume is mounted: its directory.
 pub const NODE_DIR: &str = "/node";
@@ -58,6 +59,11 @@ fn node_config(name: String, ip: Ipv4Addr, bootstrap: Vec<PeerAddress>) -> NodeC
         // All nodes share one machine.
         encoder: EncoderConfig { threads: 2 },
         metrics: MetricsConfig { listen: Some(SocketAddr::from((Ipv4Addr::UNSPECIFIED, METRICS_PORT))) },
+        repair: RepairConfig {
+            scrub_interval: SCRUB_INTERVAL,
+            scrub_bytes_per_second: SCRUB_BYTES_PER_SECOND,
+            ..RepairConfig::default()
+        },
         server: ServerConfig { upload_bytes: UPLOAD_BYTES, ..ServerConfig::default() },
         ..NodeConfig::default()
     }

@@ -1,0 +1,218 @@
+//! Containers with addresses of their own, through the engine that runs them.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use node::{
+    cli::{Exit, Failure},
+    config::load_genesis,
+};
+use protocol::{PeerId, genesis::Genesis};
+use rand::{Rng as _, SeedableRng as _, seq::IndexedRandom as _};
+use rand_chacha::ChaCha8Rng;
+use swarm::Address;
+
+use super::{
+    fault::{Fault, Kind},
+    processes::Settings,
+    run::LIMIT,
+    target::Target,
+};
+use crate::{
+    cluster::genesis_file,
+    compose::{Containers, SpecArgs, Status, Subnet},
+};
+
+/// Lines of a log that are looked at: all that a run writes, and no more than fits in memory.
+const LOG_LINES: u32 = 1_000_000;
+
+/// See the [module](self).
+#[derive(Debug)]
+pub struct Engine {
+    containers: Containers,
+    genesis: Arc<Genesis>,
+    /// Where logs are copied to.
+    logs: PathBuf,
+    /// How often the engine has started each node again by itself.
+    restarts: Vec<u32>,
+    /// Nodes that are to run.
+    up: Vec<bool>,
+    dice: ChaCha8Rng,
+}
+
+impl Engine {
+    /// Makes a network in a directory that is empty or does not exist, and starts it.
+    ///
+    /// # Errors
+    ///
+    /// If there is no engine or no image, or the engine refuses.
+    pub async fn start(dir: &Path, settings: &Settings, image: &str) -> Result<Self, Failure> {
+        let args = SpecArgs::of((settings.nodes, settings.shards), settings.epoch);
+        let containers = Containers::create(dir, args.spec(Subnet::by_chance)?, image).await?;
+        if let Err(failure) = containers.up(LIMIT).await {
+            // The first failure says more than one of cleaning up after it.
+            if let Err(error) = containers.down().await {
+                tracing::warn!(%error, "the containers could not be removed");
+            }
+            return Err(failure);
+        }
+        let genesis = Arc::new(load_genesis(&genesis_file(&containers.net_dir()))?);
+        let n_nodes = usize::from(settings.nodes);
+        let logs = dir.join("logs");
+        fs::create_dir_all(&logs)
+            .map_err(|error| Failure::io(format!("cannot create {}", logs.display()), &error))?;
+        Ok(Self {
+            containers,
+            genesis,
+            logs,
+            restarts: vec![0; n_nodes],
+            up: vec![true; n_nodes],
+            dice: ChaCha8Rng::seed_from_u64(settings.seed),
+        })
+    }
+
+    fn set_up(&mut self, node: usize, is_up: bool) {
+        if let Some(up) = self.up.get_mut(node) {
+            *up = is_up;
+        }
+    }
+
+    async fn corrupt(&mut self, node: u16, n_bytes: i64) -> Result<(), Failure> {
+        let mut files = self.containers.files(node).await?;
+        files.retain(|file| {
+            let is_log = file.path.extension().is_some_and(|extension| extension == "log");
+            is_log && file.path.components().any(|part| part.as_os_str() == "log") && file.bytes > 0
+        });
+        files.sort_by(|a, b| a.path.cmp(&b.path));
+        for _ in 0..n_bytes {
+            let Some(file) = files.choose(&mut self.dice) else { return Ok(()) };
+            let (at, mask) = (self.dice.random_range(0..file.bytes), 1 << self.dice.random_range(0..8));
+            if let Err(error) = self.containers.corrupt(node, &file.path, (at, mask)).await {
+                // It was compacted away meanwhile.
+                tracing::info!(%error, "a byte was not changed");
+            }
+        }
+        Ok(())
+    }
+}
+
+fn number(node: usize) -> Result<u16, Failure> {
+    u16::try_from(node).map_err(|_| Failure::new(Exit::Usage, format!("there is no node {node}")))
+}
+
+impl Target for Engine {
+    fn name(&self) -> &'static str {
+        "compose"
+    }
+
+    fn genesis(&self) -> &Arc<Genesis> {
+        &self.genesis
+    }
+
+    fn peers(&self) -> Result<Vec<(PeerId, Vec<Address>)>, Failure> {
+        let members = self.genesis.committee().members();
+        let of = |node: usize| {
+            let name = crate::compose::spec::node_name(number(node)?);
+            let member = members.iter().find(|member| member.name == name);
+            let addresses = |member: &protocol::committee::Member| {
+                member.addresses.iter().filter_map(|address| address.parse().ok()).collect()
+            };
+            let unknown = || Failure::new(Exit::Broken, format!("{name} is not in the genesis"));
+            member.map(|member| (member.peer, addresses(member))).ok_or_else(unknown)
+        };
+        (0..self.up.len()).map(of).collect()
+    }
+
+    fn can(&self, kind: Kind) -> Result<(), String> {
+        let why = match kind {
+            Kind::Split => "the engine takes nodes off the network one by one; see cut",
+            Kind::Delay | Kind::Lose => "the engine does not slow its networks down; see --target processes",
+            Kind::Fill => "the volumes share the disk of this machine; see --target processes",
+            Kind::Skew => "containers have the clock of this machine; see --target processes",
+            _ => return Ok(()),
+        };
+        Err(why.to_owned())
+    }
+
+    async fn begin(&mut self, fault: &Fault) -> Result<(), Failure> {
+        for node in fault.nodes.iter().copied() {
+            let index = number(node)?;
+            match fault.kind {
+                Kind::Kill | Kind::Outage => {
+                    self.set_up(node, false);
+                    self.containers.kill(index).await?;
+                }
+                Kind::Restart => {
+                    self.set_up(node, false);
+                    self.containers.stop(index).await?;
+                }
+                Kind::Wipe => {
+                    self.set_up(node, false);
+                    self.containers.kill(index).await?;
+                    self.containers.wipe(index).await?;
+                }
+                Kind::Stop => self.containers.pause(index).await?,
+                Kind::Corrupt => self.corrupt(index, fault.strength).await?,
+                Kind::Cut | Kind::Majority => self.containers.disconnect(index).await?,
+                Kind::Split | Kind::Delay | Kind::Lose | Kind::Fill | Kind::Skew => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn end(&mut self, fault: &Fault) -> Result<(), Failure> {
+        for node in fault.nodes.iter().copied() {
+            let index = number(node)?;
+            match fault.kind {
+                Kind::Kill | Kind::Restart | Kind::Wipe | Kind::Outage => {
+                    self.containers.start(index).await?;
+                    self.set_up(node, true);
+                }
+                Kind::Stop => self.containers.unpause(index).await?,
+                Kind::Cut | Kind::Majority => self.containers.connect(index).await?,
+                Kind::Corrupt | Kind::Split | Kind::Delay | Kind::Lose | Kind::Fill | Kind::Skew => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The engine starts nodes again that end by themselves: its count of that tells.
+    async fn fallen(&mut self, _: &[usize]) -> Result<Vec<(usize, String)>, Failure> {
+        let mut fallen = Vec::new();
+        let list = self.containers.list().await?;
+        for node in 0..self.up.len() {
+            let name = crate::compose::spec::node_name(number(node)?);
+            let Some(container) = list.get(&name) else { continue };
+            let is_down = self.up.get(node) == Some(&true) && container.status == Status::Exited;
+            let Some(known) = self.restarts.get_mut(node) else { continue };
+            let before = std::mem::replace(known, container.restarts);
+            if container.restarts > before || is_down {
+                let log = self.containers.logs(number(node)?, 3).await?;
+                fallen.push((node, log.split_whitespace().collect::<Vec<_>>().join(" ")));
+                if is_down {
+                    self.containers.start(number(node)?).await?;
+                }
+            }
+        }
+        Ok(fallen)
+    }
+
+    async fn logs(&mut self) -> Result<Vec<(usize, PathBuf)>, Failure> {
+        let mut logs = Vec::new();
+        for node in 0..self.up.len() {
+            let path = self.logs.join(format!("node-{node}.log"));
+            let text = self.containers.logs(number(node)?, LOG_LINES).await?;
+            fs::write(&path, text)
+                .map_err(|error| Failure::io(format!("cannot write {}", path.display()), &error))?;
+            logs.push((node, path));
+        }
+        Ok(logs)
+    }
+
+    async fn close(&mut self) -> Result<(), Failure> {
+        self.containers.down().await
+    }
+}
