@@ -7,7 +7,7 @@ use node::{
     cli::{Connection, Exit, Failure, output::note},
     client::{Client, ClientConfig},
 };
-use protocol::{PeerId, ledger::signature::SigningKey, message::NodeHealth};
+use protocol::{PeerId, genesis::Genesis, ledger::signature::SigningKey, message::NodeHealth};
 use swarm::{Network, live::LiveNetwork};
 use tokio::{
     sync::watch,
@@ -108,6 +108,86 @@ struct Run<'a, T> {
     epoch: watch::Receiver<u32>,
 }
 
+/// Clients at work, and what they learn of the epoch.
+struct Clients {
+    connection: Connection,
+    workload: Workload,
+    workers: JoinSet<()>,
+    watcher: JoinSet<()>,
+    stop_work: CancellationToken,
+    stop_watch: CancellationToken,
+}
+
+impl Clients {
+    /// Clients that are connected, and do nothing yet.
+    async fn connect(
+        genesis: &Arc<Genesis>,
+        settings: &Settings,
+        start: Instant,
+    ) -> Result<(Self, watch::Receiver<u32>), Failure> {
+        let connection = Connection::start(Arc::clone(genesis), ClientConfig::default()).await?;
+        let (epochs, epoch) = watch::channel(0);
+        let (stop_work, stop_watch) = (CancellationToken::new(), CancellationToken::new());
+        let mut watcher = JoinSet::new();
+        watcher.spawn(follow(connection.client().clone(), epochs, stop_watch.clone()));
+        // As many as the run takes at most.
+        let longest = (settings.duration + 2 * LIMIT + HEALTHY_LIMIT).div_duration_f64(settings.epoch).ceil();
+        let outlasting = (10..500).find(|epochs| f64::from(*epochs) >= longest).unwrap_or(500_u32);
+        let workload = Workload::new(settings.seed, start, epoch.clone(), outlasting);
+        let workers = JoinSet::new();
+        Ok((Self { connection, workload, workers, watcher, stop_work, stop_watch }, epoch))
+    }
+
+    fn client(&self) -> &Client<LiveNetwork> {
+        self.connection.client()
+    }
+
+    fn begin(&mut self, pause: Duration) {
+        for worker in 0..WORKERS {
+            let key = SigningKey::from_secret(&[worker.saturating_add(1); 32]);
+            let (client, pause) = (self.client().clone(), pause * u32::from(WORKERS));
+            let work =
+                self.workload.clone().run(client, (u64::from(worker), pause), key, self.stop_work.clone());
+            self.workers.spawn(work);
+        }
+    }
+
+    /// Has them finish what they have begun; false if they do not.
+    async fn finish(&mut self) -> bool {
+        self.stop_work.cancel();
+        let finish = async { while self.workers.join_next().await.is_some() {} };
+        timeout(LIMIT, finish).await.is_ok()
+    }
+
+    async fn close(mut self) {
+        self.stop_watch.cancel();
+        while self.watcher.join_next().await.is_some() {}
+        self.connection.close().await;
+    }
+}
+
+/// What is planned for a target: the kinds of faults that can be done to it, and what is left out.
+fn terms_of<T: Target>(target: &T, settings: &Settings) -> Result<(Terms, Vec<String>), Failure> {
+    let genesis = target.genesis();
+    let committee = genesis.committee();
+    let weight = |peer| committee.index_of(peer).map_or(0, |node| committee.weight(node));
+    let (mut kinds, mut skipped) = (Vec::new(), Vec::new());
+    for kind in &settings.kinds {
+        match target.can(*kind) {
+            Ok(()) => kinds.push(*kind),
+            Err(why) => skipped.push(format!("{kind}: {why}")),
+        }
+    }
+    let terms = Terms {
+        seed: settings.seed,
+        duration: settings.duration,
+        kinds,
+        weights: target.peers()?.iter().map(|(peer, _)| weight(peer)).collect(),
+        max_faulty: protocol::quorum::max_faulty(genesis.n_shards()),
+    };
+    Ok((terms, skipped))
+}
+
 /// Breaks a network that runs, and tells what came of it. The network is left running.
 ///
 /// # Errors
@@ -116,121 +196,51 @@ struct Run<'a, T> {
 pub async fn run<T: Target>(target: &mut T, settings: &Settings) -> Result<Report, Failure> {
     let start = Instant::now();
     let genesis = Arc::clone(target.genesis());
-    let committee = genesis.committee();
-    let peers = target.peers()?;
-    let observer = Observer::start(&genesis, HEALTH_TIMEOUT).await?;
-    for (peer, addresses) in &peers {
-        observer.introduce(*peer, addresses.clone());
-    }
-    let peers: Vec<PeerId> = peers.into_iter().map(|(peer, _)| peer).collect();
-    let weight = |peer| committee.index_of(peer).map_or(0, |node| committee.weight(node));
-    let mut kinds = Vec::new();
-    let mut skipped = Vec::new();
-    for kind in &settings.kinds {
-        match target.can(*kind) {
-            Ok(()) => kinds.push(*kind),
-            Err(why) => {
-                note(format_args!("{kind} is left out: {why}"));
-                skipped.push(format!("{kind}: {why}"));
-            }
-        }
-    }
-    let terms = Terms {
-        seed: settings.seed,
-        duration: settings.duration,
-        kinds,
-        weights: peers.iter().map(weight).collect(),
-        max_faulty: protocol::quorum::max_faulty(genesis.n_shards()),
-    };
+    let (terms, skipped) = terms_of(target, settings)?;
+    skipped.iter().for_each(|what| note(format_args!("left out: {what}")));
     let faults = plan::plan(&terms);
     note(format_args!("seed {} plans {} faults:", settings.seed, faults.len()));
     show(&faults);
-
-    let users = Connection::start(Arc::clone(&genesis), ClientConfig::default()).await?;
-    let client = users.client().clone();
-    let (epochs, epoch) = watch::channel(0);
-    let mut run = Run {
-        wellness: vec![Wellness::default(); peers.len()],
-        target,
-        observer,
-        peers,
-        terms,
-        start,
-        active: Vec::new(),
-        rows: Vec::new(),
-        samples: Vec::new(),
-        received: Meter::default(),
-        regained: Meter::default(),
-        broken: Vec::new(),
-        epoch: epoch.clone(),
-    };
-    until("waiting for all nodes to be healthy", LIMIT, async || {
-        run.look().await;
-        Ok(run.is_healthy().then_some(()))
-    })
-    .await?;
-    run.tell("all nodes are healthy, clients begin");
-
-    let (stop_work, stop_watch) = (CancellationToken::new(), CancellationToken::new());
-    let mut watcher = JoinSet::new();
-    watcher.spawn(follow(client.clone(), epochs, stop_watch.clone()));
-    // More than twice as many as the run takes, if every handover is as long as its epoch.
-    let outlasting = (settings.duration + 2 * LIMIT + HEALTHY_LIMIT).div_duration_f64(settings.epoch).ceil();
-    let outlasting = (10..500).find(|epochs| f64::from(*epochs) >= outlasting).unwrap_or(500_u32);
-    let workload = Workload::new(settings.seed, start, epoch, outlasting);
-    let mut workers = JoinSet::new();
-    for worker in 0..WORKERS {
-        let key = SigningKey::from_secret(&[worker.saturating_add(1); 32]);
-        let pause = settings.pause * u32::from(WORKERS);
-        workers.spawn(workload.clone().run(
-            client.clone(),
-            (u64::from(worker), pause),
-            key,
-            stop_work.clone(),
-        ));
-    }
-
-    let began = start.elapsed();
-    let live = run.live(faults).await;
-    let mut calm = Vec::new();
-    if let Some(first) = run.rows.first() {
-        calm.push(Span { start: began, end: Duration::from_secs_f64(first.began_seconds) });
-    }
-    let recovered = match live {
-        Ok(()) => run.recover().await,
-        Err(failure) => Err(failure),
-    };
-    if let Ok((_, healthy)) = &recovered {
-        run.idle(CALM).await?;
-        calm.push(Span { start: *healthy, end: start.elapsed() });
-    }
-    stop_work.cancel();
-    run.tell("waiting for clients to finish");
-    let finish = async { while workers.join_next().await.is_some() {} };
-    if timeout(LIMIT, finish).await.is_err() {
-        run.found("L1", "clients did not finish what they had begun".to_owned());
-    }
-    let (seconds_to_healthy, _) = recovered?;
-    run.tell("reading back every blob");
-    let n_before = workload.operations().len();
-    let blobs = run.read_back(&client, &workload).await;
-    stop_watch.cancel();
-    while watcher.join_next().await.is_some() {}
-    let panics = run.panics().await?;
-    users.close().await;
-    let Run { observer, rows, samples, mut broken, terms, .. } = run;
-    observer.close().await;
-
-    let operations = workload.operations();
-    broken.extend(checker::check(&operations[..n_before], &calm));
     let setting = Setting {
-        target: String::new(),
+        target: target.name().to_owned(),
         seed: settings.seed,
         duration_seconds: settings.duration.as_secs_f64(),
         nodes: terms.weights.len(),
         n_shards: genesis.n_shards(),
         max_faulty: terms.max_faulty,
     };
+
+    let (mut clients, epoch) = Clients::connect(&genesis, settings, start).await?;
+    let mut run = Run::new(target, terms, (start, epoch)).await?;
+    until("waiting for all nodes to be healthy", LIMIT, async || {
+        run.look().await;
+        Ok(run.is_healthy().then_some(()))
+    })
+    .await?;
+    run.tell("all nodes are healthy, clients begin");
+    clients.begin(settings.pause);
+
+    let began = start.elapsed();
+    run.live(faults).await?;
+    let (seconds_to_healthy, healthy) = run.recover().await?;
+    run.idle(CALM).await?;
+    let first = run.rows.first().map_or(healthy, |first| Duration::from_secs_f64(first.began_seconds));
+    let calm = [Span { start: began, end: first }, Span { start: healthy, end: start.elapsed() }];
+    run.tell("waiting for clients to finish");
+    if !clients.finish().await {
+        run.found("L1", "clients did not finish what they had begun".to_owned());
+    }
+    let operations = clients.workload.operations();
+    run.tell("reading back every blob");
+    let blobs = run.read_back(clients.client(), &clients.workload).await;
+    clients.close().await;
+    let panics = run.panics().await?;
+    let Run { observer, rows, samples, mut broken, .. } = run;
+    observer.close().await;
+
+    // What is not healthy in time is broken, and calms nothing.
+    let calm = if seconds_to_healthy.is_some() { &calm[..] } else { &calm[..1] };
+    broken.extend(checker::check(&operations, calm));
     let mut report = Report {
         setting,
         seconds: start.elapsed().as_secs_f64(),
@@ -244,9 +254,10 @@ pub async fn run<T: Target>(target: &mut T, settings: &Settings) -> Result<Repor
         samples,
         ..Report::default()
     };
-    broken.extend(blobs.lost.into_iter().map(|what| Broken { promise: "D1", at: start.elapsed(), what }));
-    broken.extend(panics.into_iter().map(|what| Broken { promise: "X1", at: start.elapsed(), what }));
-    report.add_operations(&operations[..n_before]);
+    let now = start.elapsed();
+    broken.extend(blobs.lost.into_iter().map(|what| Broken { promise: "D1", at: now, what }));
+    broken.extend(panics.into_iter().map(|what| Broken { promise: "X1", at: now, what }));
+    report.add_operations(&operations);
     report.judge(broken);
     Ok(report)
 }
@@ -257,7 +268,35 @@ struct ReadBack {
     lost: Vec<String>,
 }
 
-impl<T: Target> Run<'_, T> {
+impl<'a, T: Target> Run<'a, T> {
+    async fn new(
+        target: &'a mut T,
+        terms: Terms,
+        (start, epoch): (Instant, watch::Receiver<u32>),
+    ) -> Result<Self, Failure> {
+        let observer = Observer::start(target.genesis(), HEALTH_TIMEOUT).await?;
+        let mut peers = Vec::new();
+        for (peer, addresses) in target.peers()? {
+            observer.introduce(peer, addresses);
+            peers.push(peer);
+        }
+        Ok(Self {
+            wellness: vec![Wellness::default(); peers.len()],
+            target,
+            observer,
+            peers,
+            terms,
+            start,
+            active: Vec::new(),
+            rows: Vec::new(),
+            samples: Vec::new(),
+            received: Meter::default(),
+            regained: Meter::default(),
+            broken: Vec::new(),
+            epoch,
+        })
+    }
+
     fn tell(&self, text: impl std::fmt::Display) {
         note(format_args!("[{:6.1} s] {text}", self.start.elapsed().as_secs_f64()));
     }

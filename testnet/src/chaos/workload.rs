@@ -243,8 +243,10 @@ impl Workload {
         };
         let size = size_of(self.seed, number);
         let mut dice = rng(self.seed.wrapping_add(1), number);
-        let is_deletable = !dice.random_ratio(1, PERMANENT_ONE_IN);
-        let is_short = dice.random_ratio(1, SHORT_LIVED_ONE_IN);
+        // Others may have stored the same few bytes: who deletes theirs proves nothing.
+        let is_unique = size >= 1 << SIZE_BITS.start();
+        let is_deletable = is_unique && !dice.random_ratio(1, PERMANENT_ONE_IN);
+        let is_short = is_unique && dice.random_ratio(1, SHORT_LIVED_ONE_IN);
         let epochs = if is_short { dice.random_range(2..5) } else { self.epochs };
         let persistence = if is_deletable { Persistence::Deletable } else { Persistence::Permanent };
         let source: Arc<dyn BlobSource> = Arc::new(bytes_of(self.seed, number, size));

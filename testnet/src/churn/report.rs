@@ -163,7 +163,7 @@ pub fn latency(took: impl Iterator<Item = Duration>) -> Latency {
     Latency { operations: took.len(), p50_ms: ms(50), p99_ms: ms(99) }
 }
 
-fn of<'a>(operations: &mut dyn Iterator<Item = &'a Operation>) -> Latency {
+fn of(operations: &mut dyn Iterator<Item = &Operation>) -> Latency {
     latency(operations.map(|operation| operation.took))
 }
 

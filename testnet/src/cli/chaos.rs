@@ -157,9 +157,8 @@ pub(super) async fn execute(args: Args, no_disks: Option<String>, output: Output
 async fn break_and_close<T: Target>(target: &mut T, settings: &Settings) -> Result<Report, Failure> {
     let result = Box::pin(run::run(target, settings)).await;
     let closed = target.close().await;
-    let mut report = result?;
+    let report = result?;
     closed?;
-    target.name().clone_into(&mut report.setting.target);
     Ok(report)
 }
 

@@ -372,7 +372,7 @@ impl Cluster {
         let _lock = DirLock::take(&self.dir).await?;
         self.check_dead(node)?;
         let data = NodeConfig::load(&self.node_dir(node))?.storage.dir;
-        let inside = data.strip_prefix(self.node_dir(node)).unwrap_or(Path::new(""));
+        let inside = data.strip_prefix(self.node_dir(node)).unwrap_or_else(|_| Path::new(""));
         let is_inside = inside.components().all(|part| matches!(part, Component::Normal(_)));
         if !is_inside || inside.as_os_str().is_empty() {
             let what = format!("will not empty {}: it is not in the node's directory", data.display());

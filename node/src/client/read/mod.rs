@@ -241,7 +241,7 @@ fn segments_of(shape: &BlobShape, range: Range<u64>) -> Range<u32> {
     };
     let mut wanted = shape.segments().filter(is_wanted).map(|index| index.0);
     let first = wanted.next();
-    first.map_or(0..0, |first| first..wanted.last().unwrap_or(first) + 1)
+    first.map_or(0..0, |first| first..wanted.next_back().unwrap_or(first) + 1)
 }
 
 /// Writes a segment on the pool, since a sink may block.

@@ -65,7 +65,6 @@ fn node_config(name: String, ip: Ipv4Addr, bootstrap: Vec<PeerAddress>) -> NodeC
             ..RepairConfig::default()
         },
         server: ServerConfig { upload_bytes: UPLOAD_BYTES, ..ServerConfig::default() },
-        ..NodeConfig::default()
     }
 }
 
