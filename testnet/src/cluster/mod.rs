@@ -162,16 +162,7 @@ impl Cluster {
         let _lock = DirLock::take(&dir).await?;
         // Another program may have made one since.
         check_empty(&dir)?;
-        let ports = ports::free_ports(config.n_nodes, config.base_port)?;
-        let metrics_ports = ports::free_ports(config.n_nodes, None)?;
-        let ports: Vec<_> = ports.into_iter().zip(metrics_ports).collect();
-        let mut manifest = Manifest::new(config.n_shards, &ports);
-        if is_relayed {
-            let ports = ports::free_ports(config.n_nodes, None)?;
-            for (node, port) in manifest.nodes.iter_mut().zip(ports) {
-                node.relay_port = Some(port);
-            }
-        }
+        let manifest = with_ports(config, is_relayed)?;
         let mut members = Vec::new();
         for (node, shards) in manifest.nodes.iter().zip(spread(config.n_shards, config.n_nodes)) {
             let mut config = node_config(node);
@@ -598,6 +589,21 @@ fn check_empty(dir: &Path) -> Result<(), Failure> {
             .hint("choose another directory"));
     }
     Ok(())
+}
+
+/// A testnet whose nodes have been given ports, each with one for metrics and, if others reach it that way, one for its relay.
+fn with_ports(config: &ClusterConfig, is_relayed: bool) -> Result<Manifest, Failure> {
+    let ports = ports::free_ports(config.n_nodes, config.base_port)?;
+    let metrics_ports = ports::free_ports(config.n_nodes, None)?;
+    let ports: Vec<_> = ports.into_iter().zip(metrics_ports).collect();
+    let mut manifest = Manifest::new(config.n_shards, &ports);
+    if is_relayed {
+        let ports = ports::free_ports(config.n_nodes, None)?;
+        for (node, port) in manifest.nodes.iter_mut().zip(ports) {
+            node.relay_port = Some(port);
+        }
+    }
+    Ok(manifest)
 }
 
 fn node_config(node: &NodeEntry) -> NodeConfig {
