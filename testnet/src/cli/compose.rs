@@ -139,9 +139,8 @@ struct Made {
 }
 
 #[derive(Debug, Serialize)]
-struct Left {
+struct Removed {
     project: String,
-    left_behind: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -162,7 +161,7 @@ pub(super) async fn execute(args: Args, output: Output) -> Result<(), Failure> {
             containers.down().await?;
             let project = containers.project().to_owned();
             let text = format!("removed the containers, volumes and the network of {project}");
-            output.data(&Left { project, left_behind: Vec::new() }, text)
+            output.data(&Removed { project }, text)
         }
         Some(Command::Ps(network)) => {
             let containers = Containers::open(&network.dir).await?.list().await?;
