@@ -7,7 +7,7 @@ use std::{
 };
 
 use node::{
-    cli::{Exit, Failure},
+    cli::{Exit, Failure, interrupted},
     config::load_genesis,
 };
 use protocol::{PeerId, genesis::Genesis};
@@ -52,7 +52,11 @@ impl Engine {
     pub async fn start(dir: &Path, settings: &Settings, image: &str) -> Result<Self, Failure> {
         let args = SpecArgs::of((settings.nodes, settings.shards), settings.epoch);
         let containers = Containers::create(dir, args.spec(Subnet::by_chance)?, image).await?;
-        if let Err(failure) = containers.up(LIMIT).await {
+        let up = tokio::select! {
+            up = containers.up(LIMIT) => up,
+            interrupted = interrupted() => Err(interrupted),
+        };
+        if let Err(failure) = up {
             // The first failure says more than one of cleaning up after it.
             if let Err(error) = containers.down().await {
                 tracing::warn!(%error, "the containers could not be removed");

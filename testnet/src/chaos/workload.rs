@@ -46,6 +46,8 @@ const RANGES: u32 = 15;
 const DELETES: u32 = 8;
 /// See above.
 const EXTENDS: u32 = 7;
+/// Most epochs by which a blob is extended at a time.
+const EXTENSION_MAX: u32 = 3;
 /// Bytes of all blobs that are there at a time: with more, clients delete rather than store.
 const LIVE_BYTES_MAX: u64 = 256 << 20;
 
@@ -81,7 +83,7 @@ pub struct Workload {
     seed: u64,
     start: Instant,
     epoch: watch::Receiver<u32>,
-    /// For how many epochs blobs are stored that are to outlast the run.
+    /// For how many epochs blobs are stored that are to outlast the run. INV: more than [`EXTENSION_MAX`].
     epochs: u32,
 }
 
@@ -110,7 +112,7 @@ impl Workload {
     /// Nothing was done yet; `start` is the beginning of the run.
     #[must_use]
     pub fn new(seed: u64, start: Instant, epoch: watch::Receiver<u32>, epochs: u32) -> Self {
-        Self { book: Arc::default(), seed, start, epoch, epochs }
+        Self { book: Arc::default(), seed, start, epoch, epochs: epochs.max(EXTENSION_MAX + 1) }
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
@@ -182,7 +184,10 @@ impl Workload {
             Kind::Store => None,
             Kind::Read | Kind::Range => self.any(dice, |_| true),
             Kind::Extend => {
-                self.any(dice, |blob| blob.owner == worker && !blob.is_doomed && blob.end.is_some())
+                // Nothing is stored for much longer than the run takes: the ledger has a limit.
+                let last = self.epoch().saturating_add(self.epochs - EXTENSION_MAX);
+                let may_grow = |blob: &BlobRecord| blob.end.is_some_and(|end| end <= last);
+                self.any(dice, |blob| blob.owner == worker && !blob.is_doomed && may_grow(blob))
             }
             Kind::Delete => {
                 let is_his = |blob: &BlobRecord| blob.owner == worker && blob.is_deletable;
@@ -196,7 +201,9 @@ impl Workload {
                 let start = dice.random_range(0..=size);
                 self.read(client, &blob, Some((start, dice.random_range(start..=size)))).await;
             }
-            (Kind::Extend, Some(blob)) => self.extend(client, &blob, key, dice.random_range(1..4)).await,
+            (Kind::Extend, Some(blob)) => {
+                self.extend(client, &blob, key, dice.random_range(1..=EXTENSION_MAX)).await
+            }
             (Kind::Delete, Some(blob)) => self.delete(client, &blob, key).await,
             // There is nothing to do it to yet.
             (_, None) | (Kind::Store, Some(_)) if !is_full => self.store(client, (worker, key)).await,

@@ -22,6 +22,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
+use super::flood;
 use crate::cluster::{Cluster, ClusterConfig, Fate, ProcessId};
 
 /// How long the network may take to find together, and how long its ledgers may take to come to one height.
@@ -34,6 +35,8 @@ const CREDITS: u64 = 1_000_000;
 pub(super) enum Command {
     /// The ledger: idle, transfers one by one and from many at once, and with as many nodes killed as may fail
     Ledger(Args),
+    /// A node that is flooded with connections and malformed requests, and what clients of the network notice
+    Flood(flood::Args),
 }
 
 /// Arguments of `bench ledger`.
@@ -111,7 +114,10 @@ struct Load {
 }
 
 pub(super) async fn execute(command: Command, output: Output) -> Result<(), Failure> {
-    let Command::Ledger(args) = command;
+    let args = match command {
+        Command::Flood(args) => return Box::pin(flood::execute(args, output)).await,
+        Command::Ledger(args) => args,
+    };
     let mut networks = Vec::new();
     for n_nodes in &args.nodes {
         networks.push(measure(*n_nodes, &args).await?);

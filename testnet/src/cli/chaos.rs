@@ -9,7 +9,7 @@ use std::{
 };
 
 use clap::{ValueEnum, value_parser};
-use node::cli::{Failure, Output, duration, output::note};
+use node::cli::{Failure, Output, duration, interrupted, output::note};
 
 use crate::{
     chaos::{
@@ -153,9 +153,12 @@ pub(super) async fn execute(args: Args, no_disks: Option<String>, output: Output
     verdict(&report)
 }
 
-/// Whatever comes of it, the network is ended.
+/// Whatever comes of it, also if it is interrupted, the network is ended.
 async fn break_and_close<T: Target>(target: &mut T, settings: &Settings) -> Result<Report, Failure> {
-    let result = Box::pin(run::run(target, settings)).await;
+    let result = tokio::select! {
+        result = Box::pin(run::run(target, settings)) => result,
+        interrupted = interrupted() => Err(interrupted),
+    };
     let closed = target.close().await;
     let report = result?;
     closed?;

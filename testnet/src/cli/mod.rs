@@ -6,6 +6,7 @@ mod churn;
 mod commands;
 mod compose;
 mod demo;
+mod flood;
 mod power;
 mod sim;
 mod up;
@@ -167,7 +168,8 @@ fn execute(command: Command, output: Output) -> Result<(), Failure> {
         Command::Churn(args) => block_on(churn::execute(args, output)),
         Command::Chaos(args) => {
             let no_disks = chaos::own_mounts(&args);
-            block_on(chaos::execute(args, no_disks, output))
+            // It ends its network when it is interrupted, which takes time.
+            runtime()?.block_on(Box::pin(chaos::execute(args, no_disks, output)))
         }
         Command::Compose(args) => block_on(compose::execute(*args, output)),
         Command::Container(command) => compose::execute_inside(command),
