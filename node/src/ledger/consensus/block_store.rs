@@ -71,6 +71,12 @@ pub enum StoreError {
         #[source]
         source: codec::DecodeError,
     },
+    /// The heights that are stored are no chain's: a mistake of ours, or another program's file.
+    #[error("what is stored from block {first} on is no chain")]
+    NoChain {
+        /// The first height.
+        first: u64,
+    },
     /// Blocks are stored in order and without gaps.
     #[error("block {got} does not follow block {head}")]
     Gap {
@@ -216,7 +222,7 @@ impl StoredBlocks {
     ///
     /// # Errors
     ///
-    /// If the store fails.
+    /// If the store fails, or holds heights that no chain has.
     pub fn new(store: Arc<Store>) -> Result<Self, StoreError> {
         let start = read_start(&store)?;
         let (first, stale) = match start {
@@ -254,6 +260,10 @@ impl StoredBlocks {
             }
             step /= 2;
         }
+        // Heights begin at 1, and each has a next one.
+        if first == 0 || head == u64::MAX {
+            return Err(StoreError::NoChain { first });
+        }
         Ok(Self { store, first, head, stale })
     }
 
@@ -268,7 +278,12 @@ fn read_start(store: &Store) -> Result<Option<Start>, StoreError> {
     }
     let bytes = store.read_all(&start_key()).map_err(read_error(0))?;
     let start = codec::decode_exact::<Start, 64>(&bytes);
-    start.map(Some).map_err(|source| StoreError::NoBlock { height: 0, source })
+    let start = start.map_err(|source| StoreError::NoBlock { height: 0, source })?;
+    // What is left over lies before the chain.
+    if start.stale_from > start.stale_end || start.stale_end > start.first {
+        return Err(StoreError::NoChain { first: start.first });
+    }
+    Ok(Some(start))
 }
 
 impl BlockStore for StoredBlocks {
@@ -377,5 +392,55 @@ impl BlockStore for StoredBlocks {
             return Ok(Vec::new());
         }
         Ok(self.store.read(&key, offset..end).map_err(read_error(height))?.to_vec())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use storage::{Config, disk::SimulatedDisk, index::MemoryIndex};
+
+    use super::*;
+
+    /// What is found in a store of these blocks, or only of their names, with this start.
+    fn opened(start: Option<(u64, u64, u64)>, heights: &[u64]) -> Result<(u64, u64), StoreError> {
+        let config = Config { reserve_bytes: 0, ..Config::default() };
+        let disk = Arc::new(SimulatedDisk::new(1));
+        let (store, _) = Store::open(disk, Box::new(MemoryIndex::default()), config).unwrap();
+        let put = |key, payload: Vec<u8>| Write::Put { key, payload: payload.into() };
+        let mut batch: Vec<Write> = heights.iter().map(|height| put(key(*height), Vec::new())).collect();
+        batch.extend(start.map(|start| put(start_key(), codec::encode(&start))));
+        store.write(batch).unwrap();
+        let mut blocks = StoredBlocks::new(Arc::new(store))?;
+        let found = (blocks.first()?, blocks.head()?);
+        blocks.prune(u64::MAX)?;
+        Ok(found)
+    }
+
+    #[test]
+    fn heights_that_no_chain_has_are_refused() {
+        /// First height, and those that are left over; heights of blocks; first and last of the chain.
+        type Case<'a> = (Option<(u64, u64, u64)>, &'a [u64], Option<(u64, u64)>);
+        let cases: &[Case<'_>] = &[
+            (None, &[], Some((0, 0))),
+            (None, &[4, 5, 6], Some((4, 6))),
+            (Some((9, 4, 7)), &[4, 5, 6, 9, 10], Some((9, 10))),
+            (Some((9, 4, 9)), &[9], Some((9, 9))),
+            (Some((9, 0, 0)), &[9], Some((9, 9))),
+            (Some((9, 7, 4)), &[9], None),
+            (Some((9, 4, 10)), &[9], None),
+            (Some((2, u64::MAX, u64::MAX)), &[2], None),
+            (Some((2, u64::MAX - 1, 2)), &[2], None),
+            (None, &[0, 1], None),
+            (None, &[u64::MAX - 1], Some((u64::MAX - 1, u64::MAX - 1))),
+            (None, &[u64::MAX - 1, u64::MAX], None),
+            (None, &[u64::MAX], None),
+        ];
+        for (start, heights, expected) in cases {
+            match (opened(*start, heights), expected) {
+                (Ok(found), Some(expected)) => assert_eq!(found, *expected, "{start:?} {heights:?}"),
+                (Err(StoreError::NoChain { .. }), None) => {}
+                (other, expected) => panic!("{start:?} {heights:?}: {other:?}, expected {expected:?}"),
+            }
+        }
     }
 }
