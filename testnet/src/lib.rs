@@ -9,6 +9,8 @@ pub mod churn;
 pub mod cli;
 pub mod cluster;
 pub mod compose;
+mod content;
+pub mod figures;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 pub mod power;

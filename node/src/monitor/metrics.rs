@@ -135,18 +135,22 @@ impl Collector for Page {
         let mut writer = Writer(encoder);
         let Self { subject, disk, process } = self;
         let (handles, view) = (&subject.handles, subject.handles.ledger.view());
+        // Only a broken ledger has none.
+        let roster = Roster::of(&view.state, handles.membership.me()).ok();
         write_node(&mut writer, subject)?;
         if let Some(process) = process {
             write_process(&mut writer, process)?;
         }
         write_mailboxes(&mut writer, subject)?;
         write_ledger(&mut writer, handles, &view)?;
-        write_epoch(&mut writer, handles, &view)?;
+        if let Some(roster) = &roster {
+            write_epoch(&mut writer, roster, &view)?;
+        }
         write_slivers(&mut writer, handles)?;
         write_disk(&mut writer, handles, disk.as_ref())?;
         write_repair(&mut writer, handles)?;
         write_server(&mut writer, handles)?;
-        write_peers(&mut writer, handles, &view)?;
+        write_peers(&mut writer, handles, roster.as_ref())?;
         write_traffic(&mut writer, subject.network.as_ref().map(|live| live.traffic()).unwrap_or_default())
     }
 }
@@ -242,8 +246,7 @@ fn write_ledger(writer: &mut Writer<'_>, handles: &Handles, view: &View) -> fmt:
     writer.gauge(&number("ledger_certified_blobs", "Certified blobs on the ledger"), head.n_available)
 }
 
-fn write_epoch(writer: &mut Writer<'_>, handles: &Handles, view: &View) -> fmt::Result {
-    let Ok(roster) = Roster::of(&view.state, handles.membership.me()) else { return Ok(()) };
+fn write_epoch(writer: &mut Writer<'_>, roster: &Roster, view: &View) -> fmt::Result {
     let now = match roster.stage {
         Stage::Steady => "steady",
         Stage::Selected { .. } => "selected",
@@ -272,7 +275,7 @@ fn write_epoch(writer: &mut Writer<'_>, handles: &Handles, view: &View) -> fmt::
             "epoch_ready",
             "1 if the node has said that it holds its shards, or has nothing to say; 0 if not",
         ),
-        u32::from(is_ready(&roster, view).unwrap_or(false)),
+        u32::from(is_ready(roster, view).unwrap_or(false)),
     )?;
     let ready = match roster.stage {
         Stage::Handover { ready_shards } => ready_shards,
@@ -379,18 +382,17 @@ fn role(roster: Option<&Roster>, bootstrap: &BTreeSet<PeerId>, peer: &PeerId) ->
     }
 }
 
-fn write_peers(writer: &mut Writer<'_>, handles: &Handles, view: &View) -> fmt::Result {
-    let roster = Roster::of(&view.state, handles.membership.me()).ok();
+fn write_peers(writer: &mut Writer<'_>, handles: &Handles, roster: Option<&Roster>) -> fmt::Result {
     let connected = handles.peers.peers();
     let of_role = |wanted: &str| {
-        let peers = connected.iter().filter(|peer| role(roster.as_ref(), &handles.bootstrap, peer) == wanted);
+        let peers = connected.iter().filter(|peer| role(roster, &handles.bootstrap, peer) == wanted);
         u64::try_from(peers.count()).unwrap_or(u64::MAX)
     };
     writer.gauges(
         &number("network_peers", "Peers connected, by what they are to the node"),
         ["member", "bootstrap", "other"].map(|role| ([("role", role)], of_role(role))),
     )?;
-    let facts = super::Facts::of(roster.as_ref(), |peer| connected.contains(peer), Duration::ZERO);
+    let facts = super::Facts::of(roster, |peer| connected.contains(peer), Duration::ZERO);
     let help = "Shards of the committee whose members are connected, the node's own included";
     writer.gauge(&number("network_connected_shards", help), u32::from(facts.connected_shards))?;
     let help = "Shards that must be connected for the node to do its work";

@@ -17,9 +17,8 @@ use swarm::Address;
 
 use super::{
     fault::{Fault, Kind},
-    processes::Settings,
     run::LIMIT,
-    target::Target,
+    target::{NetworkSpec, Target},
 };
 use crate::{
     cluster::genesis_file,
@@ -49,8 +48,8 @@ impl Engine {
     /// # Errors
     ///
     /// If there is no engine or no image, or the engine refuses.
-    pub async fn start(dir: &Path, settings: &Settings, image: &str) -> Result<Self, Failure> {
-        let args = SpecArgs::of((settings.nodes, settings.shards), settings.epoch);
+    pub async fn start(dir: &Path, spec: &NetworkSpec, image: &str) -> Result<Self, Failure> {
+        let args = SpecArgs::of((spec.nodes, spec.shards), spec.epoch);
         let containers = Containers::create(dir, args.spec(Subnet::by_chance)?, image).await?;
         let up = tokio::select! {
             up = containers.up(LIMIT) => up,
@@ -64,7 +63,7 @@ impl Engine {
             return Err(failure);
         }
         let genesis = Arc::new(load_genesis(&genesis_file(&containers.net_dir()))?);
-        let n_nodes = usize::from(settings.nodes);
+        let n_nodes = usize::from(spec.nodes);
         let logs = dir.join("logs");
         fs::create_dir_all(&logs)
             .map_err(|error| Failure::io(format!("cannot create {}", logs.display()), &error))?;
@@ -74,7 +73,7 @@ impl Engine {
             logs,
             restarts: vec![0; n_nodes],
             up: vec![true; n_nodes],
-            dice: ChaCha8Rng::seed_from_u64(settings.seed),
+            dice: ChaCha8Rng::seed_from_u64(spec.seed),
         })
     }
 

@@ -62,9 +62,10 @@ pub fn page(report: &Report) -> Result<String, Failure> {
     Ok(html)
 }
 
-type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
+/// What drawing comes to.
+type Drawn = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
-fn write(report: &Report, html: &mut String) -> Result<()> {
+fn write(report: &Report, html: &mut String) -> Drawn {
     let setting = &report.setting;
     let (class, verdict) = match report.first_broken {
         None => ("ok", "every promise was kept".to_owned()),
@@ -114,7 +115,7 @@ fn write(report: &Report, html: &mut String) -> Result<()> {
     Ok(())
 }
 
-fn plots(report: &Report, html: &mut String) -> Result<()> {
+fn plots(report: &Report, html: &mut String) -> Drawn {
     write!(html, "<h2>Over time</h2><p class=\"key\">Faults: ")?;
     for kind in Kind::ALL.into_iter().filter(|kind| report.timeline.iter().any(|row| row.kind == *kind)) {
         let RGBColor(r, g, b) = color(kind);
@@ -180,7 +181,7 @@ fn plots(report: &Report, html: &mut String) -> Result<()> {
 }
 
 /// Draws lines over bands for the faults.
-fn plot(report: &Report, (title, unit): (&str, &str), lines: &[Line], html: &mut String) -> Result<()> {
+fn plot(report: &Report, (title, unit): (&str, &str), lines: &[Line], html: &mut String) -> Drawn {
     let mut svg = String::new();
     {
         let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
@@ -220,7 +221,7 @@ fn plot(report: &Report, (title, unit): (&str, &str), lines: &[Line], html: &mut
     Ok(())
 }
 
-fn tables(report: &Report, html: &mut String) -> Result<()> {
+fn tables(report: &Report, html: &mut String) -> Drawn {
     write!(
         html,
         "<h2>Operations</h2><table><tr><th>operation<th>undisturbed<th>p50 ms<th>p99 ms<th>in faults<th>p50 ms<th>p99 ms<th>failed"

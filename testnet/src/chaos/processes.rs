@@ -7,7 +7,6 @@ use std::{
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
 use node::{
@@ -27,7 +26,7 @@ use swarm::Address;
 use super::{
     fault::{Fault, Kind},
     relay::{Behind, Relays, Weather},
-    target::Target,
+    target::{NetworkSpec, Target},
 };
 use crate::cluster::{
     Cluster, ClusterConfig, Fate, ProcessState, SCRUB_BYTES_PER_SECOND, SCRUB_INTERVAL, Signal, Terms,
@@ -49,23 +48,6 @@ pub struct Processes {
     /// Nodes whose processes are to run.
     up: BTreeSet<usize>,
     dice: ChaCha8Rng,
-}
-
-/// What to make.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Decides what is lost on the way, and which bytes change.
-    pub seed: u64,
-    /// Nodes.
-    pub nodes: u16,
-    /// Shards.
-    pub shards: u16,
-    /// How long an epoch takes.
-    pub epoch: Duration,
-    /// Credits of stake behind each node.
-    pub stake: u64,
-    /// Why nodes cannot be given disks of their own, if they cannot.
-    pub no_disks: Option<String>,
 }
 
 fn disk(dir: &Path) -> PathBuf {
@@ -91,15 +73,15 @@ impl Processes {
     /// # Errors
     ///
     /// If something cannot be written, mounted or started.
-    pub async fn start(dir: &Path, settings: &Settings) -> Result<Self, Failure> {
+    pub async fn start(dir: &Path, spec: &NetworkSpec) -> Result<Self, Failure> {
         let parameters = Parameters {
-            epoch_ms: u64::try_from(settings.epoch.as_millis()).unwrap_or(u64::MAX),
+            epoch_ms: u64::try_from(spec.epoch.as_millis()).unwrap_or(u64::MAX),
             ..Parameters::default()
         };
-        let config = ClusterConfig { n_nodes: settings.nodes, n_shards: settings.shards, base_port: None };
+        let config = ClusterConfig { n_nodes: spec.nodes, n_shards: spec.shards, base_port: None };
         let terms = Terms {
             parameters,
-            node_stake: settings.stake,
+            node_stake: spec.stake,
             is_relayed: true,
             adjust: Some(adjust),
             ..Terms::default()
@@ -112,14 +94,14 @@ impl Processes {
                 Some(Behind { node, relay_port: entry.relay_port?, port: entry.port })
             })
             .collect();
-        let relays = Relays::start(&behind, settings.seed).await?;
+        let relays = Relays::start(&behind, spec.seed).await?;
         let mut processes = Self {
             cluster,
             relays,
-            no_disks: settings.no_disks.clone(),
+            no_disks: spec.no_disks.clone(),
             mounted: Vec::new(),
             up: BTreeSet::new(),
-            dice: ChaCha8Rng::seed_from_u64(settings.seed),
+            dice: ChaCha8Rng::seed_from_u64(spec.seed),
         };
         for node in 0..manifest.nodes.len() {
             processes.give_disk(node)?;

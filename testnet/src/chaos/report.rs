@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use node::cli::output::{Bytes, Table};
+use node::cli::{
+    Exit, Failure,
+    output::{Bytes, Table},
+};
 use serde::Serialize;
 
 use super::{
@@ -10,7 +13,7 @@ use super::{
     fault::{Fault, Kind},
     history::{Kind as Deed, Operation, Outcome, Span},
 };
-use crate::churn::report::{Latency, latency};
+use crate::figures::{Latency, latency};
 
 /// How long operations are summed up for a point of a plot.
 const BUCKET_SECONDS: u32 = 5;
@@ -136,7 +139,7 @@ pub struct Report {
     pub refused: usize,
     /// Blobs that were to be there at the end.
     pub blobs: usize,
-    /// Those that were not, or not as what was stored; and reads that were told so before.
+    /// Those that were not, or not as what was stored.
     pub lost_blobs: usize,
     /// Reads that returned other bytes than were stored.
     pub wrong_reads: usize,
@@ -227,6 +230,20 @@ impl Report {
         self.passed = broken.is_empty();
         self.first_broken = broken.first().map(|broken| broken.promise);
         self.broken = broken;
+    }
+
+    /// The failure of a run whose promises were not kept: the first of them.
+    ///
+    /// # Errors
+    ///
+    /// See above.
+    pub fn check(&self) -> Result<(), Failure> {
+        match self.broken.first() {
+            None => Ok(()),
+            Some(Broken { promise, what, .. }) => {
+                Err(Failure::new(Exit::Broken, format!("{promise}: {what}")))
+            }
+        }
     }
 
     /// For people.

@@ -1,10 +1,10 @@
 //! Carries out what is planned, beside clients, and finds out what came of it.
 
-use std::{collections::BTreeMap, fs, sync::Arc, time::Duration};
+use std::{collections::VecDeque, fs, sync::Arc, time::Duration};
 
 use futures::{StreamExt as _, stream};
 use node::{
-    cli::{Connection, Exit, Failure, output::note},
+    cli::{Connection, Failure, output::note},
     client::{Client, ClientConfig},
 };
 use protocol::{PeerId, genesis::Genesis, ledger::signature::SigningKey, message::NodeHealth};
@@ -26,8 +26,8 @@ use super::{
     workload::Workload,
 };
 use crate::{
-    churn::traffic::Meter,
     cluster::{Observer, until},
+    figures::Meter,
 };
 
 /// How long the network may take to find together, and clients to finish what they do.
@@ -361,7 +361,7 @@ impl<'a, T: Target> Run<'a, T> {
 
     /// Lives through the faults. One that may not begin yet is waited for, and those after it with it.
     async fn live(&mut self, faults: Vec<Fault>) -> Result<(), Failure> {
-        let mut due = std::collections::VecDeque::from(faults);
+        let mut due = VecDeque::from(faults);
         let mut ticks = interval(STEP);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut looked = Instant::now();
@@ -540,26 +540,4 @@ async fn follow(client: Client<LiveNetwork>, epochs: watch::Sender<u32>, stop: C
             Err(error) => tracing::debug!(%error, "the ledger's head is not known"),
         }
     }
-}
-
-/// The failure of a run whose promises were not kept: the first of them.
-///
-/// # Errors
-///
-/// See above.
-pub fn verdict(report: &Report) -> Result<(), Failure> {
-    match report.broken.first() {
-        None => Ok(()),
-        Some(Broken { promise, what, .. }) => Err(Failure::new(Exit::Broken, format!("{promise}: {what}"))),
-    }
-}
-
-/// Faults by kind, for people.
-#[must_use]
-pub fn counts(rows: &[FaultRow]) -> BTreeMap<Kind, usize> {
-    let mut counts = BTreeMap::new();
-    for row in rows {
-        *counts.entry(row.kind).or_default() += 1;
-    }
-    counts
 }

@@ -1,12 +1,29 @@
 //! A network that faults can be done to.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use node::cli::Failure;
 use protocol::{PeerId, genesis::Genesis};
 use swarm::Address;
 
 use super::fault::{Fault, Kind};
+
+/// A network to be made.
+#[derive(Clone, Debug)]
+pub struct NetworkSpec {
+    /// Decides what is lost on the way, and which bytes change.
+    pub seed: u64,
+    /// Nodes.
+    pub nodes: u16,
+    /// Shards.
+    pub shards: u16,
+    /// How long an epoch takes.
+    pub epoch: Duration,
+    /// Credits of stake behind each node.
+    pub stake: u64,
+    /// Why nodes cannot be given disks of their own, if they cannot.
+    pub no_disks: Option<String>,
+}
 
 /// Nodes, however they are run.
 #[allow(async_fn_in_trait, reason = "nothing of it is ever sent to another thread")]

@@ -17,7 +17,7 @@ use protocol::{
     certificate::Persistence,
     ledger::{signature::SigningKey, transaction::Action},
 };
-use rand::{Rng as _, SeedableRng as _, seq::IndexedRandom as _};
+use rand::{Rng as _, seq::IndexedRandom as _};
 use rand_chacha::ChaCha8Rng;
 use swarm::Network;
 use tokio::{
@@ -27,7 +27,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::history::{Kind, Operation, Outcome};
-use crate::churn::workload::bytes_of;
+use crate::content::{bytes_of, rng};
 
 /// Sizes beside 0 and 1 are from 2 to the power of the first to 2 to the power of the last, each power as likely as the others:
 /// 16 bytes to 64 MiB.
@@ -85,12 +85,6 @@ pub struct Workload {
     epoch: watch::Receiver<u32>,
     /// For how many epochs blobs are stored that are to outlast the run. INV: more than [`EXTENSION_MAX`].
     epochs: u32,
-}
-
-fn rng(seed: u64, number: u64) -> ChaCha8Rng {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    rng.set_stream(number);
-    rng
 }
 
 /// The size of a blob.
@@ -206,7 +200,7 @@ impl Workload {
             }
             (Kind::Delete, Some(blob)) => self.delete(client, &blob, key).await,
             // There is nothing to do it to yet.
-            (_, None) | (Kind::Store, Some(_)) if !is_full => self.store(client, (worker, key)).await,
+            (_, None) if !is_full => self.store(client, (worker, key)).await,
             _ => {}
         }
     }

@@ -11,9 +11,10 @@ use tokio::time::Instant;
 use super::{
     report::{EpochRow, HealRow},
     timeline::Timeline,
-    traffic::{Meter, bytes_to_gain, bytes_to_move, shards_to_move},
+    traffic::{bytes_to_gain, bytes_to_move, shards_to_move},
     workload::{BlobRecord, Certified},
 };
+use crate::figures::Meter;
 
 /// A disk that was wiped.
 #[derive(Clone, Debug)]

@@ -1,6 +1,6 @@
 //! What a run showed: figures, and which promises were broken.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use node::cli::{
     Exit, Failure,
@@ -12,6 +12,7 @@ use super::{
     timeline::{Phase, Timeline},
     workload::{Burst, Kind, Operation},
 };
+use crate::figures::{Latency, latency};
 
 /// Most that the 99th percentile of operations in handovers may be of that in steady stages.
 pub const P99_RATIO_MAX: f64 = 1.5;
@@ -19,17 +20,6 @@ pub const P99_RATIO_MAX: f64 = 1.5;
 pub const MOVED_RATIO_MAX: f64 = 1.1;
 /// Failures that are printed; the rest is counted.
 const SHOWN_MAX: usize = 20;
-
-/// How long operations took. Those that failed count with the time until they did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Latency {
-    /// Operations.
-    pub operations: usize,
-    /// Median.
-    pub p50_ms: f64,
-    /// 99th percentile.
-    pub p99_ms: f64,
-}
 
 /// What happened in an epoch.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -145,22 +135,6 @@ pub struct Report {
     pub failures: Vec<String>,
     /// Promises that were broken.
     pub broken: Vec<String>,
-}
-
-/// The value below which a part of the values lies, by nearest rank; zero of none.
-#[must_use]
-pub fn percentile(sorted: &[Duration], percent: usize) -> Duration {
-    let rank = (sorted.len() * percent).div_ceil(100).max(1);
-    sorted.get(rank - 1).copied().unwrap_or_default()
-}
-
-/// How long operations took.
-#[must_use]
-pub fn latency(took: impl Iterator<Item = Duration>) -> Latency {
-    let mut took: Vec<Duration> = took.collect();
-    took.sort_unstable();
-    let ms = |percent| 1e3 * percentile(&took, percent).as_secs_f64();
-    Latency { operations: took.len(), p50_ms: ms(50), p99_ms: ms(99) }
 }
 
 fn of(operations: &mut dyn Iterator<Item = &Operation>) -> Latency {
@@ -318,6 +292,8 @@ impl Report {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tokio::time::Instant;
 
     use super::*;
@@ -341,16 +317,6 @@ mod tests {
                 Burst::Steady
             }),
         }
-    }
-
-    #[test]
-    fn percentiles_are_by_nearest_rank() {
-        let values: Vec<Duration> = (1..=200).map(|ms| ms * MS).collect();
-        for (percent, expected) in [(0, 1), (1, 2), (50, 100), (99, 198), (100, 200)] {
-            assert_eq!(percentile(&values, percent), expected * MS, "{percent}");
-        }
-        assert_eq!(percentile(&values[..1], 99), MS);
-        assert_eq!(percentile(&[], 99), Duration::ZERO);
     }
 
     #[test]

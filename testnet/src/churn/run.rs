@@ -34,11 +34,13 @@ use super::{
     plan::{self, Deed, Due, Kind, NodeView, STAKE, STAKE_MIN, Terms, may_wipe},
     report::Report,
     timeline::Phase,
-    traffic::Meter,
     watch::{SharedTimeline, Sight, follow},
     workload::{Moment, Workload},
 };
-use crate::cluster::{self, Cluster, ClusterConfig, Fate, Observer, faucet_file};
+use crate::{
+    cluster::{self, Cluster, ClusterConfig, Fate, Observer, faucet_file},
+    figures::Meter,
+};
 
 /// How long the network may take to find together, nodes to be whole at the end, and clients to finish what they do.
 pub(super) const LIMIT: Duration = Duration::from_secs(120);

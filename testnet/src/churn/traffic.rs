@@ -1,47 +1,10 @@
 //! Bytes that moved between nodes, against bytes that had to.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use protocol::{PeerId, encoding::BlobShape};
+use protocol::encoding::BlobShape;
 
 use super::timeline::Shards;
-
-/// Counters of nodes that begin anew with each process, summed up over processes.
-#[derive(Clone, Debug, Default)]
-pub struct Meter {
-    /// What each process showed last.
-    last: BTreeMap<PeerId, u64>,
-    /// The sum by epoch in which it was seen.
-    by_epoch: BTreeMap<u32, u64>,
-}
-
-impl Meter {
-    /// A node shows this; returns by how much that is more than what was seen before.
-    pub fn saw(&mut self, node: PeerId, bytes: u64, epoch: u32) -> u64 {
-        let last = self.last.insert(node, bytes).unwrap_or(0);
-        // A process that shows less is another one, which began at zero.
-        let more = bytes.checked_sub(last).unwrap_or(bytes);
-        *self.by_epoch.entry(epoch).or_default() += more;
-        more
-    }
-
-    /// The process of a node has ended: the next one begins at zero, also if it is soon beyond what this one showed.
-    pub fn ended(&mut self, node: &PeerId) {
-        self.last.remove(node);
-    }
-
-    /// What was seen in an epoch.
-    #[must_use]
-    pub fn in_epoch(&self, epoch: u32) -> u64 {
-        self.by_epoch.get(&epoch).copied().unwrap_or(0)
-    }
-
-    /// All that was seen.
-    #[must_use]
-    pub fn total(&self) -> u64 {
-        self.by_epoch.values().sum()
-    }
-}
 
 /// Bytes of slivers that a node which holds `had` needs to hold `has`, of one blob.
 #[must_use]
@@ -73,6 +36,8 @@ pub fn shards_to_move(before: &Shards, after: &Shards) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use protocol::PeerId;
+
     use super::*;
 
     const N: u16 = 7;
@@ -83,19 +48,6 @@ mod tests {
 
     fn shards(of: &[(u8, &[u16])]) -> Shards {
         of.iter().map(|(index, shards)| (node(*index), shards.iter().copied().collect())).collect()
-    }
-
-    #[test]
-    fn counters_of_several_processes_add_up() {
-        let mut meter = Meter::default();
-        assert_eq!(meter.saw(node(1), 100, 0), 100);
-        assert_eq!(meter.saw(node(1), 130, 0), 30);
-        assert_eq!(meter.saw(node(1), 40, 1), 40, "it was started again");
-        meter.ended(&node(1));
-        assert_eq!(meter.saw(node(1), 90, 1), 90, "and again");
-        assert_eq!(meter.saw(node(2), 7, 1), 7);
-        assert_eq!((meter.in_epoch(0), meter.in_epoch(1), meter.in_epoch(2)), (130, 137, 0));
-        assert_eq!(meter.total(), 267);
     }
 
     #[test]

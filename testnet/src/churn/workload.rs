@@ -21,7 +21,7 @@ use protocol::{
         state::entry::{Head, Stage},
     },
 };
-use rand::{Rng as _, RngCore as _, SeedableRng as _, seq::IndexedRandom as _};
+use rand::{Rng as _, seq::IndexedRandom as _};
 use rand_chacha::ChaCha8Rng;
 use swarm::Network;
 use tokio::{
@@ -31,6 +31,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::timeline::Phase;
+use crate::content::{bytes_of, rng};
 
 /// Sizes are from 2 to the power of the first to 2 to the power of the last, each power as likely as the others: 1 KiB to
 /// 4 MiB, half of them below 64 KiB.
@@ -215,21 +216,6 @@ pub fn size_of(seed: u64, number: u64) -> usize {
     let unit = 1_usize << floor;
     let sixteenths = (0..16).rfind(|n| f64::from(*n) / 16.0 <= part).unwrap_or(0_u16);
     unit + unit / 16 * usize::from(sixteenths)
-}
-
-/// The bytes of a blob.
-#[must_use]
-pub fn bytes_of(seed: u64, number: u64, size: usize) -> Vec<u8> {
-    let mut bytes = vec![0; size];
-    // Another stream than that of the size.
-    rng(!seed, number).fill_bytes(&mut bytes);
-    bytes
-}
-
-fn rng(seed: u64, number: u64) -> ChaCha8Rng {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    rng.set_stream(number);
-    rng
 }
 
 impl Workload {

@@ -17,10 +17,10 @@ use crate::{
         fault::Kind,
         page::page,
         plan::{Terms, plan},
-        processes::{self, Processes},
+        processes::Processes,
         report::Report,
-        run::{self, Settings, show, verdict},
-        target::Target,
+        run::{self, Settings, show},
+        target::{NetworkSpec, Target},
     },
     churn::plan::STAKE,
     compose::{IMAGE, check_engine},
@@ -134,7 +134,7 @@ pub(super) async fn execute(args: Args, no_disks: Option<String>, output: Output
         }
     };
     let Args { seed, nodes, shards, epoch, .. } = args;
-    let made = processes::Settings { seed, nodes, shards, epoch, stake: STAKE, no_disks };
+    let made = NetworkSpec { seed, nodes, shards, epoch, stake: STAKE, no_disks };
     let report = match args.target {
         Place::Compose => {
             check_engine().await?;
@@ -150,7 +150,7 @@ pub(super) async fn execute(args: Args, no_disks: Option<String>, output: Output
         save(dir, &report)?;
     }
     output.data(&report, report.text())?;
-    verdict(&report)
+    report.check()
 }
 
 /// Whatever comes of it, also if it is interrupted, the network is ended.

@@ -1,6 +1,6 @@
 //! `floe-testnet bench flood`: what clients notice while one peer does its worst to a node.
 
-use std::{fs, net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use clap::value_parser;
 use node::{
@@ -29,8 +29,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    churn::report::{Latency, latency},
     cluster::{Cluster, ClusterConfig, Fate},
+    figures::{Latency, latency},
 };
 
 /// How long the network may take to find together, and an operation that is measured.
@@ -273,18 +273,11 @@ fn allow_files(wanted: u64) -> Result<(), Failure> {
     })
 }
 
-/// The most memory that node-0 has had. Source: `proc_pid_status(5)`, `VmHWM`.
+/// The most memory that node-0 has had.
 fn peak_memory(cluster: &Cluster) -> Result<u64, Failure> {
     let manifest = cluster.manifest()?;
     let process = manifest.nodes.first().and_then(|node| node.process.as_ref());
-    let gone = || Failure::new(Exit::Broken, "node-0 is not running");
-    let path = format!("/proc/{}/status", process.ok_or_else(gone)?.pid);
-    let status =
-        fs::read_to_string(&path).map_err(|error| Failure::io(format!("cannot read {path}"), &error))?;
-    let kib = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix("kB")?.trim().parse().ok());
-    kib.map(|kib: u64| kib * 1024).ok_or_else(gone)
+    process.ok_or_else(|| Failure::new(Exit::Broken, "node-0 is not running"))?.peak_memory()
 }
 
 impl Document {

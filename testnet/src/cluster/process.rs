@@ -66,6 +66,17 @@ impl ProcessId {
         Ok(Duration::from_millis(ticks.saturating_mul(MS_PER_TICK)))
     }
 
+    /// The most memory that it has held at a time, in bytes.
+    ///
+    /// # Errors
+    ///
+    /// If it is gone, or the system does not tell.
+    pub fn peak_memory(&self) -> Result<u64, Failure> {
+        let failed = |error| Failure::io(format!("cannot tell the memory of process {}", self.pid), &error);
+        let text = fs::read_to_string(format!("/proc/{}/status", self.pid)).map_err(failed)?;
+        parse_peak(&text).ok_or_else(|| failed(io::ErrorKind::InvalidData.into()))
+    }
+
     /// How it is now.
     #[must_use]
     pub fn state(&self) -> ProcessState {
@@ -120,6 +131,12 @@ fn parse_ticks(text: &str) -> Option<u64> {
     user.checked_add(system)
 }
 
+/// Bytes of memory at the peak. Source: `proc_pid_status(5)`, `VmHWM`.
+fn parse_peak(text: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
 fn boot() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
 }
@@ -153,6 +170,13 @@ mod tests {
         }
         child.wait().unwrap();
         assert_eq!(process.signal(Signal::KILL).unwrap_err().exit(), Exit::NotFound);
+    }
+
+    #[test]
+    fn a_process_takes_memory() {
+        assert_eq!(parse_peak("Name:\tx\nVmHWM:\t   12 kB\nVmRSS:\t  9 kB\n"), Some(12 << 10));
+        assert_eq!((parse_peak("VmHWM: x kB"), parse_peak("")), (None, None));
+        assert!(ProcessId::of_this_process().unwrap().peak_memory().unwrap() > 100_000);
     }
 
     #[test]

@@ -271,9 +271,9 @@ impl<N: Network> Upload<N> {
                 return Ok(stored);
             }
             if self.give_order_up_at.is_some_and(|at| at <= Instant::now()) {
-                match self.phase {
-                    Phase::Confirming => self.give_order_up(),
-                    Phase::Certifying | Phase::Certified { .. } => self.give_order_up_at = None,
+                self.give_order_up_at = None;
+                if matches!(self.phase, Phase::Confirming) {
+                    self.give_order_up();
                 }
             }
             let wake = self.wake_at();
