@@ -462,13 +462,11 @@ impl Encode for Committee {
     }
 }
 
-/// Decoding verifies as [`Committee::new`] does, and refuses members or shards out of order: a committee has one form.
-///
-/// Parsing a key and two points a member costs more than reading them, so the number of members is checked first.
 fn refuse(error: CommitteeError) -> bincode::error::DecodeError {
     bincode::error::DecodeError::OtherString(format!("not a committee: {error}"))
 }
 
+/// Decoding verifies as [`Committee::new`] does, and refuses members or shards out of order: a committee has one form.
 impl<C> Decode<C> for Committee {
     fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, bincode::error::DecodeError> {
         let CertifiedCommittee(committee) = CertifiedCommittee::decode(decoder)?;
@@ -478,6 +476,31 @@ impl<C> Decode<C> for Committee {
 }
 
 bincode::impl_borrow_decode!(Committee);
+
+/// A member as it is read. To parse its key and its proof takes a hundred times as long, so it is done once all members are read:
+/// bytes that are no committee are refused for little.
+#[derive(Decode)]
+struct UnparsedMember {
+    name: String,
+    peer: PeerId,
+    public_key: [u8; bls::PUBLIC_KEY_BYTES],
+    proof_of_possession: [u8; bls::SIGNATURE_BYTES],
+    addresses: Vec<String>,
+    shards: Vec<ShardIndex>,
+}
+
+impl UnparsedMember {
+    fn parse(self) -> Result<Member, bincode::error::DecodeError> {
+        let Self { name, peer, public_key, proof_of_possession, addresses, shards } = self;
+        let refuse = |what, error: bls::ParseError| {
+            bincode::error::DecodeError::OtherString(format!("the {what} of member {peer} is {error}"))
+        };
+        let public_key = bls::PublicKey::from_bytes(&public_key).map_err(|error| refuse("key", error))?;
+        let proof_of_possession = bls::ProofOfPossession::from_bytes(&proof_of_possession)
+            .map_err(|error| refuse("proof of possession", error))?;
+        Ok(Member { name, peer, public_key, proof_of_possession, addresses, shards })
+    }
+}
 
 /// A committee read from a canonical form of which the hash is certified: a quorum of the committee before has executed the
 /// registrations at which its members proved possession of their keys, so that is not checked again. Everything else is.
@@ -490,11 +513,13 @@ impl<C> Decode<C> for CertifiedCommittee {
         let n_shards = u16::decode(decoder)?;
         let n_members = u64::decode(decoder)?;
         check_counts(n_shards, usize::try_from(n_members).unwrap_or(usize::MAX)).map_err(refuse)?;
-        let members = (0..n_members).map(|_| Member::decode(decoder)).collect::<Result<Vec<_>, _>>()?;
+        let members: Vec<UnparsedMember> =
+            (0..n_members).map(|_| UnparsedMember::decode(decoder)).collect::<Result<_, _>>()?;
         let shards_ascend = members.iter().all(|member| member.shards.is_sorted());
         if !shards_ascend || !members.is_sorted_by_key(|member| member.peer) {
             return Err(bincode::error::DecodeError::Other("committee out of order"));
         }
+        let members = members.into_iter().map(UnparsedMember::parse).collect::<Result<_, _>>()?;
         Committee::of_known(epoch, n_shards, members).map(Self).map_err(refuse)
     }
 }

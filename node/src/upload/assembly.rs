@@ -45,6 +45,8 @@ pub(super) struct Assemblies {
     bytes_max: usize,
     /// Share of `bytes_max` that one peer may take.
     bytes_max_per_peer: usize,
+    /// Bytes of every part but the last.
+    part_bytes: usize,
     idle_max: Duration,
     /// INV: what `bytes_of` adds up to; slivers that are whole count until they are released.
     bytes: usize,
@@ -59,6 +61,7 @@ impl Assemblies {
         Self {
             bytes_max,
             bytes_max_per_peer: bytes_max.div_ceil(2),
+            part_bytes: RANGE_BYTES_MAX,
             idle_max,
             bytes: 0,
             slivers: BTreeMap::new(),
@@ -75,9 +78,9 @@ impl Assemblies {
         len: usize,
         (offset, part): (usize, &Bytes),
     ) -> Result<Option<Whole>, PartError> {
-        let is_placed = offset.is_multiple_of(RANGE_BYTES_MAX)
+        let is_placed = offset.is_multiple_of(self.part_bytes)
             && offset < len
-            && part.len() == RANGE_BYTES_MAX.min(len - offset);
+            && part.len() == self.part_bytes.min(len - offset);
         if !is_placed {
             return Err(PartError::Misplaced);
         }
@@ -92,7 +95,7 @@ impl Assemblies {
             if self.bytes + len > self.bytes_max || of_peer + len > self.bytes_max_per_peer {
                 return Err(PartError::Busy);
             }
-            let n_parts = len.div_ceil(RANGE_BYTES_MAX);
+            let n_parts = len.div_ceil(self.part_bytes);
             let assembly = Assembly {
                 from,
                 buffer: vec![0; len],
@@ -108,7 +111,7 @@ impl Assemblies {
         if assembly.buffer.len() != len {
             return Err(PartError::Misplaced);
         }
-        let received = &mut assembly.received[offset / RANGE_BYTES_MAX];
+        let received = &mut assembly.received[offset / self.part_bytes];
         if !*received {
             // Only what is new counts as going on: a part sent again and again must not hold the room for ever.
             assembly.touched = now;
@@ -194,16 +197,16 @@ pub struct Piece {
     pub at: Duration,
 }
 
-/// For [`crate::fuzz`]: puts slivers together of which at most `bytes_max` bytes may be in the making, and returns how many
-/// were whole.
+/// For [`crate::fuzz`]: puts slivers together of parts of `part_bytes`, which may be less than those that travel: to move those
+/// would take all the time. At most `bytes_max` bytes may be in the making. Returns how many slivers were whole.
 ///
 /// # Panics
 ///
 /// If the bounds do not hold, or a sliver is not of the bytes that were sent.
 #[cfg(feature = "fuzz")]
 #[must_use]
-pub fn assemble(bytes_max: usize, pieces: &[Piece]) -> usize {
-    let mut assemblies = Assemblies::new(bytes_max, Duration::from_secs(60));
+pub fn assemble(bytes_max: usize, part_bytes: usize, pieces: &[Piece]) -> usize {
+    let mut assemblies = Assemblies { part_bytes, ..Assemblies::new(bytes_max, Duration::from_secs(60)) };
     let mut n_whole = 0;
     for Piece { of, len, offset, part, at } in pieces {
         if let Ok(Some(whole)) = assemblies.part(*at, *of, *len, (*offset, part)) {

@@ -7,7 +7,7 @@ use protocol::genesis::Genesis;
 
 use super::{
     Seed, Target,
-    fixture::{WORLD, key},
+    fixture::{WORLD, key, small_genesis},
 };
 
 /// A parser of TOML keeps where each value stood, and quotes lines in errors: some hundred times the text.
@@ -37,10 +37,12 @@ pub(super) const TARGETS: &[Target] = &[
     },
     Target {
         name: "genesis",
-        bytes_max: 8 << 10,
+        bytes_max: 4 << 10,
         memory_max: TOML_MEMORY,
         run: genesis,
-        seeds: || vec![("small", WORLD.genesis.to_toml().into_bytes())],
+        seeds: || {
+            [("one", 1), ("two", 2)].map(|(name, n)| (name, small_genesis(n).to_toml().into_bytes())).to_vec()
+        },
     },
     Target { name: "key_file", bytes_max: 128, memory_max: 16 << 10, run: key_file, seeds: keys },
 ];

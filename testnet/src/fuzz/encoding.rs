@@ -14,7 +14,7 @@ use protocol::{
     encoding::{Axis, RecoverError, SegmentDecoder, SegmentEncoder, SliverRecovery},
     hash::Hash,
     inconsistency::{InconsistencyProof, ProvenSymbol},
-    message::{RANGE_BYTES_MAX, SliverAt},
+    message::SliverAt,
 };
 
 use super::{
@@ -35,24 +35,24 @@ pub(super) const TARGETS: &[Target] = &[
         run: commitment,
         seeds: commitments,
     },
-    Target { name: "symbol", bytes_max: 8 << 10, memory_max: 256 << 10, run: symbol, seeds: symbols },
+    Target { name: "symbol", bytes_max: 1 << 10, memory_max: 256 << 10, run: symbol, seeds: symbols },
     Target {
         name: "evidence",
-        bytes_max: 16 << 10,
+        bytes_max: 4 << 10,
         memory_max: EVIDENCE_LIMIT + (1 << 20),
         run: evidence,
         seeds: all_evidence,
     },
-    Target { name: "slivers", bytes_max: 4 << 10, memory_max: 1 << 20, run: slivers, seeds: sliver_choices },
-    Target { name: "recovery", bytes_max: 4 << 10, memory_max: 1 << 20, run: recovery, seeds: recoveries },
+    Target { name: "slivers", bytes_max: 512, memory_max: 1 << 20, run: slivers, seeds: sliver_choices },
+    Target { name: "recovery", bytes_max: 512, memory_max: 1 << 20, run: recovery, seeds: recoveries },
     Target {
         name: "whole_blob",
-        bytes_max: 16 << 10,
+        bytes_max: 4 << 10,
         memory_max: 256 << 10,
         run: whole_blob,
         seeds: whole_blobs,
     },
-    Target { name: "assembly", bytes_max: 2 << 10, memory_max: 16 << 20, run: assembly, seeds: assemblies },
+    Target { name: "assembly", bytes_max: 512, memory_max: 64 << 10, run: assembly, seeds: assemblies },
 ];
 
 /// An encoder takes a while to make, and is the same afterwards.
@@ -216,19 +216,20 @@ fn whole_blob(bytes: &[u8]) -> bool {
 
 /// Parts of slivers in any order: bounded, and never another sliver than was sent.
 fn assembly(bytes: &[u8]) -> bool {
-    const LENGTHS: [usize; 4] = [1, RANGE_BYTES_MAX, RANGE_BYTES_MAX + 7, 3 * RANGE_BYTES_MAX];
+    const PART_BYTES: usize = 16;
+    const LENGTHS: [usize; 4] = [1, PART_BYTES, PART_BYTES + 7, 3 * PART_BYTES];
     let mut input = Input::new(bytes);
     let mut pieces = Vec::new();
     while !input.is_empty() && pieces.len() < 24 {
         let (of, shape) = (input.u8(), input.u8());
         let length = LENGTHS[usize::from(shape % 4)];
         let offset = match shape / 4 % 4 {
-            turn @ 0..3 => usize::from(turn) * RANGE_BYTES_MAX,
+            turn @ 0..3 => usize::from(turn) * PART_BYTES,
             _ => usize::try_from(input.u32()).unwrap_or(usize::MAX),
         };
         let len = match shape / 16 % 4 {
-            0..3 => length.saturating_sub(offset).min(RANGE_BYTES_MAX),
-            _ => usize::from(input.u16()),
+            0..3 => length.saturating_sub(offset).min(PART_BYTES),
+            _ => usize::from(input.u8()),
         };
         let at = SliverAt {
             blob_id: WORLD.blob.header.blob_id(),
@@ -244,7 +245,7 @@ fn assembly(bytes: &[u8]) -> bool {
             at: Duration::from_secs(u64::from(of / 16) * 10),
         });
     }
-    node::fuzz::assemble(8 * RANGE_BYTES_MAX, &pieces) > 0
+    node::fuzz::assemble(8 * PART_BYTES, PART_BYTES, &pieces) > 0
 }
 
 fn commitments() -> Vec<Seed> {

@@ -19,9 +19,10 @@ use protocol::{
         parameters::Parameters,
         signature::{Signature, SigningKey},
         state::State,
-        transaction::{Action, NodeDescription, SignedTransaction, Transaction},
+        transaction::{Action, NodeDescription, SignedTransaction, Transaction, VerifiedTransaction},
         vote::{VoteKind, vote_bytes},
     },
+    quorum::N_SHARDS_MIN,
 };
 
 /// Members.
@@ -48,6 +49,8 @@ pub(super) struct World {
     pub(super) next: Committee,
     /// One transaction of each kind.
     pub(super) transactions: Vec<(&'static str, SignedTransaction)>,
+    /// The same, verified.
+    pub(super) verified: Vec<VerifiedTransaction>,
     pub(super) blob: EncodedBlob,
 }
 
@@ -96,9 +99,23 @@ fn description(number: u8) -> NodeDescription {
     }
 }
 
-fn members(numbers: impl ExactSizeIterator<Item = u8>) -> Vec<Member> {
-    let shards = spread(N_SHARDS, u16::try_from(numbers.len()).expect("a handful of members"));
+fn members(n_shards: u16, numbers: impl ExactSizeIterator<Item = u8>) -> Vec<Member> {
+    let shards = spread(n_shards, u16::try_from(numbers.len()).expect("a handful of members"));
     numbers.zip(shards).map(|(number, shards)| Member { shards, ..member(number) }).collect()
+}
+
+/// A genesis of few members, without any extra: to check a member takes far longer than to read it.
+pub(super) fn small_genesis(n_members: u8) -> Genesis {
+    let members = members(N_SHARDS_MIN, 0..n_members);
+    let account = key(0).account();
+    let endowment = Endowment {
+        accounts: vec![GenesisAccount { account, balance: CREDITS }],
+        stakes: vec![GenesisStake { account, node: key(0).peer(), amount: 100 }],
+        parameters: Parameters::default(),
+    };
+    Genesis::new("small".to_owned(), N_SHARDS_MIN, members)
+        .and_then(|genesis| genesis.with_endowment(endowment))
+        .expect("the genesis is sound")
 }
 
 /// Encodes a blob of `length` bytes.
@@ -125,14 +142,17 @@ impl World {
             })
             .collect();
         let parameters = Parameters { epoch_ms: 60_000, transaction_fee: 1, ..Parameters::default() };
-        let genesis = Genesis::new("fuzzed".to_owned(), N_SHARDS, members(0..N_MEMBERS))
+        let genesis = Genesis::new("fuzzed".to_owned(), N_SHARDS, members(N_SHARDS, 0..N_MEMBERS))
             .and_then(|genesis| genesis.with_endowment(Endowment { accounts, stakes, parameters }))
             .expect("the genesis is sound");
         let (network, committee) = (genesis.network_id(), Arc::new(genesis.committee().clone()));
-        let next = Committee::new(Epoch(1), N_SHARDS, members(1..N_MEMBERS)).expect("a committee");
+        let next = Committee::new(Epoch(1), N_SHARDS, members(N_SHARDS, 1..N_MEMBERS)).expect("a committee");
         let before = State::genesis(&genesis).expect("the genesis is a state");
-        let blob = encode(5_000);
+        // Symbols of 66 bytes: more than a block of the code, and not a whole number of them.
+        let blob = encode(990);
         let transactions = transactions(&network, &committee, &blob);
+        let verify = |(_, it): &(_, SignedTransaction)| it.clone().verify(&network).expect("it is signed");
+        let verified = transactions.iter().map(verify).collect();
         let mut world = Self {
             genesis,
             network,
@@ -143,6 +163,7 @@ impl World {
             blocks: Vec::new(),
             next,
             transactions,
+            verified,
             blob,
         };
         world.decide();
@@ -157,9 +178,8 @@ impl World {
             let time_ms = 1_000 * height;
             self.state.begin_block(height, time_ms).expect("the next block");
             let mut transactions = Vec::new();
-            for (_, transaction) in &self.transactions {
-                let verified = transaction.clone().verify(&self.network).expect("it is signed");
-                if self.state.apply(&verified).is_ok() {
+            for ((_, transaction), verified) in self.transactions.iter().zip(&self.verified) {
+                if self.state.apply(verified).is_ok() {
                     transactions.push(transaction.to_bytes());
                 }
             }

@@ -27,13 +27,25 @@ pub struct Code {
     high_rate: bool,
 }
 
+/// Most patterns of which the locators are kept. To compute one takes some 300 microseconds however few shards there are, far
+/// more than to decode a few symbols with it; and the pattern follows from who answers, so it may be another for each
+/// sliver. Those of 1000 shards, the largest, take 640 KiB together.
+const LOCATORS_MAX: usize = 128;
+
+/// With which factors the shards that are present, and those that are not, are multiplied when decoding.
+struct Locator {
+    code: Code,
+    present: Vec<bool>,
+    factors: Box<[GfElement]>,
+}
+
 /// What coding needs besides its arguments: the engine and buffers, reused from call to call.
 pub struct Workspace {
     kernel: Kernel,
     /// Work shards, in whole blocks.
     blocks: Lines,
-    /// Erasure locator of the last pattern.
-    locator: Option<(Code, Vec<bool>, Box<[GfElement]>)>,
+    /// Erasure locators of the last patterns; the one that is set comes last.
+    locators: Vec<Locator>,
 }
 
 impl std::fmt::Debug for Workspace {
@@ -50,7 +62,7 @@ impl Default for Workspace {
 
 impl Workspace {
     fn with(kernel: Kernel) -> Self {
-        Self { kernel, blocks: Lines::default(), locator: None }
+        Self { kernel, blocks: Lines::default(), locators: Vec::new() }
     }
 
     /// A workspace with the kernel that every CPU has, to compare with.
@@ -347,10 +359,9 @@ impl Code {
     pub fn set_present(&self, workspace: &mut Workspace, present: &[bool]) {
         assert_eq!(present.len(), self.n, "a flag for each shard");
         assert!(present.iter().filter(|present| **present).count() >= self.k, "enough shards to decode");
-        if let Some((code, pattern, _)) = &workspace.locator
-            && code == self
-            && pattern == present
-        {
+        let locators = &mut workspace.locators;
+        if let Some(at) = locators.iter().rposition(|it| it.code == *self && it.present == present) {
+            locators[at..].rotate_left(1);
             return;
         }
         let mut erasures = vec![0; GF_ORDER].into_boxed_slice();
@@ -368,8 +379,11 @@ impl Code {
         let all: &mut [GfElement; GF_ORDER] = (&mut *erasures).try_into().expect("made with this length");
         let truncated = if self.high_rate { chunk + self.k } else { GF_ORDER };
         Kernel::eval_poly(all, truncated);
-        let locator = Box::from(&erasures[..self.decode_work()]);
-        workspace.locator = Some((*self, present.to_vec(), locator));
+        let factors = Box::from(&erasures[..self.decode_work()]);
+        if locators.len() == LOCATORS_MAX {
+            locators.remove(0);
+        }
+        locators.push(Locator { code: *self, present: present.to_vec(), factors });
     }
 
     /// Decodes one tile of `len` bytes for the pattern of the last [`Self::set_present`]: `load(i, tile)` fills
@@ -390,8 +404,8 @@ impl Code {
         let n_blocks = len.div_ceil(BLOCK_BYTES);
         let n_work = self.decode_work();
         workspace.reserve(n_work * n_blocks);
-        let Workspace { kernel, blocks, locator } = workspace;
-        let (code, present, locator) = locator.as_ref().expect("a pattern was set");
+        let Workspace { kernel, blocks, locators } = workspace;
+        let Locator { code, present, factors } = locators.last().expect("a pattern was set");
         assert_eq!(code, self, "the pattern is this code's");
         let blocks = &mut blocks.as_chunks_mut().0[..n_work * n_blocks];
         // Positions that no shard fills are zero.
@@ -401,7 +415,7 @@ impl Code {
             filled[position] = true;
             let shard = &mut blocks[position * n_blocks..][..n_blocks];
             load(index, ShardIn { kernel, blocks: &mut *shard, len });
-            kernel.mul(shard, locator[position]);
+            kernel.mul(shard, factors[position]);
         }
         for (shard, _) in blocks.chunks_exact_mut(n_blocks).zip(&filled).filter(|(_, filled)| !**filled) {
             shard.fill([0; BLOCK_BYTES]);
@@ -420,7 +434,7 @@ impl Code {
         for (index, _) in present.iter().take(self.k).enumerate().filter(|(_, present)| !**present) {
             let position = self.position(index);
             let shard = &mut blocks[position * n_blocks..][..n_blocks];
-            kernel.mul(shard, GF_MODULUS - locator[position]);
+            kernel.mul(shard, GF_MODULUS - factors[position]);
             store(index, ShardOut { kernel, blocks: shard, len });
         }
     }

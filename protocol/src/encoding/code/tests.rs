@@ -119,6 +119,36 @@ fn parity_is_the_values_of_a_polynomial() {
     }
 }
 
+/// Every pattern twice over, more than are kept: each decodes with its own factors, however long ago it was set before.
+#[test]
+fn patterns_that_come_again_decode_alike() {
+    let (k, n) = (4, 10);
+    let code = Code::new(k, n);
+    let mut all = shards(k, 64, 3);
+    all.extend(extend(&code, &all));
+    let is_present = |pattern: u32, index: usize| pattern >> index & 1 == 1;
+    let patterns: Vec<u32> = (0..1 << n).filter(|pattern: &u32| pattern.count_ones() == 4).collect();
+    assert!(patterns.len() > LOCATORS_MAX);
+    let mut workspace = Workspace::default();
+    // The last ones are still there when the first ones come again from the other end.
+    for pattern in patterns.iter().chain(patterns.iter().rev()) {
+        let present: Vec<bool> = (0..n).map(|index| is_present(*pattern, index)).collect();
+        code.set_present(&mut workspace, &present);
+        let mut n_decoded = 0;
+        code.decode_tile(
+            &mut workspace,
+            64,
+            |i, shard| shard.copy_from(&all[i]),
+            |i, shard| {
+                assert_eq!(shard.into_bytes(), all[i], "shard {i} of pattern {pattern:b}");
+                n_decoded += 1;
+            },
+        );
+        assert_eq!(n_decoded, present[..k].iter().filter(|present| !**present).count());
+        assert!(workspace.locators.len() <= LOCATORS_MAX);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 

@@ -191,7 +191,7 @@ impl SimulatedFile {
 
 impl DiskFile for SimulatedFile {
     fn write_at(&self, offset: u64, parts: &[IoSlice<'_>]) -> io::Result<()> {
-        let mut data = parts.iter().flat_map(|part| part.iter().copied()).collect::<Vec<u8>>();
+        let mut data = parts.iter().map(|part| &**part).collect::<Vec<&[u8]>>().concat();
         let mut state = self.disk.lock();
         let fate = state.step(self.disk.generation)?;
         let growth = (offset + to_u64(data.len())).saturating_sub(state.inode(self.inode).len());
