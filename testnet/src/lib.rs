@@ -2,7 +2,7 @@
 //!
 //! [`cluster`] runs nodes as processes and is what the commands of `floe-testnet` and the integration tests share;
 //! [`compose`] runs them as containers with addresses of their own; [`churn`] changes a network without end, and [`chaos`] breaks it,
-//! while clients use it and what they see is measured; [`sim`] runs whole networks in one process, from a seed. Read [`cluster`] first.
+//! while clients use it and what they see is measured; [`upgrade`] replaces its programs; [`sim`] runs whole networks in one process, from a seed. Read [`cluster`] first.
 
 pub mod chaos;
 pub mod churn;
@@ -15,3 +15,4 @@ pub mod figures;
 pub mod fuzz;
 pub mod power;
 pub mod sim;
+pub mod upgrade;

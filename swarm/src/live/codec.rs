@@ -394,8 +394,7 @@ mod tests {
         let mut reader = codec.clone();
         let stalled = async move { reader.read_request(&PROTOCOL, &mut pin!(stalled)).await.unwrap().frame };
         let other = async {
-            let read =
-                async || codec.clone().read_request(&PROTOCOL, &mut Cursor::new(whole.clone())).await;
+            let read = async || codec.clone().read_request(&PROTOCOL, &mut Cursor::new(whole.clone())).await;
             assert_eq!(read().await.unwrap().frame, Err(Unread::NoRoom));
             tokio::time::sleep(Duration::from_secs(3)).await;
             assert!(read().await.unwrap().frame.is_ok());

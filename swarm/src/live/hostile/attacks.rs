@@ -110,7 +110,12 @@ fn steps(attack: Attack, scene: &Scene) -> Vec<Step<'_>> {
     match attack {
         Attack::Negotiation => vec![Step::Negotiate; LANES],
         Attack::Garbage => each(scene, 1, Step::Garbage, |_| true),
-        Attack::Loris => each(scene, LANES, Step::Loris, |_| true),
+        Attack::Loris => {
+            // A node that sees gossip begun anew a few times hears no more of it on that connection, of whatever version.
+            let mut steps = each(scene, 1, Step::Loris, Protocol::is_gossip);
+            steps.extend(each(scene, LANES, Step::Loris, |protocol| !protocol.is_gossip()));
+            steps
+        }
         Attack::Hoard => each(scene, HOARD_LANES, Step::Hoard, Protocol::is_channel),
         Attack::Unread => {
             let mut steps = each(scene, 1, Step::Pings, |protocol| protocol.name.starts_with("/ipfs/ping/"));
@@ -122,7 +127,7 @@ fn steps(attack: Attack, scene: &Scene) -> Vec<Step<'_>> {
         }
         Attack::Answers => (0..LANES).map(Step::Answer).collect(),
         Attack::Topics => {
-            let mut steps = each(scene, 1, Step::Topics, |protocol| protocol.name.starts_with("/meshsub/"));
+            let mut steps = each(scene, 1, Step::Topics, Protocol::is_gossip);
             // A node reads one stream of gossip at a time.
             steps.truncate(1);
             steps

@@ -68,6 +68,11 @@ impl Protocol {
     fn is_channel(&self) -> bool {
         self.label == "control" || self.label == "bulk"
     }
+
+    /// Whether it is a version of gossip.
+    fn is_gossip(&self) -> bool {
+        self.name.starts_with("/meshsub/")
+    }
 }
 
 /// What all workers know.
