@@ -447,7 +447,9 @@ async fn slowed_and_split(net: &Net, client: &Client) {
         start.elapsed()
     };
     let fair = (0..5).map(|_| ask()).min().unwrap();
-    control::tell(relay, &Weather { delay_ms: 400, ..Weather::default() }).await.unwrap();
+    let mut weather = Weather::default();
+    weather.delay_ms = 400;
+    control::tell(relay, &weather).await.unwrap();
     let late = ask();
     eprintln!("asked for their health, nodes answer after {fair:?}; behind a slow relay, after {late:?}");
     // A handshake and a question: there and back several times, each way at least half of what is said.

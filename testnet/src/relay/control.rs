@@ -103,10 +103,17 @@ mod tests {
         (free, relays, tasks)
     }
 
+    fn slow() -> Weather {
+        let mut weather = Weather::default();
+        weather.delay_ms = 80;
+        weather
+    }
+
     #[tokio::test]
     async fn the_weather_is_as_it_was_told() {
         let (address, relays, _tasks) = told(None).await;
-        let mut weather = Weather { delay_ms: 80, loss_percent: 5, ..Weather::default() };
+        let mut weather = slow();
+        weather.loss_percent = 5;
         weather.split(&[1, 4]);
         tell(address, &weather).await.unwrap();
         assert_eq!(*relays.weather.borrow(), weather);
@@ -117,7 +124,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_no_weather_changes_nothing() {
         let (address, relays, _tasks) = told(None).await;
-        let weather = Weather { delay_ms: 80, ..Weather::default() };
+        let weather = slow();
         tell(address, &weather).await.unwrap();
         for words in [&b""[..], b"{", b"{\"delay_ms\": -1}", b"{\"wind\": 3}"] {
             let mut stream = TcpStream::connect(address).await.unwrap();
@@ -133,7 +140,7 @@ mod tests {
     #[tokio::test]
     async fn nodes_are_not_listened_to() {
         let (address, relays, _tasks) = told(Some(3)).await;
-        let told = tell(address, &Weather { delay_ms: 1, ..Weather::default() }).await;
+        let told = tell(address, &slow()).await;
         // What it said is thrown away unread, which may break the connection before the answer is had.
         assert!(told.is_err());
         assert_eq!(*relays.weather.borrow(), Weather::default());
