@@ -38,3 +38,7 @@ pub mod sliver_store;
 pub mod supervisor;
 pub mod telemetry;
 pub mod upload;
+
+/// What this program is: its version, and the commit that it was built from, as far as that was known. What was changed since
+/// the commit is not seen.
+pub const VERSION: &str = env!("FLOE_VERSION");

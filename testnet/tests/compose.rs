@@ -22,7 +22,8 @@ use clap::Parser as _;
 use serde_json::Value;
 use testnet::{
     cluster::until,
-    compose::{Containers, IMAGE, Spec, SpecArgs, Status, Subnet, check_engine},
+    compose::{Containers, IMAGE, MEMORY_MIB, Spec, SpecArgs, Status, Subnet, VolumeFile, check_engine},
+    relay::{Weather, control},
 };
 use tokio::time::Instant;
 
@@ -246,7 +247,7 @@ async fn the_file_that_is_checked_in_runs_as_its_page_says() {
     assert_eq!(config["User"], "65532:65532");
     assert_eq!((&host["ReadonlyRootfs"], &host["CapDrop"][0]), (&true.into(), &"ALL".into()));
     assert_eq!(host["SecurityOpt"][0], "no-new-privileges:true");
-    assert_eq!((&host["Memory"], &host["PidsLimit"]), (&(768u64 << 20).into(), &256.into()));
+    assert_eq!((&host["Memory"], &host["PidsLimit"]), (&(u64::from(MEMORY_MIB) << 20).into(), &256.into()));
     assert_eq!(host["NanoCpus"], 1_000_000_000u64);
     assert_eq!(host["RestartPolicy"]["Name"], "unless-stopped");
 
@@ -385,7 +386,7 @@ async fn lost_and_rotten(net: &Net, client: &Client, first: &(String, PathBuf)) 
     let running = containers.wipe(4).await.unwrap_err().to_string();
     assert!(running.contains("node-4 is running"), "{running}");
     containers.kill(4).await.unwrap();
-    let data = |files: &[testnet::compose::VolumeFile]| {
+    let data = |files: &[VolumeFile]| {
         files.iter().filter(|file| file.path.starts_with("data")).map(|file| file.bytes).sum::<u64>()
     };
     assert!(data(&containers.files(4).await.unwrap()) > 100_000);
@@ -412,4 +413,89 @@ async fn lost_and_rotten(net: &Net, client: &Client, first: &(String, PathBuf)) 
     let outside = containers.put(6, Path::new("../x"), b"").await.unwrap_err().to_string();
     assert!(outside.contains("is not a path in the volume"), "{outside}");
     client.check(first);
+}
+
+/// What a network has that is made for chaos: each of its faults does what it is called.
+#[tokio::test]
+#[ignore = "needs a Docker engine, and takes minutes"]
+async fn behind_a_relay_nodes_are_slow_and_split_and_their_disks_and_clocks_are_their_own() {
+    if !has_engine().await {
+        return;
+    }
+    let line = "--nodes 4 --shards 4 --operators 0 --relay-seed 1 --disk-mib 256";
+    let (start, net) = (Instant::now(), Net::create(line).await);
+    net.containers.up(LIMIT).await.unwrap();
+    eprintln!("4 containers are healthy behind a relay after {:?}", start.elapsed());
+    let client = net.client();
+    let path = file(net.dir.path(), 3 << 20);
+    let stored = (client.store(&path), path);
+    client.check(&stored);
+    slowed_and_split(&net, &client).await;
+    client.wait_whole(4).await;
+    full_and_wrong_about_the_time(&net).await;
+    client.wait_whole(4).await;
+    client.check(&stored);
+    net.containers.down().await.unwrap();
+    assert!(net.containers.left_behind().await.unwrap().is_empty());
+}
+
+async fn slowed_and_split(net: &Net, client: &Client) {
+    let relay = net.containers.spec().control();
+    let ask = || {
+        let start = Instant::now();
+        assert_eq!(client.health().len(), 4);
+        start.elapsed()
+    };
+    let fair = (0..5).map(|_| ask()).min().unwrap();
+    let mut weather = Weather::default();
+    weather.delay_ms = 400;
+    control::tell(relay, &weather).await.unwrap();
+    let late = ask();
+    eprintln!("asked for their health, nodes answer after {fair:?}; behind a slow relay, after {late:?}");
+    // A handshake and a question: there and back several times, each way at least half of what is said.
+    assert!(late > fair + Duration::from_millis(600), "{late:?} {fair:?}");
+
+    // How many others each node is connected with, the client included.
+    let peers =
+        || -> Vec<u64> { client.health().values().filter_map(|node| node["peers"].as_u64()).collect() };
+    let mut weather = Weather::default();
+    control::tell(relay, &weather).await.unwrap();
+    assert_eq!(peers(), [4; 4]);
+    weather.split(&[2, 3]);
+    control::tell(relay, &weather).await.unwrap();
+    // No other way leads around the relay, and whoever is no node is heard by all.
+    let split = until("waiting for two halves", LIMIT, async || Ok((peers() == [2; 4]).then_some(())));
+    split.await.unwrap();
+    control::tell(relay, &Weather::default()).await.unwrap();
+    let joined =
+        until("waiting for the halves to be one", LIMIT, async || Ok((peers() == [4; 4]).then_some(())));
+    joined.await.unwrap();
+}
+
+async fn full_and_wrong_about_the_time(net: &Net) {
+    let containers = &net.containers;
+    let bytes = |files: Vec<VolumeFile>| files.iter().map(|file| file.bytes).sum::<u64>();
+    let before = bytes(containers.files(1).await.unwrap());
+    containers.fill(1).await.unwrap();
+    let (full, disk) = (bytes(containers.files(1).await.unwrap()), 256 << 20);
+    assert!(full + (8 << 20) > disk && full < disk, "{full}");
+    containers.empty(1).await.unwrap();
+    assert!(bytes(containers.files(1).await.unwrap()) < before + (32 << 20));
+
+    // A disk in memory is there as long as the network is.
+    containers.kill(1).await.unwrap();
+    assert!(bytes(containers.files(1).await.unwrap()) > 1 << 20);
+    containers.start(1).await.unwrap();
+
+    let program = async |node| {
+        let id = containers.container(node).await.unwrap().id;
+        succeed("docker", &["top", &id, "-o", "pid,args"])
+    };
+    containers.skew(2, -300).await.unwrap();
+    let skewed = program(2).await;
+    assert!(skewed.contains("node run") && skewed.contains("--clock-off-by=-300"), "{skewed}");
+    containers.wait_healthy(&[1, 2], LIMIT).await.unwrap();
+    containers.skew(2, 0).await.unwrap();
+    assert!(!program(2).await.contains("--clock-off-by"));
+    containers.wait_healthy(&[2], LIMIT).await.unwrap();
 }

@@ -249,14 +249,18 @@ impl Failure {
             SubmitError::Nonce(source) => (Self::ledger("", source).exit, None),
             SubmitError::Transaction(_) => (Exit::Usage, None),
             SubmitError::Rejected { .. } => (Exit::Other, None),
-            SubmitError::Superseded { .. } => (Exit::Other, Some("try again".to_owned())),
+            SubmitError::Superseded { .. } => {
+                let hint = "try again once no other program uses the account";
+                (Exit::Other, Some(hint.to_owned()))
+            }
             SubmitError::NotTaken { .. } => {
                 (Exit::Unavailable, Some("see which nodes are down with `health`".to_owned()))
             }
-            SubmitError::Unknown { nonce, .. } => {
+            SubmitError::Unknown { id, nonce, .. } => {
                 let hint = format!(
-                    "before trying again, see with `wallet balance --json`: once the nonce is above {nonce}, \
-                     it was executed"
+                    "before trying again, see with `wallet balance --json`: once the nonce is above {nonce}, it was executed \
+                     if `last` is {}, and else will not be, unless other transactions were executed since",
+                    hex::encode(id.0.0)
                 );
                 (Exit::Unavailable, Some(hint))
             }

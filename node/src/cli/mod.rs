@@ -51,7 +51,7 @@ pub const NETWORK_VARIABLE: &str = "FLOE_NETWORK";
 
 /// The command line.
 #[derive(Debug, Parser)]
-#[command(name = "floe", version, about = "A permissionless blob store", after_help = Exit::HELP)]
+#[command(name = "floe", version = crate::VERSION, about = "A permissionless blob store", after_help = Exit::HELP)]
 #[command(arg_required_else_help = true, disable_help_subcommand = true)]
 struct Cli {
     /// The network: its client.toml, or the directory of one [default: $FLOE_NETWORK]

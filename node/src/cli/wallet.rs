@@ -10,7 +10,11 @@ use std::{
 use clap::{Args as ClapArgs, Subcommand, value_parser};
 use protocol::{
     AccountId, PeerId,
-    ledger::{parameters::CREDITS_MAX, transaction::Action},
+    ledger::{
+        parameters::CREDITS_MAX,
+        state::entry::Account,
+        transaction::{Action, TransactionId},
+    },
 };
 use serde::Serialize;
 
@@ -107,6 +111,8 @@ struct Balance {
     balance: u64,
     /// Number of the account's transactions so far.
     nonce: u64,
+    /// The last of them.
+    last: Option<String>,
     /// The block behind which it is so.
     height: u64,
 }
@@ -252,6 +258,11 @@ fn new(out: Option<&Path>, output: Output) -> Result<(), Failure> {
     output.data(&Address { account, file: shown(&path) }, account)
 }
 
+/// As the name of a transaction is written.
+fn shown_id(id: TransactionId) -> String {
+    hex::encode(id.0.0)
+}
+
 fn address(network: Option<&Path>, wallet: &Wallet, output: Output) -> Result<(), Failure> {
     let (key, path) = wallet.load(network)?;
     let account = key.account();
@@ -264,8 +275,9 @@ async fn balance(network: Option<&Path>, account: AccountId, output: Output) -> 
     connection.close().await;
     let what = format!("the balance of {account} is not known");
     let proven = proven.map_err(|error| Failure::ledger(what, &error))?;
-    let (balance, nonce) = (proven.value.balance, proven.value.nonce);
-    output.data(&Balance { account, balance, nonce, height: proven.height }, balance)
+    let Account { balance, nonce, last } = proven.value;
+    let last = last.map(shown_id);
+    output.data(&Balance { account, balance, nonce, last, height: proven.height }, balance)
 }
 
 /// Has an action executed for the account of a wallet.
@@ -295,6 +307,6 @@ pub async fn submit(
 ) -> Result<(), Failure> {
     let result = connection.client().submit(action, key.signing()).await;
     let Submitted { id, nonce, height } = result.map_err(|error| Failure::submit(what, &error))?;
-    let document = Document { transaction: hex::encode(id.0.0), account: key.account(), nonce, height };
+    let document = Document { transaction: shown_id(id), account: key.account(), nonce, height };
     output.data(&document, format!("done at height {height}"))
 }

@@ -47,6 +47,13 @@ pub(super) enum AskError {
     Lost(u32),
 }
 
+impl AskError {
+    /// True if only a liar gives such an answer.
+    pub(super) const fn is_lie(&self) -> bool {
+        matches!(self, Self::Malformed | Self::Unexpected | Self::Unverifiable)
+    }
+}
+
 impl From<ExchangeError> for AskError {
     fn from(error: ExchangeError) -> Self {
         match error {

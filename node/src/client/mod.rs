@@ -8,6 +8,7 @@
 //! goes on with the next.
 
 mod exchange;
+mod failures;
 mod flow;
 mod health;
 mod ledger;
@@ -26,8 +27,9 @@ use swarm::{Network, PeerRole};
 
 use self::exchange::Exchange;
 pub use self::{
+    failures::Failures,
     health::MemberHealth,
-    ledger::{Failures, LedgerError, LedgerMember, LedgerOverview, Proven, SubmitError, Submitted},
+    ledger::{LedgerError, LedgerMember, LedgerOverview, Proven, SubmitError, Submitted},
     read::{ReadError, ReadSummary},
     source::{BlobSink, BlobSource, FileSource},
     status::{BlobStatus, StatusReport},

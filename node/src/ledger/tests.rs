@@ -23,7 +23,7 @@ use protocol::{
         chain::TrustedChain,
         signature::SigningKey,
         state::{State, entry::Account, key},
-        transaction::{Action, TRANSACTION_BYTES_MAX, Transaction},
+        transaction::{Action, TRANSACTION_BYTES_MAX, Transaction, TransactionId},
         wire,
     },
     message::{REASON_BYTES_MAX, Refusal, Request, Response},
@@ -284,8 +284,11 @@ impl Cluster {
     }
 }
 
-fn balance(value: Option<&Vec<u8>>) -> Account {
-    value.map_or_else(Account::default, |value| codec::decode_exact::<_, 64>(value).unwrap())
+/// Credits of an account, its nonce, and its last transaction.
+fn account_of(value: Option<&Vec<u8>>) -> (u64, u64, Option<TransactionId>) {
+    let read = |value: &Vec<u8>| codec::decode_exact::<_, 64>(value).unwrap();
+    let Account { balance, nonce, last } = value.map(read).unwrap_or_default();
+    (balance, nonce, last)
 }
 
 #[test]
@@ -295,7 +298,7 @@ fn what_one_node_is_asked_all_execute_and_prove() {
         let keys = [key::account(&owner().account()), key::account(&account(7)), key::account(&account(8))];
         let before = Answer::from_bytes(&cluster.entries(2, &keys).await.unwrap()).unwrap();
         let values = before.verify(&mut cluster.chain(), &cluster.genesis_root(), &keys).unwrap();
-        assert_eq!(balance(values[0].as_ref()), Account { balance: CREDITS, nonce: 0 });
+        assert_eq!(account_of(values[0].as_ref()), (CREDITS, 0, None));
 
         let mut executed = cluster.handles(3).ledger.executed();
         assert_eq!(cluster.submit(0, cluster.transfer(0, 30)).await, Ok(1));
@@ -309,8 +312,8 @@ fn what_one_node_is_asked_all_execute_and_prove() {
             let mut chain = cluster.chain();
             let values = answer.verify(&mut chain, &cluster.genesis_root(), &keys).unwrap();
             assert_eq!(chain.height(), 1);
-            assert_eq!(balance(values[0].as_ref()), Account { balance: CREDITS - 30, nonce: 1 });
-            assert_eq!(balance(values[1].as_ref()), Account { balance: 30, nonce: 0 });
+            assert_eq!(account_of(values[0].as_ref()), (CREDITS - 30, 1, Some(executed.receipts[0].id)));
+            assert_eq!(account_of(values[1].as_ref()), (30, 0, None));
             assert_eq!(values[2], None);
         }
         // Asked again, as by someone whose answer was lost, it is not executed again.
@@ -344,8 +347,9 @@ fn who_submits_is_shown_what_it_asks_for_as_of_the_block() {
             let values = answer.verify(&mut chain, &cluster.genesis_root(), &keys).unwrap();
             assert_eq!((height, chain.height()), (nonce + 1, nonce + 1));
             let paid = 30 * (nonce + 1);
-            assert_eq!(balance(values[0].as_ref()), Account { balance: CREDITS - paid, nonce: nonce + 1 });
-            assert_eq!(balance(values[1].as_ref()), Account { balance: paid, nonce: 0 });
+            let (credits, next, last) = account_of(values[0].as_ref());
+            assert_eq!((credits, next, last.is_some()), (CREDITS - paid, nonce + 1, true));
+            assert_eq!(account_of(values[1].as_ref()), (paid, 0, None));
             assert_eq!(values[2], None);
         }
         // Too much is refused before anything is ordered.

@@ -31,8 +31,8 @@ use crate::{
     merkle,
 };
 
-/// Version of the format of blocks.
-pub const BLOCK_VERSION: u16 = 1;
+/// Version of the format of blocks, and of the rules by which they are executed. 2: an account names its last transaction.
+pub const BLOCK_VERSION: u16 = 2;
 /// Most bytes of a block. It travels in one message, to everyone, within a round's timeout; and as the answer to whoever
 /// missed it, with the certificate of a thousand members (65 KiB), in one frame of the network, which carries 256 KiB.
 /// Longer ones would have to be sent in parts; at ten blocks a second this is room for some ten thousand transfers.

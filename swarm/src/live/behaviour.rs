@@ -14,9 +14,8 @@ use libp2p::{
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
 use protocol::NetworkId;
-use tokio::sync::Semaphore;
 
-use super::{LiveConfig, codec::Codec, gate::Gate, limits, mailbox::Shared, score};
+use super::{LiveConfig, budget::ReadBudget, codec::Codec, gate::Gate, limits, mailbox::Shared, score};
 use crate::{
     address::Address,
     frame::{Channel, Topic},
@@ -51,13 +50,18 @@ impl Names {
     }
 }
 
+/// Gossip about the topics of this network. A peer may say that it follows others, as many as it likes, and be remembered
+/// with all of them: what is not on the list is not heard.
+pub(super) type Gossip =
+    gossipsub::Behaviour<gossipsub::IdentityTransform, gossipsub::WhitelistSubscriptionFilter>;
+
 /// The parts of the swarm. The gate comes first: what it denies, the others never see.
 #[derive(NetworkBehaviour)]
 pub(super) struct Behaviour {
     pub(super) gate: Gate,
     pub(super) control: request_response::Behaviour<Codec>,
     pub(super) bulk: request_response::Behaviour<Codec>,
-    pub(super) gossip: gossipsub::Behaviour,
+    pub(super) gossip: Gossip,
     pub(super) identify: identify::Behaviour,
     pub(super) ping: ping::Behaviour,
     pub(super) kademlia: Toggle<kad::Behaviour<kad::store::MemoryStore>>,
@@ -77,7 +81,7 @@ impl Behaviour {
         let ping =
             ping::Config::new().with_interval(limits::PING_INTERVAL).with_timeout(limits::PING_TIMEOUT);
         // A budget for each channel: bulk never starves control.
-        let codec = || Codec::new(Arc::new(Semaphore::new(config.limits.request_bytes)));
+        let codec = || Codec::new(ReadBudget::new(config.limits.request_bytes));
         Ok(Self {
             gate: Gate::new(config.connections, shared),
             control: exchange(&names, Channel::Control, codec())?,
@@ -118,11 +122,7 @@ fn exchange(
     Ok(request_response::Behaviour::with_codec(codec, protocols, config))
 }
 
-fn gossip(
-    config: &LiveConfig,
-    names: &Names,
-    keypair: &identity::Keypair,
-) -> Result<gossipsub::Behaviour, String> {
+fn gossip(config: &LiveConfig, names: &Names, keypair: &identity::Keypair) -> Result<Gossip, String> {
     let topics: Vec<_> = Topic::ALL.map(|topic| (topic, names.topic(topic))).into();
     let bytes_max = Topic::ALL.map(Topic::bytes_max).into_iter().max().unwrap_or(0);
     let mut builder = gossipsub::ConfigBuilder::default();
@@ -141,7 +141,9 @@ fn gossip(
     }
     let built = builder.build().map_err(|error| error.to_string())?;
     let authenticity = gossipsub::MessageAuthenticity::Signed(keypair.clone());
-    let mut gossip = gossipsub::Behaviour::new(authenticity, built)?;
+    let known = topics.iter().map(|(_, name)| name.hash()).collect();
+    let filter = gossipsub::WhitelistSubscriptionFilter(known);
+    let mut gossip = Gossip::new_with_subscription_filter(authenticity, built, filter)?;
     // A node that listens or is known only on local networks meets all its peers there.
     let public = |address: &Address| address.ip().is_none_or(is_public);
     let public = config.listen.iter().chain(&config.external).any(public);
@@ -183,4 +185,20 @@ fn kademlia(
     let mut kademlia = kad::Behaviour::with_config(peer, kad::store::MemoryStore::new(peer), config);
     kademlia.set_mode(Some(kad::Mode::Server));
     Ok(kademlia)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::live::SecretKey;
+
+    #[test]
+    fn topics_of_nobody_are_not_followed() {
+        let config = LiveConfig::new(SecretKey::new([1; 32]), NetworkId([0xf1; 32]));
+        let names = Names::new(config.network);
+        let mut gossip = gossip(&config, &names, &config.secret.keypair()).unwrap();
+        let strange = gossipsub::IdentTopic::new("/nobody/follows/1");
+        assert!(matches!(gossip.subscribe(&strange), Err(gossipsub::SubscriptionError::NotAllowed)));
+        assert_eq!(gossip.topics().count(), Topic::ALL.len());
+    }
 }

@@ -8,9 +8,10 @@
 //! # Invariants
 //!
 //! - Nothing is allocated before both lengths were checked.
-//! - A payload is never copied: written from where it lies, read into the one buffer that the node gets.
-//! - Bytes of requests being read count against [`Limits::request_bytes`](crate::Limits) as they arrive, so that
-//!   announcing much and sending little holds little.
+//! - A payload is written from where it lies. An answer is read into the one buffer that the node gets; the buffer of a
+//!   request grows as its bytes arrive.
+//! - Bytes of requests being read count against [`Limits::request_bytes`](crate::Limits) before there is memory for them, and
+//!   no more of them than a few times what has arrived: announcing much and sending little holds little.
 
 use std::{future::Future, io, pin::pin, sync::Arc, time::Duration};
 
@@ -18,10 +19,11 @@ use bytes::Bytes;
 use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, future::Either};
 use libp2p::{StreamProtocol, core::upgrade::NegotiationError, request_response};
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+    sync::{OwnedSemaphorePermit, oneshot},
     time::timeout,
 };
 
+use super::budget::{ReadBudget, Share};
 use crate::{
     frame::{Frame, HEADER_BYTES_MAX, check_lengths},
     inbound::Answer,
@@ -63,7 +65,7 @@ pub(super) struct Request {
     /// Ready once the caller stopped waiting; the stream is then given up. `None` for a request of a peer.
     pub(super) abandoned: Option<oneshot::Receiver<()>>,
     /// The share of the budget that this request uses, until the node's queue, which has its own bounds, takes it.
-    pub(super) held: Option<OwnedSemaphorePermit>,
+    pub(super) held: Option<Share>,
 }
 
 /// An answer as the event loop hands it over, or gets it.
@@ -77,13 +79,13 @@ pub(super) struct Response {
 /// Reads and writes the frames of one stream.
 #[derive(Debug)]
 pub(super) struct Codec {
-    request_bytes: Arc<Semaphore>,
+    request_bytes: Arc<ReadBudget>,
     /// Kept from the request for the time the answer is read.
     abandoned: Option<oneshot::Receiver<()>>,
 }
 
 impl Codec {
-    pub(super) const fn new(request_bytes: Arc<Semaphore>) -> Self {
+    pub(super) const fn new(request_bytes: Arc<ReadBudget>) -> Self {
         Self { request_bytes, abandoned: None }
     }
 }
@@ -135,34 +137,44 @@ async fn read_frame<T: AsyncRead + Unpin + Send>(io: &mut T) -> io::Result<Frame
     Ok(split(buffer, header))
 }
 
+/// How many bytes to make room for when so many have arrived and so many are still to come: three times as many, so that
+/// little is copied as the buffer grows; or all, if less than what has arrived would be left.
+const fn next_step(arrived: usize, to_come: usize) -> usize {
+    let step = 3 * arrived;
+    if to_come < step + arrived { to_come } else { step }
+}
+
 /// Reads a frame within the budget; `None` if the budget is used up.
 async fn read_frame_within<T: AsyncRead + Unpin + Send>(
     io: &mut T,
-    budget: &Arc<Semaphore>,
-) -> io::Result<Option<(Frame, Option<OwnedSemaphorePermit>)>> {
+    budget: &Arc<ReadBudget>,
+) -> io::Result<Option<(Frame, Option<Share>)>> {
     let (header, payload) = read_lengths(io).await?;
-    // Zeroed memory of this size comes untouched from the system: a page is only taken once bytes arrive for it.
-    let mut buffer = vec![0; header + payload];
-    let mut held: Option<OwnedSemaphorePermit> = None;
-    let (start, mut rest) = buffer.split_at_mut(UNCOUNTED_BYTES.min(header + payload));
-    io.read_exact(start).await?;
-    // Each step is as long as all before it: what is counted is at most twice what arrived.
-    let mut step_bytes = UNCOUNTED_BYTES;
-    while !rest.is_empty() {
-        let (step, behind) = rest.split_at_mut(step_bytes.min(rest.len()));
-        let share = u32::try_from(step.len()).map_err(invalid)?;
-        let Ok(share) = Arc::clone(budget).try_acquire_many_owned(share) else {
-            return Ok(None);
-        };
-        match &mut held {
-            Some(held) => held.merge(share),
-            None => held = Some(share),
-        }
-        io.read_exact(step).await?;
-        rest = behind;
-        step_bytes *= 2;
+    let length = header + payload;
+    let mut buffer = vec![0; UNCOUNTED_BYTES.min(length)];
+    io.read_exact(&mut buffer).await?;
+    if buffer.len() == length {
+        return Ok(Some((split(buffer, header), None)));
     }
-    Ok(Some((split(buffer, header), held)))
+    let (share, evicted) = budget.begin();
+    let rest = async {
+        while buffer.len() < length {
+            let arrived = buffer.len();
+            let step = next_step(arrived, length - arrived);
+            if !share.take(step) {
+                return Ok(false);
+            }
+            buffer.reserve_exact(step);
+            buffer.resize(arrived + step, 0);
+            io.read_exact(&mut buffer[arrived..]).await?;
+        }
+        Ok::<_, io::Error>(true)
+    };
+    let is_whole = match futures::future::select(pin!(rest), evicted).await {
+        Either::Left((is_whole, _)) => is_whole?,
+        Either::Right(_) => false,
+    };
+    Ok(is_whole.then(|| (split(buffer, header), Some(share))))
 }
 
 async fn write_frame<T: AsyncWrite + Unpin + Send>(
@@ -270,9 +282,9 @@ impl request_response::Codec for Codec {
 #[cfg(feature = "fuzz")]
 pub(crate) fn read_request(io: &mut futures::io::Cursor<&[u8]>, budget: usize) -> Option<Vec<u8>> {
     use futures::FutureExt as _;
-    let budget = Arc::new(Semaphore::new(budget));
+    let budget = ReadBudget::new(budget);
     let (frame, held) = read_frame_within(io, &budget).now_or_never()?.ok()??;
-    let held = held.map_or(0, |held| held.num_permits());
+    let held = held.map_or(0, |held| held.bytes());
     assert!(held <= frame.bytes(), "{held} bytes are held for a frame of {}", frame.bytes());
     let mut form = futures::io::Cursor::new(Vec::new());
     write_frame(&mut form, None, frame).now_or_never()?.ok()?;
@@ -284,7 +296,7 @@ pub(crate) fn read_request(io: &mut futures::io::Cursor<&[u8]>, budget: usize) -
 pub(crate) fn read_answer(io: &mut futures::io::Cursor<&[u8]>) -> Option<Vec<u8>> {
     use futures::FutureExt as _;
     use request_response::Codec as _;
-    let mut codec = Codec::new(Arc::new(Semaphore::new(0)));
+    let mut codec = Codec::new(ReadBudget::new(0));
     let protocol = StreamProtocol::new("/fuzz");
     let answer = codec.read_response(&protocol, io).now_or_never()?.ok()?.answer;
     let mut form = futures::io::Cursor::new(Vec::new());
@@ -307,7 +319,7 @@ mod tests {
     const PROTOCOL: StreamProtocol = StreamProtocol::new("/test");
 
     fn codec(budget: usize) -> Codec {
-        Codec::new(Arc::new(Semaphore::new(budget)))
+        Codec::new(ReadBudget::new(budget))
     }
 
     async fn written(frame: Frame) -> Vec<u8> {
@@ -326,9 +338,9 @@ mod tests {
             let request = codec.read_request(&PROTOCOL, &mut io).await.unwrap();
             assert_eq!(request.frame, Ok(frame));
             let counted = (header + payload).saturating_sub(UNCOUNTED_BYTES);
-            assert_eq!(codec.request_bytes.available_permits(), (1 << 20) - counted);
+            assert_eq!(codec.request_bytes.free(), (1 << 20) - counted);
             drop(request.held);
-            assert_eq!(codec.request_bytes.available_permits(), 1 << 20);
+            assert_eq!(codec.request_bytes.free(), 1 << 20);
         }
     }
 
@@ -352,10 +364,44 @@ mod tests {
         let mut codec = codec(100_000);
         let mut io = Cursor::new(written(Frame::new(vec![1], vec![2; 200_000])).await);
         assert_eq!(codec.read_request(&PROTOCOL, &mut io).await.unwrap().frame, Err(Unread::NoRoom));
-        assert_eq!(codec.request_bytes.available_permits(), 100_000);
+        assert_eq!(codec.request_bytes.free(), 100_000);
         let mut io = Cursor::new(written(Frame::new(vec![1], vec![2; 4_000])).await);
         let small = self::codec(0).read_request(&PROTOCOL, &mut io).await.unwrap();
         assert!(small.frame.is_ok(), "a small request passes");
+    }
+
+    #[test]
+    fn a_buffer_grows_with_what_arrives() {
+        for length in [UNCOUNTED_BYTES + 1, 100_000, HEADER_BYTES_MAX + PAYLOAD_BYTES_MAX] {
+            let (mut arrived, mut copied) = (UNCOUNTED_BYTES, 0);
+            while arrived < length {
+                let step = next_step(arrived, length - arrived);
+                assert!(step <= 4 * arrived && arrived + step <= length);
+                copied += arrived;
+                arrived += step;
+            }
+            assert!(copied <= length, "{copied} bytes are copied for {length}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_does_not_end_makes_room_for_others() {
+        let codec = codec(300_000);
+        let whole = written(Frame::new(vec![1], vec![2; 200_000])).await;
+        // All but the last byte, and then nothing.
+        let (_writer, never) = tokio_util_pipe();
+        let stalled = Cursor::new(whole[..whole.len() - 1].to_vec()).chain(never);
+        let mut reader = codec.clone();
+        let stalled = async move { reader.read_request(&PROTOCOL, &mut pin!(stalled)).await.unwrap().frame };
+        let other = async {
+            let read = async || codec.clone().read_request(&PROTOCOL, &mut Cursor::new(whole.clone())).await;
+            assert_eq!(read().await.unwrap().frame, Err(Unread::NoRoom));
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            assert!(read().await.unwrap().frame.is_ok());
+        };
+        let began = tokio::time::Instant::now();
+        assert_eq!(futures::join!(stalled, other).0, Err(Unread::NoRoom));
+        assert!(began.elapsed() < READ_REQUEST_TIMEOUT);
     }
 
     #[tokio::test]

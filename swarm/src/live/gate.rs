@@ -4,7 +4,7 @@
 //! are free to make; because they do not count networks; and because refusal and roles live in one place here.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     convert::Infallible,
     net::IpAddr,
     sync::Arc,
@@ -28,6 +28,8 @@ use crate::{network::PeerRole, traffic::Dropped};
 pub struct ConnectionLimits {
     /// Connections from outside whose handshake is under way.
     pub pending_incoming_max: usize,
+    /// The same from one network, or from one address where networks are not told apart.
+    pub pending_per_network_max: usize,
     /// Connections with one stranger.
     pub per_stranger_max: usize,
     /// Connections with one member.
@@ -41,8 +43,12 @@ pub struct ConnectionLimits {
 impl Default for ConnectionLimits {
     fn default() -> Self {
         Self {
-            // A handshake takes a millisecond of a core and a round trip: 64 serve some hundred arrivals a second.
-            pending_incoming_max: 64,
+            // A handshake takes a millisecond of a core and a round trip, and holds a socket and a few kilobytes: a quarter
+            // of the 1,024 files that a process may have at least.
+            pending_incoming_max: 256,
+            // An eighth: whoever begins handshakes and leaves them, for the ten seconds that they may take, keeps out
+            // nobody but its neighbours. Sixty-four nodes of one machine that all dial at once find out and dial again.
+            pending_per_network_max: 32,
             // Two peers that dial each other at the same moment have two.
             per_stranger_max: 2,
             // A member may open more to spread load over cores, and reconnects before we notice that it was gone.
@@ -107,6 +113,23 @@ fn network(ip: IpAddr) -> Option<Network> {
     }
 }
 
+/// Where a connection comes from, before it is known from whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Origin {
+    Network(Network),
+    /// A local address: those of one network may belong to as many people as there are networks elsewhere.
+    Address(IpAddr),
+    /// No address of the internet.
+    Unknown,
+}
+
+impl Origin {
+    fn of(address: &Multiaddr) -> Self {
+        let Some(ip) = address::ip(address) else { return Self::Unknown };
+        network(ip).map_or(Self::Address(ip), Self::Network)
+    }
+}
+
 /// An established connection.
 struct Connection {
     peer: PeerId,
@@ -118,7 +141,8 @@ struct Connection {
 pub(super) struct Gate {
     limits: ConnectionLimits,
     shared: Arc<Shared>,
-    pending: BTreeSet<ConnectionId>,
+    pending: BTreeMap<ConnectionId, Origin>,
+    pending_from: BTreeMap<Origin, usize>,
     connections: BTreeMap<ConnectionId, Connection>,
     per_peer: BTreeMap<PeerId, usize>,
     per_network: BTreeMap<Network, usize>,
@@ -130,11 +154,33 @@ impl Gate {
         Self {
             limits,
             shared,
-            pending: BTreeSet::new(),
+            pending: BTreeMap::new(),
+            pending_from: BTreeMap::new(),
             connections: BTreeMap::new(),
             per_peer: BTreeMap::new(),
             per_network: BTreeMap::new(),
             n_strangers: 0,
+        }
+    }
+
+    /// A handshake begins, if one more fits.
+    fn begun(&mut self, id: ConnectionId, address: &Multiaddr) -> Result<(), Denied> {
+        let origin = Origin::of(address);
+        let from = self.pending_from.get(&origin).copied().unwrap_or(0);
+        if self.pending.len() >= self.limits.pending_incoming_max
+            || from >= self.limits.pending_per_network_max
+        {
+            return Err(Denied::Pending);
+        }
+        self.pending.insert(id, origin);
+        *self.pending_from.entry(origin).or_default() += 1;
+        Ok(())
+    }
+
+    /// A handshake is over, one way or the other.
+    fn settled(&mut self, id: ConnectionId) {
+        if let Some(origin) = self.pending.remove(&id) {
+            decrement(&mut self.pending_from, &origin);
         }
     }
 
@@ -209,13 +255,9 @@ impl NetworkBehaviour for Gate {
         &mut self,
         id: ConnectionId,
         _: &Multiaddr,
-        _: &Multiaddr,
+        remote: &Multiaddr,
     ) -> Result<(), ConnectionDenied> {
-        if self.pending.len() >= self.limits.pending_incoming_max {
-            return Err(self.denied(Denied::Pending));
-        }
-        self.pending.insert(id);
-        Ok(())
+        self.begun(id, remote).map_err(|denied| self.denied(denied))
     }
 
     fn handle_established_inbound_connection(
@@ -225,7 +267,7 @@ impl NetworkBehaviour for Gate {
         _: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.pending.remove(&id);
+        self.settled(id);
         self.check(peer, remote).map_err(|denied| self.denied(denied))?;
         Ok(dummy::ConnectionHandler)
     }
@@ -248,9 +290,7 @@ impl NetworkBehaviour for Gate {
                 self.established(event.connection_id, event.peer_id, event.endpoint.get_remote_address());
             }
             FromSwarm::ConnectionClosed(event) => self.closed(event.connection_id),
-            FromSwarm::ListenFailure(event) => {
-                self.pending.remove(&event.connection_id);
-            }
+            FromSwarm::ListenFailure(event) => self.settled(event.connection_id),
             _ => {}
         }
     }
@@ -307,6 +347,31 @@ mod tests {
         });
         assert_eq!(gate.check(peer(1), &far), Err(Denied::Refused));
         assert_eq!(gate.check(PeerId::random(), &far), Err(Denied::Identity));
+    }
+
+    #[test]
+    fn whoever_leaves_handshakes_keeps_out_its_own_network() {
+        let limits = ConnectionLimits {
+            pending_incoming_max: 5,
+            pending_per_network_max: 2,
+            ..ConnectionLimits::default()
+        };
+        let mut gate = Gate::new(limits, Arc::new(Shared::new()));
+        let begin = |gate: &mut Gate, i, ip: &str| gate.begun(id(i), &remote(&format!("/ip4/{ip}/tcp/1")));
+        assert_eq!(begin(&mut gate, 1, "192.0.2.1"), Ok(()));
+        assert_eq!(begin(&mut gate, 2, "192.0.2.2"), Ok(()));
+        assert_eq!(begin(&mut gate, 3, "192.0.2.3"), Err(Denied::Pending));
+        assert_eq!(begin(&mut gate, 4, "198.51.100.1"), Ok(()));
+        assert_eq!(begin(&mut gate, 5, "127.0.0.1"), Ok(()));
+        assert_eq!(begin(&mut gate, 6, "127.0.0.2"), Ok(()), "local addresses are told apart");
+        assert_eq!(begin(&mut gate, 7, "203.0.113.1"), Err(Denied::Pending), "five in all");
+        gate.settled(id(1));
+        gate.settled(id(1));
+        assert_eq!(begin(&mut gate, 8, "192.0.2.3"), Ok(()));
+        for i in 0..9 {
+            gate.settled(id(i));
+        }
+        assert!(gate.pending.is_empty() && gate.pending_from.is_empty());
     }
 
     #[test]

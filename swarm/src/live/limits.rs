@@ -24,8 +24,10 @@ pub(super) const QUIC_STREAM_BYTES_MAX: u32 = 384 * 1024;
 /// Unread bytes that one QUIC connection may hold: 64 frames, which fills 100 ms at a gigabit.
 pub(super) const QUIC_CONNECTION_BYTES_MAX: u32 = 16 * 1024 * 1024;
 
-/// Incoming streams whose protocol is not agreed on yet. With lazy negotiation this takes no round trip.
-pub(super) const NEGOTIATING_MAX: usize = 128;
+/// Incoming streams whose protocol is not agreed on yet: as many as there can be. With lazy negotiation this takes no round
+/// trip, so there are hardly any; and a stream that is looked at holds no more than the line that is read, while up to 256
+/// that are not (fixed in libp2p) hold 256 KiB each, for as long as others are left in the middle of agreeing.
+pub(super) const NEGOTIATING_MAX: usize = CONNECTION_STREAMS_MAX;
 
 /// The whole exchange, on both sides. Callers give up earlier; this only clears away what was forgotten.
 pub(super) const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(65);

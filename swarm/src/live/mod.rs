@@ -18,10 +18,13 @@
 
 mod address;
 mod behaviour;
+mod budget;
 mod codec;
 mod dials;
 mod event_loop;
 mod gate;
+#[cfg(feature = "hostile")]
+pub mod hostile;
 mod keys;
 mod limits;
 mod mailbox;

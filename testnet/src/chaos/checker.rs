@@ -76,15 +76,24 @@ pub fn changes(operations: &[Operation]) -> BTreeMap<u64, Vec<&Operation>> {
     changes
 }
 
-/// Looks at every answer. `calm` are the times in which nothing was broken, so that everything had to be done.
+/// Times of which something is known.
+#[derive(Clone, Debug, Default)]
+pub struct Times {
+    /// Nothing was broken, so that everything had to be done.
+    pub calm: Vec<Span>,
+    /// More was down than the model bears, so that nothing could be changed, and whoever wanted to was to be told why.
+    pub outages: Vec<Span>,
+}
+
+/// Looks at every answer.
 #[must_use]
-pub fn check(operations: &[Operation], calm: &[Span]) -> Vec<Broken> {
+pub fn check(operations: &[Operation], times: &Times) -> Vec<Broken> {
     let changes = changes(operations);
     let mut broken: Vec<Broken> = operations
         .iter()
         .filter_map(|operation| {
             let of_blob = changes.get(&operation.blob).into_iter().flatten().copied();
-            let (promise, what) = judge(operation, of_blob, calm)?;
+            let (promise, what) = judge(operation, of_blob, times)?;
             Some(Broken { promise, at: operation.end, what })
         })
         .collect();
@@ -95,9 +104,11 @@ pub fn check(operations: &[Operation], calm: &[Span]) -> Vec<Broken> {
 fn judge<'a>(
     operation: &Operation,
     changes: impl Iterator<Item = &'a Operation>,
-    calm: &[Span],
+    times: &Times,
 ) -> Option<(&'static str, String)> {
     let Operation { kind, blob, size, start, end, epoch, .. } = operation;
+    let is_within = |spans: &[Span]| spans.iter().any(|span| span.start <= *start && *end <= span.end);
+    let what = kind.name();
     let named = format!("blob {blob} of {size} bytes, {:.3} s after the beginning", end.as_secs_f64());
     match &operation.outcome {
         Outcome::Wrong => Some(("D1", format!("other bytes were read than were stored: {named}"))),
@@ -116,12 +127,15 @@ fn judge<'a>(
                 ("H6", format!("it was read after it was deleted, or before it was stored: {named}"))
             })
         }
-        Outcome::Done { .. } => None,
-        Outcome::Failed { why, .. } => {
-            let is_calm = calm.iter().any(|calm| calm.start <= *start && *end <= calm.end);
-            let what = kind.name();
-            is_calm.then(|| ("L1", format!("a {what} failed while nothing was broken: {named}: {why}")))
+        Outcome::Done { .. } => is_within(&times.outages)
+            .then(|| ("L1", format!("a {what} was acknowledged while too few nodes were there: {named}"))),
+        Outcome::Failed { why, .. } if is_within(&times.calm) => {
+            Some(("L1", format!("a {what} failed while nothing was broken: {named}: {why}")))
         }
+        Outcome::Failed { why, is_refusal: false } if is_within(&times.outages) => {
+            Some(("L1", format!("a {what} failed for want of nodes, and did not say so: {named}: {why}")))
+        }
+        Outcome::Failed { .. } => None,
     }
 }
 
@@ -139,6 +153,11 @@ mod tests {
 
     fn failed() -> Outcome {
         Outcome::Failed { why: "why".to_owned(), is_refusal: true }
+    }
+
+    /// It failed, and does not say that nodes are missing.
+    fn broken() -> Outcome {
+        Outcome::Failed { why: "why".to_owned(), is_refusal: false }
     }
 
     fn operation(kind: Kind, (start, end): (u64, u64), outcome: Outcome) -> Operation {
@@ -195,11 +214,21 @@ mod tests {
             (vec![operation(Read, (13, 14), failed())], None),
             (vec![operation(Read, (51, 52), failed())], Some("L1")),
             (vec![operation(Read, (49, 52), failed())], None),
+            // While too few nodes are there, what changes something is refused, and the reason is that.
+            (vec![operation(Store, (71, 72), done(9))], Some("L1")),
+            (vec![operation(Store, (69, 72), done(9))], None),
+            (vec![operation(Store, (71, 81), done(9))], None),
+            (vec![operation(Delete, (71, 72), Outcome::Done { end: None })], Some("L1")),
+            (vec![operation(Read, (71, 72), Outcome::Done { end: None })], None),
+            (vec![operation(Read, (71, 72), failed())], None),
+            (vec![operation(Read, (71, 72), broken())], Some("L1")),
+            (vec![operation(Read, (69, 72), broken())], None),
         ];
-        let calm = [Span { start: at(50), end: at(60) }];
+        let calm = vec![Span { start: at(50), end: at(60) }];
+        let times = Times { calm, outages: vec![Span { start: at(70), end: at(80) }] };
         for (mut history, expected) in cases {
             history.push(store());
-            let broken = check(&history, &calm);
+            let broken = check(&history, &times);
             assert_eq!(broken.first().map(|broken| broken.promise), expected, "{history:?}");
         }
     }
@@ -208,7 +237,7 @@ mod tests {
     fn the_first_broken_promise_comes_first() {
         let late = operation(Kind::Read, (13, 40), Outcome::Wrong);
         let early = operation(Kind::Read, (20, 21), Outcome::Condemned);
-        let broken = check(&[late, early], &[]);
+        let broken = check(&[late, early], &Times::default());
         assert_eq!(broken.iter().map(|broken| broken.promise).collect::<Vec<_>>(), ["H5", "D1"]);
     }
 }

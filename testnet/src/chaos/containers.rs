@@ -1,4 +1,4 @@
-//! Containers with addresses of their own, through the engine that runs them.
+//! Containers with addresses of their own, through the engine that runs them, and through the relay that stands between them.
 
 use std::{
     fs,
@@ -18,11 +18,12 @@ use swarm::Address;
 use super::{
     fault::{Fault, Kind},
     run::LIMIT,
-    target::{NetworkSpec, Target},
+    target::{DISK_MIB, NetworkSpec, Target},
 };
 use crate::{
     cluster::genesis_file,
-    compose::{Containers, SpecArgs, Status, Subnet},
+    compose::{Containers, SpecArgs, Status, Subnet, spec::node_name},
+    relay::{Weather, control},
 };
 
 /// Lines of a log that are looked at: all that a run writes, and no more than fits in memory.
@@ -33,6 +34,10 @@ const LOG_LINES: u32 = 1_000_000;
 pub struct Engine {
     containers: Containers,
     genesis: Arc<Genesis>,
+    /// What the relay was told last.
+    weather: Weather,
+    /// Why nodes have no disks of their own, if they have none.
+    no_disks: Option<String>,
     /// Where logs are copied to.
     logs: PathBuf,
     /// How often the engine has started each node again by itself.
@@ -49,32 +54,56 @@ impl Engine {
     ///
     /// If there is no engine or no image, or the engine refuses.
     pub async fn start(dir: &Path, spec: &NetworkSpec, image: &str) -> Result<Self, Failure> {
-        let args = SpecArgs::of((spec.nodes, spec.shards), spec.epoch);
+        let disk_mib = spec.no_disks.is_none().then_some(DISK_MIB);
+        let args = SpecArgs::of((spec.nodes, spec.shards), spec.epoch).for_chaos(spec.seed, disk_mib);
         let containers = Containers::create(dir, args.spec(Subnet::by_chance)?, image).await?;
-        let up = tokio::select! {
-            up = containers.up(LIMIT) => up,
+        let prepared = tokio::select! {
+            prepared = prepare(&containers, dir) => prepared,
             interrupted = interrupted() => Err(interrupted),
         };
-        if let Err(failure) = up {
-            // The first failure says more than one of cleaning up after it.
-            if let Err(error) = containers.down().await {
-                tracing::warn!(%error, "the containers could not be removed");
+        let (genesis, logs) = match prepared {
+            Ok(prepared) => prepared,
+            Err(failure) => {
+                // The first failure says more than one of cleaning up after it.
+                if let Err(error) = containers.down().await {
+                    tracing::warn!(%error, "the containers could not be removed");
+                }
+                return Err(failure);
             }
-            return Err(failure);
-        }
-        let genesis = Arc::new(load_genesis(&genesis_file(&containers.net_dir()))?);
+        };
         let n_nodes = usize::from(spec.nodes);
-        let logs = dir.join("logs");
-        fs::create_dir_all(&logs)
-            .map_err(|error| Failure::io(format!("cannot create {}", logs.display()), &error))?;
         Ok(Self {
             containers,
-            genesis,
+            genesis: Arc::new(genesis),
+            weather: Weather::default(),
+            no_disks: spec.no_disks.clone(),
             logs,
             restarts: vec![0; n_nodes],
             up: vec![true; n_nodes],
             dice: ChaCha8Rng::seed_from_u64(spec.seed),
         })
+    }
+
+    /// Has the relay make other weather.
+    async fn change(&mut self, change: impl FnOnce(&mut Weather)) -> Result<(), Failure> {
+        change(&mut self.weather);
+        control::tell(self.containers.spec().control(), &self.weather).await
+    }
+
+    /// How often the engine has started a node again until now counts for nothing.
+    async fn forgive(&mut self, node: usize) -> Result<(), Failure> {
+        let container = self.containers.container(number(node)?).await?;
+        if let Some(known) = self.restarts.get_mut(node) {
+            *known = container.restarts;
+        }
+        Ok(())
+    }
+
+    async fn skew(&mut self, node: usize, seconds: i64) -> Result<(), Failure> {
+        self.set_up(node, false);
+        self.containers.skew(number(node)?, seconds).await?;
+        self.set_up(node, true);
+        Ok(())
     }
 
     fn set_up(&mut self, node: usize, is_up: bool) {
@@ -102,6 +131,23 @@ impl Engine {
     }
 }
 
+/// Starts a network; returns its genesis, and where its logs are to go.
+async fn prepare(containers: &Containers, dir: &Path) -> Result<(Genesis, PathBuf), Failure> {
+    containers.up(LIMIT).await?;
+    // A relay that is out of reach is better known now than at the first fault.
+    control::tell(containers.spec().control(), &Weather::default()).await?;
+    let genesis = load_genesis(&genesis_file(&containers.net_dir()))?;
+    let logs = dir.join("logs");
+    fs::create_dir_all(&logs)
+        .map_err(|error| Failure::io(format!("cannot create {}", logs.display()), &error))?;
+    Ok((genesis, logs))
+}
+
+/// True if it is done to what lies between nodes. A node that is cut off from all is taken off the network by the engine itself.
+const fn is_of_the_relay(kind: Kind) -> bool {
+    matches!(kind, Kind::Split | Kind::Delay | Kind::Lose)
+}
+
 fn number(node: usize) -> Result<u16, Failure> {
     u16::try_from(node).map_err(|_| Failure::new(Exit::Usage, format!("there is no node {node}")))
 }
@@ -118,7 +164,7 @@ impl Target for Engine {
     fn peers(&self) -> Result<Vec<(PeerId, Vec<Address>)>, Failure> {
         let members = self.genesis.committee().members();
         let of = |node: usize| {
-            let name = crate::compose::spec::node_name(number(node)?);
+            let name = node_name(number(node)?);
             let member = members.iter().find(|member| member.name == name);
             let addresses = |member: &protocol::committee::Member| {
                 member.addresses.iter().filter_map(|address| address.parse().ok()).collect()
@@ -130,17 +176,16 @@ impl Target for Engine {
     }
 
     fn can(&self, kind: Kind) -> Result<(), String> {
-        let why = match kind {
-            Kind::Split => "the engine takes nodes off the network one by one; see cut",
-            Kind::Delay | Kind::Lose => "the engine does not slow its networks down; see --target processes",
-            Kind::Fill => "the volumes share the disk of this machine; see --target processes",
-            Kind::Skew => "containers have the clock of this machine; see --target processes",
-            _ => return Ok(()),
-        };
-        Err(why.to_owned())
+        match (kind, &self.no_disks) {
+            (Kind::Fill, Some(why)) => Err(why.clone()),
+            _ => Ok(()),
+        }
     }
 
     async fn begin(&mut self, fault: &Fault) -> Result<(), Failure> {
+        if is_of_the_relay(fault.kind) {
+            return self.change(|weather| fault.begin_in(weather)).await;
+        }
         for node in fault.nodes.iter().copied() {
             let index = number(node)?;
             match fault.kind {
@@ -159,14 +204,19 @@ impl Target for Engine {
                 }
                 Kind::Stop => self.containers.pause(index).await?,
                 Kind::Corrupt => self.corrupt(index, fault.strength).await?,
+                Kind::Fill => self.containers.fill(index).await?,
                 Kind::Cut | Kind::Majority => self.containers.disconnect(index).await?,
-                Kind::Split | Kind::Delay | Kind::Lose | Kind::Fill | Kind::Skew => {}
+                Kind::Skew => self.skew(node, fault.strength).await?,
+                Kind::Split | Kind::Delay | Kind::Lose => {}
             }
         }
         Ok(())
     }
 
     async fn end(&mut self, fault: &Fault) -> Result<(), Failure> {
+        if is_of_the_relay(fault.kind) {
+            return self.change(|weather| fault.end_in(weather)).await;
+        }
         for node in fault.nodes.iter().copied() {
             let index = number(node)?;
             match fault.kind {
@@ -176,28 +226,40 @@ impl Target for Engine {
                 }
                 Kind::Stop => self.containers.unpause(index).await?,
                 Kind::Cut | Kind::Majority => self.containers.connect(index).await?,
-                Kind::Corrupt | Kind::Split | Kind::Delay | Kind::Lose | Kind::Fill | Kind::Skew => {}
+                Kind::Fill => {
+                    self.containers.empty(index).await?;
+                    // Until now it was excused.
+                    self.forgive(node).await?;
+                }
+                Kind::Skew => self.skew(node, 0).await?,
+                Kind::Corrupt | Kind::Split | Kind::Delay | Kind::Lose => {}
             }
         }
         Ok(())
     }
 
     /// The engine starts nodes again that end by themselves: its count of that tells.
-    async fn fallen(&mut self, _: &[usize]) -> Result<Vec<(usize, String)>, Failure> {
+    async fn fallen(&mut self, excused: &[usize]) -> Result<Vec<(usize, String)>, Failure> {
         let mut fallen = Vec::new();
         let list = self.containers.list().await?;
         for node in 0..self.up.len() {
-            let name = crate::compose::spec::node_name(number(node)?);
-            let Some(container) = list.get(&name) else { continue };
+            let index = number(node)?;
+            let Some(container) = list.get(&node_name(index)) else { continue };
             let is_down = self.up.get(node) == Some(&true) && container.status == Status::Exited;
             let Some(known) = self.restarts.get_mut(node) else { continue };
             let before = std::mem::replace(known, container.restarts);
-            if container.restarts > before || is_down {
-                let log = self.containers.logs(number(node)?, 3).await?;
-                fallen.push((node, log.split_whitespace().collect::<Vec<_>>().join(" ")));
-                if is_down {
-                    self.containers.start(number(node)?).await?;
-                }
+            if *known <= before && !is_down {
+                continue;
+            }
+            let log = self.containers.logs(index, 3).await?;
+            let why = log.split_whitespace().collect::<Vec<_>>().join(" ");
+            if excused.contains(&node) {
+                tracing::debug!(node, why, "ended for want of room");
+            } else {
+                fallen.push((node, why));
+            }
+            if is_down {
+                self.containers.start(index).await?;
             }
         }
         Ok(fallen)

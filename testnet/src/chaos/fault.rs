@@ -5,6 +5,8 @@ use std::{fmt, time::Duration};
 use clap::ValueEnum;
 use serde::Serialize;
 
+use crate::relay::Weather;
+
 /// A kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -98,6 +100,29 @@ pub struct Fault {
     pub strength: i64,
 }
 
+impl Fault {
+    /// Begins it in the network between nodes, if that is where it is.
+    pub(super) fn begin_in(&self, weather: &mut Weather) {
+        match self.kind {
+            Kind::Cut | Kind::Majority => weather.cut_off(&self.nodes),
+            Kind::Split => weather.split(&self.nodes),
+            Kind::Delay => weather.delay_ms = self.strength.try_into().unwrap_or(0),
+            Kind::Lose => weather.loss_percent = self.strength.try_into().unwrap_or(0),
+            _ => {}
+        }
+    }
+
+    /// Ends it there.
+    pub(super) fn end_in(&self, weather: &mut Weather) {
+        match self.kind {
+            Kind::Cut | Kind::Majority | Kind::Split => weather.bring_back(&self.nodes),
+            Kind::Delay => weather.delay_ms = Weather::default().delay_ms,
+            Kind::Lose => weather.loss_percent = Weather::default().loss_percent,
+            _ => {}
+        }
+    }
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.kind)?;
@@ -138,5 +163,34 @@ mod tests {
             assert_eq!(Kind::from_str(&kind.to_string(), false), Ok(kind));
         }
         assert_eq!(Kind::ALL.len(), Kind::value_variants().len());
+    }
+    #[test]
+    fn the_network_is_broken_as_long_as_a_fault_lasts() {
+        let fault = |kind, nodes: &[usize], strength| {
+            let (at, lasts) = (Duration::ZERO, Duration::from_secs(1));
+            Fault { kind, nodes: nodes.to_vec(), at, lasts, strength }
+        };
+        let is_cut = |weather: &Weather, from, to| weather.is_cut(Some(from), Some(to));
+        let mut weather = Weather::default();
+        let (delay, lose) = (fault(Kind::Delay, &[], 80), fault(Kind::Lose, &[], 7));
+        let (split, cut) = (fault(Kind::Split, &[1, 2], 0), fault(Kind::Cut, &[3, 4], 0));
+        for begun in [&delay, &lose, &split, &cut] {
+            begun.begin_in(&mut weather);
+        }
+        assert_eq!((weather.delay_ms, weather.loss_percent), (80, 7));
+        assert!(is_cut(&weather, 1, 0) && !is_cut(&weather, 1, 2) && is_cut(&weather, 3, 4));
+        split.end_in(&mut weather);
+        delay.end_in(&mut weather);
+        assert_eq!((weather.delay_ms, weather.loss_percent), (0, 7));
+        assert!(!is_cut(&weather, 1, 0) && is_cut(&weather, 3, 0));
+        lose.end_in(&mut weather);
+        cut.end_in(&mut weather);
+        assert_eq!(weather, Weather::default());
+        // What is done to nodes themselves.
+        for kind in [Kind::Kill, Kind::Stop, Kind::Wipe, Kind::Corrupt, Kind::Fill, Kind::Skew, Kind::Outage]
+        {
+            fault(kind, &[1], 9).begin_in(&mut weather);
+        }
+        assert_eq!(weather, Weather::default());
     }
 }

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! [`plan`] decides what happens and when, [`checker`] what may be answered; both are pure. [`target`] is what can be done to a
-//! network, [`processes`] and [`relay`] do it to processes of one machine, [`containers`] to those of an engine.
+//! network, [`processes`] does it to processes of one machine, [`containers`] to those of an engine; both have a
+//! [`relay`](crate::relay) between nodes.
 
 pub mod checker;
 pub mod containers;
@@ -16,7 +17,6 @@ pub mod history;
 pub mod page;
 pub mod plan;
 pub mod processes;
-pub mod relay;
 pub mod report;
 pub mod run;
 pub mod target;

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet,
     fs::{self, File},
     io,
+    net::{Ipv4Addr, SocketAddr},
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     sync::Arc,
@@ -16,32 +17,28 @@ use node::{
 use protocol::{PeerId, genesis::Genesis, ledger::parameters::Parameters};
 use rand::{Rng as _, SeedableRng as _, seq::IndexedRandom as _};
 use rand_chacha::ChaCha8Rng;
-use rustix::{
-    fs::{FallocateFlags, fallocate, statvfs},
-    io::Errno,
-    mount::{MountFlags, UnmountFlags, mount, unmount},
-};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use swarm::Address;
 
 use super::{
     fault::{Fault, Kind},
-    relay::{Behind, Relays, Weather},
-    target::{NetworkSpec, Target},
+    target::{DISK_MIB, NetworkSpec, Target},
 };
-use crate::cluster::{
-    Cluster, ClusterConfig, Fate, ProcessState, SCRUB_BYTES_PER_SECOND, SCRUB_INTERVAL, Signal, Terms,
+use crate::{
+    cluster::{
+        Cluster, ClusterConfig, Fate, ProcessState, SCRUB_BYTES_PER_SECOND, SCRUB_INTERVAL, Signal, Terms,
+    },
+    filler,
+    relay::{self, Behind, Relays, Sources},
 };
-
-/// Bytes of the disk of each node, where it has one of its own.
-const DISK_BYTES: u64 = 1 << 30;
-/// What another program leaves of a full disk: less than a node leaves, so that it takes nothing more.
-const LEFT_BYTES: u64 = 4 << 20;
 
 /// See the [module](self).
 #[derive(Debug)]
 pub struct Processes {
     cluster: Cluster,
     relays: Relays,
+    /// By which the relays tell nodes apart.
+    sources: Arc<relay::Processes>,
     /// Why nodes have no disks of their own, if they have none.
     no_disks: Option<String>,
     mounted: Vec<PathBuf>,
@@ -52,10 +49,6 @@ pub struct Processes {
 
 fn disk(dir: &Path) -> PathBuf {
     dir.join("disk")
-}
-
-fn filler(dir: &Path) -> PathBuf {
-    disk(dir).join("filler")
 }
 
 fn adjust(config: &mut NodeConfig) {
@@ -88,16 +81,19 @@ impl Processes {
         };
         let cluster = Cluster::create_on_terms(dir, &config, Fate::WithParent, terms).await?;
         let manifest = cluster.manifest()?;
+        let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let behind: Vec<Behind> = (0..)
             .zip(&manifest.nodes)
             .filter_map(|(node, entry)| {
-                Some(Behind { node, relay_port: entry.relay_port?, port: entry.port })
+                Some(Behind { node, relay: at(entry.relay_port?), address: at(entry.port) })
             })
             .collect();
-        let relays = Relays::start(&behind, spec.seed).await?;
+        let sources = Arc::new(relay::Processes::default());
+        let relays = Relays::start(&behind, Sources::Processes(Arc::clone(&sources)), spec.seed).await?;
         let mut processes = Self {
             cluster,
             relays,
+            sources,
             no_disks: spec.no_disks.clone(),
             mounted: Vec::new(),
             up: BTreeSet::new(),
@@ -115,7 +111,7 @@ impl Processes {
         let failed = |error: io::Error| Failure::io(format!("cannot make {}", disk.display()), &error);
         fs::create_dir(&disk).map_err(failed)?;
         if self.no_disks.is_none() {
-            let size = std::ffi::CString::new(format!("size={DISK_BYTES},mode=0700")).unwrap_or_default();
+            let size = std::ffi::CString::new(format!("size={DISK_MIB}m,mode=0700")).unwrap_or_default();
             let flags = MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC;
             mount("floe-disk", &disk, "tmpfs", flags, size.as_c_str())
                 .map_err(|error| Failure::io("cannot mount a disk", &io::Error::from(error)))?;
@@ -127,14 +123,14 @@ impl Processes {
     /// Starts the process of a node, with its clock this many seconds off.
     async fn run(&mut self, node: usize, skew: i64) -> Result<(), Failure> {
         let process = self.cluster.start_skewed(node, skew).await?;
-        self.relays.set_process(node, Some(process.pid));
+        self.sources.set(node, Some(process.pid));
         self.up.insert(node);
         Ok(())
     }
 
     async fn halt(&mut self, node: usize, signal: Signal) -> Result<(), Failure> {
         self.up.remove(&node);
-        self.relays.set_process(node, None);
+        self.sources.set(node, None);
         match self.cluster.state(node)? {
             // It fell a moment ago, which is looked at elsewhere.
             ProcessState::Dead => Ok(()),
@@ -177,29 +173,6 @@ impl Processes {
         Ok(())
     }
 
-    /// Another program takes nearly all that is free on a node's disk.
-    fn fill(&self, node: usize) -> Result<(), Failure> {
-        let dir = self.cluster.node_dir(node);
-        let failed = |error: io::Error| Failure::io(format!("cannot fill {}", disk(&dir).display()), &error);
-        let file = File::create(filler(&dir)).map_err(failed)?;
-        let stat = statvfs(disk(&dir)).map_err(|error| failed(error.into()))?;
-        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-        match free.saturating_sub(LEFT_BYTES) {
-            0 => Ok(()),
-            len => match fallocate(&file, FallocateFlags::empty(), 0, len) {
-                // The node was faster.
-                Ok(()) | Err(Errno::NOSPC) => Ok(()),
-                Err(error) => Err(failed(error.into())),
-            },
-        }
-    }
-
-    fn empty(&self, node: usize) -> Result<(), Failure> {
-        let filler = filler(&self.cluster.node_dir(node));
-        fs::remove_file(&filler)
-            .map_err(|error| Failure::io(format!("cannot remove {}", filler.display()), &error))
-    }
-
     fn unmount_all(&mut self) {
         for disk in self.mounted.drain(..) {
             // What is still in use goes with its last user: the mount is nobody else's.
@@ -239,18 +212,7 @@ impl Target for Processes {
 
     async fn begin(&mut self, fault: &Fault) -> Result<(), Failure> {
         let Fault { kind, nodes, strength, .. } = fault;
-        let strength = *strength;
-        match kind {
-            Kind::Cut | Kind::Majority => self.relays.change(|weather| weather.cut_off(nodes)),
-            Kind::Split => self.relays.change(|weather| weather.split(nodes)),
-            Kind::Delay => {
-                self.relays.change(|weather| weather.delay_ms = u64::try_from(strength).unwrap_or(0));
-            }
-            Kind::Lose => {
-                self.relays.change(|weather| weather.loss_percent = u32::try_from(strength).unwrap_or(0));
-            }
-            _ => {}
-        }
+        self.relays.change(|weather| fault.begin_in(weather));
         for node in nodes.iter().copied() {
             match kind {
                 Kind::Kill | Kind::Outage => self.halt(node, Signal::KILL).await?,
@@ -262,11 +224,11 @@ impl Target for Processes {
                     self.halt(node, Signal::KILL).await?;
                     self.cluster.wipe(node).await?;
                 }
-                Kind::Corrupt => self.corrupt(node, strength)?,
-                Kind::Fill => self.fill(node)?,
+                Kind::Corrupt => self.corrupt(node, *strength)?,
+                Kind::Fill => filler::fill(&disk(&self.cluster.node_dir(node)))?,
                 Kind::Skew => {
                     self.halt(node, Signal::TERM).await?;
-                    self.run(node, strength).await?;
+                    self.run(node, *strength).await?;
                 }
                 Kind::Cut | Kind::Majority | Kind::Split | Kind::Delay | Kind::Lose => {}
             }
@@ -276,23 +238,20 @@ impl Target for Processes {
 
     async fn end(&mut self, fault: &Fault) -> Result<(), Failure> {
         let Fault { kind, nodes, .. } = fault;
-        match kind {
-            Kind::Cut | Kind::Majority | Kind::Split => {
-                self.relays.change(|weather| weather.bring_back(nodes));
-            }
-            Kind::Delay => self.relays.change(|weather| weather.delay_ms = Weather::default().delay_ms),
-            Kind::Lose => {
-                self.relays.change(|weather| weather.loss_percent = Weather::default().loss_percent);
-            }
-            _ => {}
-        }
+        self.relays.change(|weather| fault.end_in(weather));
         for node in nodes.iter().copied() {
             match kind {
                 Kind::Kill | Kind::Restart | Kind::Wipe | Kind::Outage => self.run(node, 0).await?,
                 Kind::Stop => {
                     self.cluster.signal(node, Signal::CONT).await?;
                 }
-                Kind::Fill => self.empty(node)?,
+                Kind::Fill => {
+                    filler::empty(&disk(&self.cluster.node_dir(node)))?;
+                    // Until now it was excused.
+                    if self.cluster.state(node)? == ProcessState::Dead {
+                        self.run(node, 0).await?;
+                    }
+                }
                 Kind::Skew => {
                     self.halt(node, Signal::TERM).await?;
                     self.run(node, 0).await?;

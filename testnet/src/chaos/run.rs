@@ -17,7 +17,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    checker::{self, Broken, Standing, standing},
+    checker::{self, Broken, Standing, Times, standing},
     fault::{Fault, Kind},
     history::Span,
     plan::{self, Terms},
@@ -80,6 +80,8 @@ struct Active {
     fault: Fault,
     /// Where it is in the report.
     row: usize,
+    /// When it had been done to all its nodes, after the beginning of the run.
+    in_force: Duration,
     end: Instant,
 }
 
@@ -100,6 +102,8 @@ struct Run<'a, T> {
     start: Instant,
     wellness: Vec<Wellness>,
     active: Vec<Active>,
+    /// When more was down than the model bears.
+    outages: Vec<Span>,
     rows: Vec<FaultRow>,
     samples: Vec<Sample>,
     received: Meter,
@@ -235,12 +239,12 @@ pub async fn run<T: Target>(target: &mut T, settings: &Settings) -> Result<Repor
     let blobs = run.read_back(clients.client(), &clients.workload).await;
     clients.close().await;
     let panics = run.panics().await?;
-    let Run { observer, rows, samples, mut broken, .. } = run;
+    let Run { observer, rows, samples, outages, mut broken, .. } = run;
     observer.close().await;
 
     // What is not healthy in time is broken, and calms nothing.
     let calm = if seconds_to_healthy.is_some() { &calm[..] } else { &calm[..1] };
-    broken.extend(checker::check(&operations, calm));
+    broken.extend(checker::check(&operations, &Times { calm: calm.to_vec(), outages }));
     let mut report = Report {
         setting,
         seconds: start.elapsed().as_secs_f64(),
@@ -288,6 +292,7 @@ impl<'a, T: Target> Run<'a, T> {
             terms,
             start,
             active: Vec::new(),
+            outages: Vec::new(),
             rows: Vec::new(),
             samples: Vec::new(),
             received: Meter::default(),
@@ -407,7 +412,8 @@ impl<'a, T: Target> Run<'a, T> {
         self.forget(&fault);
         let row = self.rows.len();
         self.rows.push(FaultRow::new(&fault, began));
-        self.active.push(Active { end: Instant::now() + fault.lasts, fault, row });
+        let in_force = self.start.elapsed();
+        self.active.push(Active { end: Instant::now() + fault.lasts, fault, row, in_force });
         Ok(())
     }
 
@@ -425,7 +431,10 @@ impl<'a, T: Target> Run<'a, T> {
         let (over, active): (Vec<Active>, Vec<Active>) =
             std::mem::take(&mut self.active).into_iter().partition(|active| active.end <= now);
         self.active = active;
-        for Active { fault, row, .. } in over {
+        for Active { fault, row, in_force, .. } in over {
+            if !fault.kind.is_within_model() {
+                self.outages.push(Span { start: in_force, end: self.start.elapsed() });
+            }
             self.target.end(&fault).await?;
             self.forget(&fault);
             let at = self.start.elapsed().as_secs_f64();

@@ -8,6 +8,9 @@ use swarm::Address;
 
 use super::fault::{Fault, Kind};
 
+/// The disk of each node, where it has one of its own.
+pub(super) const DISK_MIB: u32 = 1024;
+
 /// A network to be made.
 #[derive(Clone, Debug)]
 pub struct NetworkSpec {
@@ -21,7 +24,7 @@ pub struct NetworkSpec {
     pub epoch: Duration,
     /// Credits of stake behind each node.
     pub stake: u64,
-    /// Why nodes cannot be given disks of their own, if they cannot.
+    /// Why nodes are given no disks of their own, if they are given none.
     pub no_disks: Option<String>,
 }
 

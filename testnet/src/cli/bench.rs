@@ -35,7 +35,7 @@ const CREDITS: u64 = 1_000_000;
 pub(super) enum Command {
     /// The ledger: idle, transfers one by one and from many at once, and with as many nodes killed as may fail
     Ledger(Args),
-    /// A node that is flooded with connections and malformed requests, and what clients of the network notice
+    /// A node that a hostile peer attacks on every protocol, and what clients of the network notice
     Flood(flood::Args),
 }
 

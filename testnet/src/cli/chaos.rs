@@ -133,6 +133,8 @@ pub(super) async fn execute(args: Args, no_disks: Option<String>, output: Output
             temporary.path().join("testnet")
         }
     };
+    let is_wanted = settings.kinds.contains(&Kind::Fill);
+    let no_disks = no_disks.or_else(|| (!is_wanted).then(|| "no disk is to be filled".to_owned()));
     let Args { seed, nodes, shards, epoch, .. } = args;
     let made = NetworkSpec { seed, nodes, shards, epoch, stake: STAKE, no_disks };
     let report = match args.target {

@@ -11,6 +11,7 @@ use clap::{Subcommand, value_parser};
 use node::cli::{
     Failure, Output, block_on, duration,
     output::{Table, raw},
+    runtime,
 };
 use serde::Serialize;
 
@@ -276,8 +277,18 @@ pub(super) enum Inside {
     Setup(SpecArgs),
     /// Register the node, stake on it, and become it
     Join(JoinArgs),
+    /// Become the node, whose clock is off if the volume says so
+    Run,
+    /// Stand between the nodes of a network
+    Relay(SpecArgs),
+    /// Hold volumes
+    Keep,
     /// Remove what the node has stored
     Wipe,
+    /// Take what is left of the disk, but for a little
+    Fill,
+    /// Give back what was taken of the disk
+    Empty,
     /// List the files of the volume
     Files,
     /// Write standard input to a file of the volume
@@ -297,7 +308,16 @@ pub(super) fn execute_inside(command: Inside) -> Result<(), Failure> {
     match command {
         Inside::Setup(args) => inside::setup(&args.spec(Subnet::usual)?),
         Inside::Join(args) => block_on(inside::join(&args)),
+        Inside::Run => inside::run(dir),
+        // Both listen for what asks them to end, and end well.
+        Inside::Relay(args) => runtime()?.block_on(inside::relay(&args.spec(Subnet::usual)?)),
+        Inside::Keep => {
+            runtime()?.block_on(inside::keep());
+            Ok(())
+        }
         Inside::Wipe => inside::wipe(dir),
+        Inside::Fill => inside::fill(dir),
+        Inside::Empty => inside::empty(dir),
         Inside::Files => Output { json: true }.data(&inside::files(dir)?, ""),
         Inside::Put { path } => inside::put(dir, &path, std::io::stdin().lock()),
         Inside::Corrupt(Change { path, offset, mask }) => inside::corrupt(dir, &path, (offset, mask)),

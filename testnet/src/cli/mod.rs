@@ -10,8 +10,14 @@ mod flood;
 mod power;
 mod sim;
 mod up;
+mod upgrade;
 
-use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+use std::{
+    ffi::OsString,
+    os::unix::process::CommandExt as _,
+    path::PathBuf,
+    process::{self, ExitCode},
+};
 
 use clap::{Parser, Subcommand, ValueEnum, value_parser};
 use node::{
@@ -20,11 +26,11 @@ use node::{
 };
 use protocol::AccountId;
 
-use crate::cluster::{FAUCET_CREDITS, Signal, become_node};
+use crate::cluster::{BECOME, FAUCET_CREDITS, Signal, become_node};
 
 /// The command line.
 #[derive(Debug, Parser)]
-#[command(name = "floe-testnet", version, about = "Floe networks on one machine, to try and to break")]
+#[command(name = "floe-testnet", version = node::VERSION, about = "Floe networks on one machine, to try and to break")]
 #[command(after_help = Exit::HELP, arg_required_else_help = true, disable_help_subcommand = true)]
 struct Cli {
     /// Print the result as one JSON document
@@ -95,6 +101,8 @@ enum Command {
     Chaos(chaos::Args),
     /// Store and read while nodes join, leave, lose their disks and stake moves, epoch after epoch
     Churn(churn::Args),
+    /// Replace the program of one node after the other while clients of both versions store and read
+    Upgrade(upgrade::Args),
     /// Write to a store, and look what is left of it: the halves of testnet/power-loss/run
     #[command(subcommand)]
     PowerLoss(power::Command),
@@ -139,6 +147,9 @@ pub fn main() -> ExitCode {
     if let Some(args) = floe_args(&args) {
         return floe(args);
     }
+    if let Some([program, args @ ..]) = become_args(&args) {
+        return become_program(program, args).report();
+    }
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => return refuse(&error),
@@ -166,6 +177,7 @@ fn execute(command: Command, output: Output) -> Result<(), Failure> {
         Command::Demo(args) => block_on(demo::execute(args, output)),
         Command::Bench(bench) => block_on(bench::execute(bench, output)),
         Command::Churn(args) => block_on(churn::execute(args, output)),
+        Command::Upgrade(args) => block_on(upgrade::execute(args, output)),
         Command::Chaos(args) => {
             let no_disks = chaos::own_mounts(&args);
             // It ends its network when it is interrupted, which takes time.
@@ -188,6 +200,19 @@ fn execute(command: Command, output: Output) -> Result<(), Failure> {
 /// `floe-testnet floe ARGS...` is `floe ARGS...`: not for people, so not in the help, and taken as it is.
 fn floe_args(args: &[OsString]) -> Option<&[OsString]> {
     args.get(1..).filter(|args| args.first().is_some_and(|first| first == "floe"))
+}
+
+/// What follows `floe-testnet become`: not for people, either.
+fn become_args(args: &[OsString]) -> Option<&[OsString]> {
+    args.get(2..).filter(|_| args.get(1).is_some_and(|first| first == BECOME))
+}
+
+/// Runs another program as this process: the nodes of a testnet may be of another version. Returns only if it cannot.
+fn become_program(program: &OsString, args: &[OsString]) -> Failure {
+    let failed = |error| Failure::io(format!("cannot run {}", program.display()), &error);
+    // What the process was told to end with, it ends with under the other program, too.
+    become_node()
+        .map_or_else(|failure| failure, |()| failed(process::Command::new(program).args(args).exec()))
 }
 
 /// Runs `floe` in this process: the nodes of a testnet are the same code as any node.
@@ -243,5 +268,8 @@ mod tests {
         assert_eq!(floe_args(&line), Some(&line[1..]));
         assert_eq!(floe_args(&line[..1]), None);
         assert_eq!(floe_args(&["floe-testnet", "up", "floe"].map(OsString::from)), None);
+        let line = ["floe-testnet", "become", "/bin/floe", "--json"].map(OsString::from);
+        assert_eq!((floe_args(&line), become_args(&line)), (None, Some(&line[2..])));
+        assert_eq!(become_args(&line[..1]), None);
     }
 }

@@ -17,6 +17,7 @@ mod process;
 mod wait;
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io,
     path::{Component, Path, PathBuf},
@@ -52,6 +53,8 @@ pub use self::{
 
 /// Tells a node that it is one of a testnet, and which process it must not outlive: 0 for none.
 const PARENT_VARIABLE: &str = "FLOE_TESTNET_PARENT";
+/// `floe-testnet become PROGRAM ARGS...` is another program, with the fate of a node of a testnet.
+pub(crate) const BECOME: &str = "become";
 /// How long a node may take to stop when asked to; more than it gives its own parts.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 /// How long a killed process may take to be gone.
@@ -104,6 +107,8 @@ pub struct Cluster {
     genesis: Arc<Genesis>,
     /// The program that runs nodes: `floe-testnet`.
     program: PathBuf,
+    /// Nodes that another program runs: `floe`.
+    programs: BTreeMap<usize, PathBuf>,
     fate: Fate,
     /// Those that this process started. Kept to be reaped.
     children: Vec<Child>,
@@ -163,7 +168,14 @@ impl Cluster {
         let genesis = found(&dir, (config.n_shards, members), terms)?;
         // Last: a directory with a manifest is complete.
         manifest.save(&dir)?;
-        Ok(Self { dir, genesis: Arc::new(genesis), program: program()?, fate, children: Vec::new() })
+        Ok(Self {
+            dir,
+            genesis: Arc::new(genesis),
+            program: program()?,
+            programs: BTreeMap::new(),
+            fate,
+            children: Vec::new(),
+        })
     }
 
     /// Opens the testnet in a directory.
@@ -178,7 +190,7 @@ impl Cluster {
                 .hint("make one with: floe-testnet up --dir DIR"));
         }
         let genesis = Arc::new(load_genesis(&genesis_file(&dir))?);
-        Ok(Self { dir, genesis, program: program()?, fate, children: Vec::new() })
+        Ok(Self { dir, genesis, program: program()?, programs: BTreeMap::new(), fate, children: Vec::new() })
     }
 
     /// Runs nodes with another program than this one: for tests, whose own program is the test.
@@ -186,6 +198,11 @@ impl Cluster {
     pub fn with_program(mut self, program: impl Into<PathBuf>) -> Self {
         self.program = program.into();
         self
+    }
+
+    /// Runs a node with this `floe` program from its next start on, as long as this value lives.
+    pub fn run_with(&mut self, node: usize, program: PathBuf) {
+        self.programs.insert(node, program);
     }
 
     /// The directory.
@@ -482,7 +499,11 @@ impl Cluster {
         let failed = |error: io::Error| Failure::io(format!("cannot start node-{node}"), &error);
         let log = File::options().create(true).append(true).open(dir.join("node.log")).map_err(failed)?;
         let mut command = Command::new(&self.program);
-        command.args(["floe", "node", "run", "--dir"]).arg(&dir).stdin(Stdio::null());
+        match self.programs.get(&node) {
+            Some(program) => command.arg(BECOME).arg(program),
+            None => command.arg("floe"),
+        };
+        command.args(["node", "run", "--dir"]).arg(&dir).stdin(Stdio::null());
         if skew != 0 {
             command.arg(format!("--clock-off-by={skew}"));
         }

@@ -1,6 +1,6 @@
 //! Processes of nodes: which they are, how they are, and how to signal them and nobody else.
 
-use std::{fs, io, time::Duration};
+use std::{fs, io, path::PathBuf, time::Duration};
 
 use node::cli::{Exit, Failure};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -66,15 +66,48 @@ impl ProcessId {
         Ok(Duration::from_millis(ticks.saturating_mul(MS_PER_TICK)))
     }
 
+    /// The program that it runs.
+    ///
+    /// # Errors
+    ///
+    /// If it is gone, or the system does not tell.
+    pub fn program(&self) -> Result<PathBuf, Failure> {
+        let failed = |error| Failure::io(format!("cannot tell the program of process {}", self.pid), &error);
+        fs::read_link(format!("/proc/{}/exe", self.pid)).map_err(failed)
+    }
+
     /// The most memory that it has held at a time, in bytes.
     ///
     /// # Errors
     ///
     /// If it is gone, or the system does not tell.
     pub fn peak_memory(&self) -> Result<u64, Failure> {
+        self.memory_of("VmHWM:")
+    }
+
+    /// The memory that it holds now, in bytes.
+    ///
+    /// # Errors
+    ///
+    /// If it is gone, or the system does not tell.
+    pub fn memory(&self) -> Result<u64, Failure> {
+        self.memory_of("VmRSS:")
+    }
+
+    fn memory_of(&self, key: &str) -> Result<u64, Failure> {
         let failed = |error| Failure::io(format!("cannot tell the memory of process {}", self.pid), &error);
         let text = fs::read_to_string(format!("/proc/{}/status", self.pid)).map_err(failed)?;
-        parse_peak(&text).ok_or_else(|| failed(io::ErrorKind::InvalidData.into()))
+        parse_memory(&text, key).ok_or_else(|| failed(io::ErrorKind::InvalidData.into()))
+    }
+
+    /// Files and sockets that it has open.
+    ///
+    /// # Errors
+    ///
+    /// If it is gone, or the system does not tell.
+    pub fn open_files(&self) -> Result<usize, Failure> {
+        let failed = |error| Failure::io(format!("cannot tell the files of process {}", self.pid), &error);
+        Ok(fs::read_dir(format!("/proc/{}/fd", self.pid)).map_err(failed)?.count())
     }
 
     /// How it is now.
@@ -131,9 +164,9 @@ fn parse_ticks(text: &str) -> Option<u64> {
     user.checked_add(system)
 }
 
-/// Bytes of memory at the peak. Source: `proc_pid_status(5)`, `VmHWM`.
-fn parse_peak(text: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+/// Bytes of memory: `VmHWM` at the peak, `VmRSS` now. Source: `proc_pid_status(5)`.
+fn parse_memory(text: &str, key: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
@@ -174,9 +207,17 @@ mod tests {
 
     #[test]
     fn a_process_takes_memory() {
-        assert_eq!(parse_peak("Name:\tx\nVmHWM:\t   12 kB\nVmRSS:\t  9 kB\n"), Some(12 << 10));
-        assert_eq!((parse_peak("VmHWM: x kB"), parse_peak("")), (None, None));
-        assert!(ProcessId::of_this_process().unwrap().peak_memory().unwrap() > 100_000);
+        let text = "Name:\tx\nVmHWM:\t   12 kB\nVmRSS:\t  9 kB\n";
+        assert_eq!(
+            (parse_memory(text, "VmHWM:"), parse_memory(text, "VmRSS:")),
+            (Some(12 << 10), Some(9 << 10))
+        );
+        assert_eq!((parse_memory("VmHWM: x kB", "VmHWM:"), parse_memory("", "VmHWM:")), (None, None));
+        let process = ProcessId::of_this_process().unwrap();
+        assert!(process.peak_memory().unwrap() >= process.memory().unwrap());
+        assert!(process.memory().unwrap() > 100_000);
+        assert!(process.open_files().unwrap() > 0);
+        assert_eq!(process.program().unwrap(), std::env::current_exe().unwrap());
     }
 
     #[test]

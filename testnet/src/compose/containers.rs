@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     docker::{Call, LIMIT, compose_program},
     file::{NETWORK, SETUP_SERVICE, STOP_SECONDS, compose_file},
-    inside::{NET_VOLUME, NODE_DIR, SETUP_DIR, USER, VolumeFile},
+    inside::{CLOCK_FILE, NET_VOLUME, NODE_DIR, SETUP_DIR, USER, VolumeFile},
     spec::{Spec, node_name},
     state::{Container, parse},
 };
@@ -48,6 +48,8 @@ const EACH_LIMIT: Duration = Duration::from_secs(10);
 const PROJECT_LABEL: &str = "com.docker.compose.project";
 /// The label of containers that look after a volume or end a process: compose knows nothing of them.
 const HELPER_LABEL: &str = "floe.project";
+/// Memory of a container that looks after a volume or ends a process, in MiB.
+const HELPER_MIB: u32 = 256;
 /// Lines of a log that are shown with a failure.
 const LOG_LINES_SHOWN: u32 = 3;
 
@@ -270,7 +272,7 @@ impl Containers {
     pub async fn crash(&self, node: u16) -> Result<(), Failure> {
         let Container { id, pid, .. } = self.container(node).await?;
         let pid = pid.ok_or_else(|| Failure::new(Exit::NotFound, format!("node-{node} is not running")))?;
-        let call = self.helper()?.args(["--pid", "host", self.image(), "container", "crash"]);
+        let call = self.helper(HELPER_MIB)?.args(["--pid", "host", self.image(), "container", "crash"]);
         call.args(["--pid", &pid.to_string(), "--container", &id]).run().await?;
         self.wait(node, "to have crashed", |container| container.pid != Some(pid)).await
     }
@@ -393,6 +395,43 @@ impl Containers {
         self.in_volume(node, &args, Stdio::null()).await.map(|_| ())
     }
 
+    /// Another program takes what is left of a node's disk, but for 4 MiB, until it [is emptied](Self::empty).
+    ///
+    /// # Errors
+    ///
+    /// If the node has no disk of its own, or the engine refuses.
+    pub async fn fill(&self, node: u16) -> Result<(), Failure> {
+        if self.spec().disk_mib().is_none() {
+            let what = format!("node-{node} shares the disk of this machine, which is not to be full");
+            return Err(Failure::new(Exit::Usage, what));
+        }
+        self.in_volume(node, &["fill"], Stdio::null()).await.map(|_| ())
+    }
+
+    /// The other program gives back what it took of a node's disk.
+    ///
+    /// # Errors
+    ///
+    /// If it took nothing, or the engine refuses.
+    pub async fn empty(&self, node: u16) -> Result<(), Failure> {
+        self.in_volume(node, &["empty"], Stdio::null()).await.map(|_| ())
+    }
+
+    /// Asks a node to end, and starts it again with a clock that is this many seconds off.
+    ///
+    /// # Errors
+    ///
+    /// If the network has no relay, and so is not made for this; or the engine refuses.
+    pub async fn skew(&self, node: u16, seconds: i64) -> Result<(), Failure> {
+        if self.spec().relay_seed().is_none() {
+            let what = format!("node-{node} has the clock of this machine, whatever it is told");
+            return Err(Failure::new(Exit::Usage, what));
+        }
+        self.stop(node).await?;
+        self.put(node, Path::new(CLOCK_FILE), seconds.to_string().as_bytes()).await?;
+        self.start(node).await
+    }
+
     /// The last lines of what a node has logged.
     ///
     /// # Errors
@@ -438,7 +477,7 @@ impl Containers {
     }
 
     /// The beginning of a call that runs this network's image once, beside its containers.
-    fn helper(&self) -> Result<Call, Failure> {
+    fn helper(&self, memory_mib: u32) -> Result<Call, Failure> {
         let name = format!("{}-helper-{}", self.project(), random_name()?);
         let (label, user) = (format!("{HELPER_LABEL}={}", self.project()), format!("{USER}:{USER}"));
         Ok(Call::docker([
@@ -453,7 +492,8 @@ impl Containers {
             &label,
         ])
         .args(["--network", "none", "--read-only", "--cap-drop", "ALL", "--user", &user])
-        .args(["--security-opt", "no-new-privileges", "--pids-limit", "64", "--memory", "256m"]))
+        .args(["--security-opt", "no-new-privileges", "--pids-limit", "64"])
+        .args(["--memory", &format!("{memory_mib}m")]))
     }
 
     async fn helpers(&self) -> Result<Vec<String>, Failure> {
@@ -468,7 +508,9 @@ impl Containers {
         // Running a container would make a volume that is not there.
         Call::docker(["volume", "inspect", &volume]).run().await?;
         let mount = format!("{volume}:{NODE_DIR}");
-        let call = self.helper()?.args(["--volume", &mount, self.image(), "container"]).args(args);
+        // What it writes to a disk that is in memory counts as its own.
+        let memory_mib = HELPER_MIB.saturating_add(self.spec().disk_mib().unwrap_or(0));
+        let call = self.helper(memory_mib)?.args(["--volume", &mount, self.image(), "container"]).args(args);
         call.run_with(input).await.map(|(output, _)| output)
     }
 

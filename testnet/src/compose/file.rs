@@ -1,6 +1,8 @@
 //! Writes the compose file of a network: a pure function.
 //!
 //! ```text
+//!  keeper       only where disks are small: holds them, as what is in memory goes with its last user
+//!  relay        only for chaos: stands between nodes
 //!  setup        once, before all others: keys, genesis and client.toml, each into the volume it belongs to
 //!  node-0 ..    nodes of the genesis
 //!  node-N ..    nodes of operators who join later: their volumes hold the genesis file and a wallet; they make their keys and join
@@ -12,11 +14,15 @@ use std::fmt::Write as _;
 
 use super::{
     inside::{NET_VOLUME, NODE_DIR, SETUP_DIR},
-    spec::{Spec, node_name},
+    spec::{Place, Spec, node_name},
 };
 
 /// The service that makes the network.
 pub const SETUP_SERVICE: &str = "setup";
+/// The service between nodes, where there is to be chaos.
+const RELAY_SERVICE: &str = "relay";
+/// The service that holds volumes that are in memory.
+const KEEPER_SERVICE: &str = "keeper";
 /// The network that all nodes are on.
 pub const NETWORK: &str = "floe";
 /// The image of all containers, unless somebody names another.
@@ -24,7 +30,7 @@ pub const IMAGE: &str = "floe:local";
 
 /// Memory of a container, in MiB: twice the most that a node was seen to take, 754 under chaos with blobs of 64 MiB. One that has
 /// little to do has some 110; what arrives takes up to [`UPLOAD_BYTES`](super::inside::UPLOAD_BYTES).
-const MEMORY_MIB: u32 = 1536;
+pub const MEMORY_MIB: u32 = 1536;
 /// Processes and threads of a container: a node has some 20, and more for a moment.
 const PIDS: u32 = 256;
 /// Cores of a container: one that is busy leaves the others room.
@@ -47,6 +53,8 @@ pub fn compose_file(spec: &Spec, image: &str) -> String {
 fn write_file(text: &mut String, spec: &Spec, image: &str) -> std::fmt::Result {
     let args = spec.args();
     let (made_by, image) = (args.join(" "), quoted(image));
+    // A disk in memory is its user's memory.
+    let memory_mib = MEMORY_MIB.saturating_add(spec.disk_mib().unwrap_or(0));
     let health = list(["CMD", "/floe-testnet", "floe", "node", "health", "--dir", NODE_DIR]);
     write!(
         text,
@@ -60,7 +68,7 @@ x-common: &common
   read_only: true
   cap_drop: [ALL]
   security_opt: ["no-new-privileges:true"]
-  mem_limit: {MEMORY_MIB}m
+  mem_limit: {memory_mib}m
   pids_limit: {PIDS}
   cpus: {CPUS}
   logging:
@@ -84,6 +92,12 @@ services:
 "#
     )?;
     write_setup(text, spec, &args)?;
+    if spec.disk_mib().is_some() {
+        write_keeper(text, spec)?;
+    }
+    if spec.relay_seed().is_some() {
+        write_relay(text, spec, &args)?;
+    }
     for node in 0..spec.n_all() {
         write_node(text, spec, node)?;
     }
@@ -102,7 +116,14 @@ volumes:
   {NET_VOLUME}: {{}}
 "
     )?;
-    (0..spec.n_all()).try_for_each(|node| writeln!(text, "  {}: {{}}", node_name(node)))
+    let volume = spec.disk_mib().map_or_else(
+        || "{}".to_owned(),
+        |mib| {
+            let options = format!("size={mib}m,mode=0700,nodev,nosuid,noexec");
+            format!("{{driver: local, driver_opts: {{type: tmpfs, device: tmpfs, o: \"{options}\"}}}}")
+        },
+    );
+    (0..spec.n_all()).try_for_each(|node| writeln!(text, "  {}: {volume}", node_name(node)))
 }
 
 /// New volumes belong to root: it gives them to the user of the nodes, and becomes that user.
@@ -110,19 +131,46 @@ fn write_setup(text: &mut String, spec: &Spec, args: &[String]) -> std::fmt::Res
     let command = ["container", "setup"].into_iter().chain(args.iter().map(String::as_str));
     writeln!(text, "  {SETUP_SERVICE}:\n    <<: *common\n    command: {}", list(command))?;
     writeln!(text, "    user: \"0:0\"\n    cap_add: [CHOWN, SETGID, SETUID]")?;
+    if spec.disk_mib().is_some() {
+        writeln!(text, "    depends_on:\n      {KEEPER_SERVICE}: {{condition: service_started}}")?;
+    }
     writeln!(text, "    network_mode: none\n    restart: \"no\"\n    volumes:")?;
     writeln!(text, "      - {NET_VOLUME}:{SETUP_DIR}/{NET_VOLUME}")?;
+    write_volumes(text, spec)
+}
+
+fn write_volumes(text: &mut String, spec: &Spec) -> std::fmt::Result {
     (0..spec.n_all()).try_for_each(|node| {
         let name = node_name(node);
         writeln!(text, "      - {name}:{SETUP_DIR}/{name}")
     })
 }
 
+/// Without it, a node that ends would lose its disk.
+fn write_keeper(text: &mut String, spec: &Spec) -> std::fmt::Result {
+    let command = list(["container", "keep"]);
+    writeln!(text, "\n  {KEEPER_SERVICE}:\n    <<: *common\n    command: {command}")?;
+    writeln!(text, "    network_mode: none\n    restart: \"no\"\n    volumes:")?;
+    write_volumes(text, spec)
+}
+
+/// It is not started again: one that was would not know what it had been told.
+fn write_relay(text: &mut String, spec: &Spec, args: &[String]) -> std::fmt::Result {
+    let command = list(["container", "relay"].into_iter().chain(args.iter().map(String::as_str)));
+    writeln!(text, "\n  {RELAY_SERVICE}:\n    <<: *common\n    command: {command}\n    restart: \"no\"")?;
+    writeln!(text, "    networks:\n      {NETWORK}: {{ipv4_address: {}}}", spec.relay_ip())
+}
+
 fn write_node(text: &mut String, spec: &Spec, node: u16) -> std::fmt::Result {
-    let (name, ip) = (node_name(node), spec.ip(node).to_string());
-    let stake = spec.node_stake().to_string();
+    let (name, ip, stake) = (node_name(node), spec.ip(node), spec.node_stake().to_string());
     let command = if spec.joins_later(node) {
-        list(["container", "join", "--name", &name, "--ip", &ip, "--stake", &stake])
+        let Place { listen, external } = spec.place(node);
+        let (listen, external) = (listen.to_string(), external.to_string());
+        let args = ["--name", &name, "--listen", &listen, "--external", &external, "--stake", &stake];
+        list(["container", "join"].into_iter().chain(args))
+    } else if spec.relay_seed().is_some() {
+        // Its clock can be wrong.
+        list(["container", "run"])
     } else {
         list(["floe", "node", "run", "--dir", NODE_DIR])
     };
@@ -172,10 +220,37 @@ mod tests {
         }
         assert_eq!(text.matches("\"join\"").count(), 2);
         assert_eq!(text.matches("\"run\"").count(), 10);
-        assert!(
-            text.contains("\"--name\", \"node-11\", \"--ip\", \"10.213.77.27\", \"--stake\", \"1000000\"")
-        );
+        assert!(text.contains("\"--external\", \"/ip4/10.213.77.27/tcp/4100\", \"--stake\", \"1000000\""));
         assert!(text.contains("\"setup\", \"--nodes\", \"10\", \"--operators\", \"2\""));
+    }
+
+    #[test]
+    fn for_chaos_a_relay_stands_between_nodes_and_a_keeper_holds_their_disks() {
+        let text = compose_file(&spec("--operators 0 --relay-seed 5 --disk-mib 512").unwrap(), IMAGE);
+        let relay =
+            "\n  relay:\n    <<: *common\n    command: [\"container\", \"relay\", \"--nodes\", \"7\",";
+        assert_eq!(text.matches(relay).count(), 1);
+        assert!(text.contains("\"--relay-seed\", \"5\", \"--disk-mib\", \"512\"]\n    restart: \"no\"\n"));
+        assert_eq!(text.matches("{ipv4_address: 10.213.77.15}").count(), 1);
+        assert_eq!(text.matches("command: [\"container\", \"run\"]").count(), 7);
+        assert!(!text.contains("\"node\", \"run\""));
+        let keeper =
+            "\n  keeper:\n    <<: *common\n    command: [\"container\", \"keep\"]\n    network_mode: none\n";
+        assert_eq!(text.matches(keeper).count(), 1);
+        assert!(text.contains(
+            "    depends_on:\n      keeper: {condition: service_started}\n    network_mode: none\n"
+        ));
+        for node in 0..7 {
+            // The keeper's mount, and that of the setup.
+            assert_eq!(text.matches(&format!("- node-{node}:/testnet/node-{node}\n")).count(), 2, "{node}");
+            let volume = format!(
+                "\n  node-{node}: {{driver: local, driver_opts: {{type: tmpfs, device: tmpfs, o: \"size=512m,"
+            );
+            assert_eq!(text.matches(&volume).count(), 1, "{node}");
+        }
+        assert!(text.contains(&format!("mem_limit: {}m\n", MEMORY_MIB + 512)));
+        let relayed = compose_file(&spec("--operators 0 --relay-seed 5").unwrap(), IMAGE);
+        assert!(!relayed.contains("keeper") && !relayed.contains("tmpfs"));
     }
 
     #[test]

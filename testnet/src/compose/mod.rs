@@ -21,7 +21,7 @@ pub mod state;
 pub use self::{
     containers::Containers,
     docker::check_engine,
-    file::{IMAGE, compose_file},
+    file::{IMAGE, MEMORY_MIB, compose_file},
     inside::VolumeFile,
     spec::{Spec, SpecArgs, Subnet},
     state::{Container, Health, Status},

@@ -1,7 +1,13 @@
 //! What a network of containers is made of: how many nodes, where each is, and how its epochs go.
 
-use std::{fmt, net::Ipv4Addr, str::FromStr, time::Duration};
+use std::{
+    fmt,
+    net::{Ipv4Addr, SocketAddr},
+    str::FromStr,
+    time::Duration,
+};
 
+use clap::value_parser;
 use node::cli::{EpochArgs, Exit, Failure};
 use protocol::{committee::spread, ledger::parameters::Parameters};
 use serde::{Deserialize, Serialize};
@@ -11,6 +17,12 @@ use crate::cluster::check_counts;
 
 /// The port on which each node listens: each has an address of its own.
 const PORT: u16 = 4100;
+/// The port on which the relay is told what to do.
+const CONTROL_PORT: u16 = 4100;
+/// The port on which the relay stands for the first node; for the others it has those that follow.
+const RELAY_PORT: u16 = 4200;
+/// Least MiB of a node's disk: what it leaves free, as much for the ledger, and room for a few blobs.
+const DISK_MIB_MIN: u32 = 256;
 /// Where the addresses of nodes begin in the subnet. Those before are the network's own, the gateway's, and what the engine
 /// gives to whoever comes without an address.
 const FIRST_ADDRESS: u32 = 16;
@@ -42,6 +54,12 @@ pub struct SpecArgs {
     subnet: Option<Subnet>,
     #[command(flatten)]
     epochs: EpochArgs,
+    /// For chaos: what is between nodes passes a relay, which loses as this seed says when it is told to
+    #[arg(long, value_name = "SEED", hide = true)]
+    relay_seed: Option<u64>,
+    /// For chaos: each node has a disk of its own of so many MiB, in memory
+    #[arg(long, value_name = "MIB", hide = true, value_parser = value_parser!(u32).range(i64::from(DISK_MIB_MIN)..))]
+    disk_mib: Option<u32>,
 }
 
 /// A network of containers.
@@ -56,13 +74,26 @@ pub struct Spec {
     /// INV: holds an address for each node.
     subnet: Subnet,
     parameters: Parameters,
+    /// By what the relay between nodes loses things; there is none without.
+    #[serde(default)]
+    relay_seed: Option<u64>,
+    /// MiB of the disk of each node; without, they share the machine's.
+    #[serde(default)]
+    disk_mib: Option<u32>,
 }
 
 impl SpecArgs {
     /// Nodes with shards that nobody joins later, and epochs of this length.
     #[must_use]
     pub const fn of((nodes, shards): (u16, u16), epoch: Duration) -> Self {
-        Self { nodes, operators: 0, shards, subnet: None, epochs: EpochArgs::every(epoch) }
+        let epochs = EpochArgs::every(epoch);
+        Self { nodes, operators: 0, shards, subnet: None, epochs, relay_seed: None, disk_mib: None }
+    }
+
+    /// The same, with a relay between nodes that loses as a seed says, and with small disks, if a size is given.
+    #[must_use]
+    pub const fn for_chaos(self, seed: u64, disk_mib: Option<u32>) -> Self {
+        Self { relay_seed: Some(seed), disk_mib, ..self }
     }
 
     /// The network that the options describe; `subnet` is for when they name none.
@@ -71,7 +102,7 @@ impl SpecArgs {
     ///
     /// If the numbers do not fit each other.
     pub fn spec(&self, subnet: impl FnOnce(u16) -> Result<Subnet, Failure>) -> Result<Spec, Failure> {
-        let Self { nodes, operators, shards, subnet: named, epochs } = self;
+        let Self { nodes, operators, shards, subnet: named, epochs, relay_seed, disk_mib } = self;
         check_counts(*nodes, *shards)?;
         let usual = u64::try_from(EPOCH_USUAL.as_millis()).unwrap_or(u64::MAX);
         let parameters = epochs.apply(Parameters { epoch_ms: usual, ..Parameters::default() });
@@ -81,6 +112,9 @@ impl SpecArgs {
                 .hint("give --operators 0, or --epoch"));
         }
         let n_all = nodes.checked_add(*operators).ok_or_else(|| refuse("too many nodes".to_owned()))?;
+        if relay_seed.is_some() && RELAY_PORT.checked_add(n_all).is_none() {
+            return Err(refuse(format!("no relay has ports for {n_all} nodes")));
+        }
         let subnet = named.map_or_else(|| subnet(n_all), Ok)?;
         if subnet.capacity() < u32::from(n_all) {
             return Err(refuse(format!(
@@ -89,7 +123,15 @@ impl SpecArgs {
             ))
             .hint("give a larger --subnet"));
         }
-        Ok(Spec { n_nodes: *nodes, n_operators: *operators, n_shards: *shards, subnet, parameters })
+        Ok(Spec {
+            n_nodes: *nodes,
+            n_operators: *operators,
+            n_shards: *shards,
+            subnet,
+            parameters,
+            relay_seed: *relay_seed,
+            disk_mib: *disk_mib,
+        })
     }
 }
 
@@ -148,10 +190,57 @@ impl Spec {
         self.subnet.address(FIRST_ADDRESS.saturating_add(u32::from(node)))
     }
 
+    /// By what the relay between nodes loses things, if there is a relay.
+    #[must_use]
+    pub const fn relay_seed(&self) -> Option<u64> {
+        self.relay_seed
+    }
+
+    /// MiB of the disk of each node, if they have their own.
+    #[must_use]
+    pub const fn disk_mib(&self) -> Option<u32> {
+        self.disk_mib
+    }
+
+    /// The IP address of the relay, right before those of the nodes.
+    #[must_use]
+    pub fn relay_ip(&self) -> Ipv4Addr {
+        self.subnet.address(FIRST_ADDRESS - 1)
+    }
+
+    /// Where the relay is told what to do.
+    #[must_use]
+    pub fn control(&self) -> SocketAddr {
+        SocketAddr::from((self.relay_ip(), CONTROL_PORT))
+    }
+
+    /// Where the relay stands for a node.
+    #[must_use]
+    pub fn relay_of(&self, node: u16) -> SocketAddr {
+        SocketAddr::from((self.relay_ip(), RELAY_PORT.saturating_add(node)))
+    }
+
+    /// Where a node listens, behind a relay or without.
+    #[must_use]
+    pub fn address(&self, node: u16) -> SocketAddr {
+        SocketAddr::from((self.ip(node), PORT))
+    }
+
+    /// How a node is reached.
+    #[must_use]
+    pub fn place(&self, node: u16) -> Place {
+        if self.relay_seed.is_none() {
+            let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT));
+            return Place { listen: tcp(any), external: tcp(self.address(node)) };
+        }
+        // One that listened everywhere would take its peers, who all come from the relay, for one crowd behind a public address.
+        Place { listen: tcp(self.address(node)), external: tcp(self.relay_of(node)) }
+    }
+
     /// The options that describe this network: what [`SpecArgs`] reads.
     #[must_use]
     pub fn args(&self) -> Vec<String> {
-        let Self { n_nodes, n_operators, n_shards, subnet, parameters } = self;
+        let Self { n_nodes, n_operators, n_shards, subnet, parameters, relay_seed, disk_mib } = self;
         let mut args = vec![
             ("--nodes", n_nodes.to_string()),
             ("--operators", n_operators.to_string()),
@@ -169,14 +258,29 @@ impl Spec {
         if parameters.min_stake != usual.min_stake {
             args.push(("--min-stake", parameters.min_stake.to_string()));
         }
+        if let Some(seed) = relay_seed {
+            args.push(("--relay-seed", seed.to_string()));
+        }
+        if let Some(mib) = disk_mib {
+            args.push(("--disk-mib", mib.to_string()));
+        }
         args.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect()
     }
 }
 
-/// The address on which a node listens, wherever it is reached.
-#[must_use]
-pub fn listen_address(ip: Ipv4Addr) -> Address {
-    Address::new(ip.into(), Transport::Tcp, PORT)
+/// How a node is reached.
+#[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
+pub struct Place {
+    /// Where it listens
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Address,
+    /// Where others reach it
+    #[arg(long, value_name = "ADDRESS")]
+    pub external: Address,
+}
+
+fn tcp(address: SocketAddr) -> Address {
+    Address::new(address.ip(), Transport::Tcp, address.port())
 }
 
 /// The name of a node, of its service, of its volume and of its mount in the setup.
@@ -319,6 +423,7 @@ pub(super) mod tests {
             "--nodes 4 --shards 4 --operators 0 --epoch 0s --subnet 10.1.2.0/24",
             "--epoch 90500ms --selection 10s --members-max 9 --min-stake 2000000",
             "--nodes 300 --shards 1000",
+            "--relay-seed 18446744073709551615 --disk-mib 1024",
         ] {
             let made = spec(line).unwrap();
             assert_eq!(spec(&made.args().join(" ")).unwrap(), made, "{line}");
@@ -336,6 +441,30 @@ pub(super) mod tests {
         assert_eq!(ips.first().unwrap().to_string(), "10.213.76.16");
         assert!(ips.last().unwrap() < &Ipv4Addr::new(10, 213, 77, 255));
         assert!(!made.joins_later(299) && made.joins_later(300));
+    }
+
+    #[test]
+    fn a_relay_stands_between_nodes_and_before_their_addresses() {
+        let plain = spec("").unwrap().place(2);
+        assert_eq!(plain.listen.to_string(), "/ip4/0.0.0.0/tcp/4100");
+        assert_eq!(plain.external.to_string(), "/ip4/10.213.77.18/tcp/4100");
+        let made = spec("--relay-seed 1").unwrap();
+        let relayed = made.place(2);
+        assert_eq!(relayed.listen.to_string(), "/ip4/10.213.77.18/tcp/4100");
+        assert_eq!(relayed.external.to_string(), "/ip4/10.213.77.15/tcp/4202");
+        assert_eq!(made.control().to_string(), "10.213.77.15:4100");
+        let failure = spec("--relay-seed 1 --operators 65000 --subnet 10.0.0.0/16").unwrap_err();
+        assert!(failure.to_string().contains("no relay has ports for 65007 nodes"), "{failure}");
+    }
+
+    #[test]
+    fn a_network_that_was_made_before_there_were_relays_is_read() {
+        let made = spec("").unwrap();
+        let mut json = serde_json::to_value(&made).unwrap();
+        for field in ["relay_seed", "disk_mib"] {
+            json.as_object_mut().unwrap().remove(field).unwrap();
+        }
+        assert_eq!(serde_json::from_value::<Spec>(json).unwrap(), made);
     }
 
     #[test]

@@ -16,9 +16,9 @@ use protocol::{
 };
 use swarm::Network;
 
-use super::{Failures, LedgerError, Proven, Trusted, plan::Plan};
+use super::{LedgerError, Proven, Trusted, plan::Plan};
 use crate::client::{
-    Client,
+    Client, Failures,
     exchange::{AskError, Exchange, Pulse},
     retry::Patience,
 };
@@ -121,7 +121,7 @@ impl<N: Network> Client<N> {
                 biased;
                 Some((node, result)) = followed.next() => {
                     if let Err(error) = &result {
-                        newest.failures.not_followed(exchange.name(node), error);
+                        newest.failures.blame(exchange.name(node), error, error.is_lie());
                     }
                     if self.ledger.trusted().epoch() > trusted.epoch() {
                         return Ok(None);

@@ -74,9 +74,7 @@ impl FollowError {
     /// True if only a liar gives such an answer.
     pub(super) const fn is_lie(&self) -> bool {
         match self {
-            Self::Ask(error) => {
-                matches!(error, AskError::Malformed | AskError::Unexpected | AskError::Unverifiable)
-            }
+            Self::Ask(error) => error.is_lie(),
             Self::Unverifiable(error) => !matches!(error, AdvanceError::Version { .. }),
             Self::NoChange => true,
             Self::Lacking | Self::Form(_) | Self::Stopped => false,

@@ -13,9 +13,9 @@ use protocol::{
 };
 use swarm::Network;
 
-use super::{Failures, LedgerError, Proven, Trusted, decode, entries::plan_of, follow::FollowError};
+use super::{LedgerError, Proven, Trusted, decode, entries::plan_of, follow::FollowError};
 use crate::client::{
-    Client,
+    Client, Failures,
     exchange::{AskError, Exchange, Pulse},
     retry::Patience,
 };
@@ -83,7 +83,7 @@ impl<N: Network> Client<N> {
                     failures.failed(name, format_args!("it is behind: height {height}"));
                 }
                 Ok(range) => return Ok(range),
-                Err(RangeError::Follow(error)) => failures.not_followed(name, &error),
+                Err(RangeError::Follow(error)) => failures.blame(name, &error, error.is_lie()),
                 Err(RangeError::Moved) => break,
                 Err(RangeError::Ask(
                     error @ (AskError::Malformed | AskError::Unexpected | AskError::Unverifiable),

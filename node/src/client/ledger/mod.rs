@@ -24,8 +24,6 @@ mod submission;
 mod submit;
 mod turn;
 
-use std::fmt;
-
 use protocol::{
     AccountId, BlobId, PeerId,
     codec::{self, DecodeError},
@@ -36,11 +34,9 @@ use protocol::{
             key,
         },
     },
-    message::REASON_BYTES_MAX,
 };
 use swarm::Network;
 
-use self::follow::FollowError;
 pub(super) use self::{
     anchor::{Anchor, Trusted},
     entries::{Shown, Values},
@@ -50,12 +46,10 @@ pub use self::{
     overview::{LedgerMember, LedgerOverview},
     submit::{SubmitError, Submitted},
 };
-use super::Client;
+use super::{Client, Failures};
 
 /// Limit for decoding an entry: a node with every text at its longest takes a few times its 5 KB in memory.
 const ENTRY_LIMIT: usize = 64 << 10;
-/// Members that are named when an answer could not be had; the rest is counted.
-const NAMED_MAX: usize = 3;
 
 /// What the ledger says at a height: proven, and as new as what any of a validity set of members could show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,77 +63,6 @@ pub struct Proven<T> {
 impl<T> Proven<T> {
     fn map<U>(self, of: impl FnOnce(T) -> U) -> Proven<U> {
         Proven { height: self.height, value: of(self.value) }
-    }
-}
-
-/// Members that gave nothing that can be used, and why; those that lied first.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Failures {
-    /// Name and reason of each.
-    liars: Vec<(String, String)>,
-    others: Vec<(String, String)>,
-}
-
-impl Failures {
-    fn lied(&mut self, name: &str, why: impl fmt::Display) {
-        put(&mut self.liars, name, why);
-    }
-
-    fn failed(&mut self, name: &str, why: impl fmt::Display) {
-        put(&mut self.others, name, why);
-    }
-
-    fn not_followed(&mut self, name: &str, error: &FollowError) {
-        match error.is_lie() {
-            true => self.lied(name, error),
-            false => self.failed(name, error),
-        }
-    }
-
-    /// Names of the members whose word was refused: what they said does not verify.
-    pub fn liars(&self) -> impl Iterator<Item = &str> {
-        self.liars.iter().map(|(name, _)| name.as_str())
-    }
-
-    /// True if no member failed.
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.liars.is_empty() && self.others.is_empty()
-    }
-}
-
-/// The last that a member did counts.
-fn put(list: &mut Vec<(String, String)>, name: &str, why: impl fmt::Display) {
-    let why = printable(&why.to_string());
-    match list.iter_mut().find(|(other, _)| other == name) {
-        Some((_, old)) => *old = why,
-        None => list.push((name.to_owned(), why)),
-    }
-}
-
-/// A text that a member wrote, of which a terminal takes nothing for a command, and which fits into a line or two.
-fn printable(text: &str) -> String {
-    let mut printable = String::new();
-    for char in text.chars().map(|char| if char.is_control() { ' ' } else { char }) {
-        if printable.len() + char.len_utf8() > REASON_BYTES_MAX {
-            break;
-        }
-        printable.push(char);
-    }
-    printable
-}
-
-/// `; a: why; b: why; and 3 more`, or nothing.
-impl fmt::Display for Failures {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let n_all = self.liars.len() + self.others.len();
-        for (name, why) in self.liars.iter().chain(&self.others).take(NAMED_MAX) {
-            write!(f, "; {name}: {why}")?;
-        }
-        match n_all.saturating_sub(NAMED_MAX) {
-            0 => Ok(()),
-            more => write!(f, "; and {more} more"),
-        }
     }
 }
 
@@ -188,9 +111,10 @@ pub enum LedgerError {
 }
 
 fn hint(proved: u16, failures: &Failures) -> &'static str {
+    let nobody_lied = failures.liars().next().is_none();
     match proved {
-        0 if failures.liars.is_empty() => "; is the network up, and client.toml the right one?",
-        _ if failures.liars.is_empty() => "; too many nodes are down",
+        0 if nobody_lied => "; is the network up, and client.toml the right one?",
+        _ if nobody_lied => "; too many nodes are down",
         _ => "",
     }
 }

@@ -1,18 +1,23 @@
 //! What to do next about a transaction that is to be executed, and what became of it: pure; time is an argument.
 //!
 //! Members are tried one after the other, since any of them can get a transaction ordered, and what one of them says is
-//! a claim: that it was executed is believed when the sender's nonce is proven to have moved, and that it is not allowed
-//! when members worth a validity set say so, twice: the first time, they may not have executed yet what it depends on.
+//! a claim: that it was executed is believed when the sender's account is proven to have it as its last one, and that it is not
+//! allowed when members worth a validity set say so, twice: the first time, they may not have executed yet what it depends on.
+//! That the nonce has moved alone says nothing: an order that the same account left with members, when a store failed, takes it too.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
 
-use protocol::NodeIndex;
+use protocol::{
+    NodeIndex,
+    ledger::{state::entry::Account, transaction::TransactionId},
+};
 use tokio::time::Instant;
 
-use super::{Failures, plan::Plan};
+use super::plan::Plan;
+use crate::client::Failures;
 
 /// After this long without an answer, another member is tried too. Being ordered takes a block or two.
 const HEDGE_AFTER: Duration = Duration::from_secs(3);
@@ -24,8 +29,6 @@ const ROUND_PAUSE_MAX: Duration = Duration::from_secs(4);
 const READ_SOON: Duration = Duration::from_millis(200);
 /// How soon otherwise.
 const READ_LATER: Duration = Duration::from_secs(2);
-/// How long answers are waited for once the nonce has moved: they tell whose transaction it was.
-const ANSWER_GRACE: Duration = Duration::from_secs(2);
 
 /// What a member said of the transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +50,7 @@ pub(super) enum Outcome {
     Executed(u64),
     /// Members worth a validity set say that it is not allowed, and the nonce has not moved.
     Rejected(String),
-    /// Another transaction of the account had this nonce.
+    /// Another transaction of the account had this nonce: this one never will be executed.
     Superseded(u64),
     /// Nobody took it.
     NotTaken,
@@ -55,10 +58,22 @@ pub(super) enum Outcome {
     Unknown,
 }
 
+/// Whose the nonce was, once it has moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Used {
+    /// This transaction's.
+    Ours,
+    /// Another's.
+    Anothers,
+    /// More were executed since, which only another program that uses the account can have had done: it cannot be told.
+    Untold,
+}
+
 /// One transaction on its way.
 #[derive(Debug)]
 pub(super) struct Submission {
     nonce: u64,
+    id: TransactionId,
     /// Shards of whose members one is honest.
     validity: u16,
     /// All members in the order in which they are tried.
@@ -79,8 +94,8 @@ pub(super) struct Submission {
     is_asked_twice: bool,
     /// A member that did not say no may have the transaction.
     may_be_taken: bool,
-    /// Height at which the nonce was proven to have moved, and when that was.
-    moved: Option<(u64, Instant)>,
+    /// Height at which the nonce was proven to have moved, and whose it was.
+    moved: Option<(u64, Used)>,
     /// A validity set rejects it, and after that the nonce was proven not to have moved.
     is_rejected: bool,
     send_at: Instant,
@@ -94,13 +109,14 @@ pub(super) struct Submission {
 impl Submission {
     /// `plan` has the members, `weight` their shards, as the plan gives them.
     pub(super) fn new(
-        nonce: u64,
+        (nonce, id): (u64, TransactionId),
         validity: u16,
         members: Vec<(NodeIndex, u16)>,
         (now, deadline): (Instant, Instant),
     ) -> Self {
         Self {
             nonce,
+            id,
             validity,
             plan: Plan::in_order(members.iter().copied()),
             members,
@@ -180,10 +196,6 @@ impl Submission {
 
     /// When to look again if nothing happens.
     pub(super) fn wake(&self) -> Instant {
-        if let Some((_, at)) = self.moved {
-            // All that is waited for, however late it is: whoever looked at the deadline would look without end.
-            return at + ANSWER_GRACE;
-        }
         let read = self.read_at.filter(|_| !self.is_reading);
         read.into_iter().fold(self.deadline.min(self.send_at), Instant::min)
     }
@@ -232,12 +244,17 @@ impl Submission {
         self.read_at = Some(self.read_at.map_or(at, |old| old.min(at)));
     }
 
-    /// At this height, the account's nonce is proven to be this. Returns the members that lied about it.
-    pub(super) fn proven(&mut self, height: u64, nonce: u64, now: Instant) -> Vec<NodeIndex> {
+    /// At this height, the account is proven to be this. Returns the members that lied about it.
+    pub(super) fn proven(&mut self, height: u64, account: &Account, now: Instant) -> Vec<NodeIndex> {
         self.is_reading = false;
-        if nonce > self.nonce {
-            self.moved.get_or_insert((height, now));
-            return Vec::new();
+        if account.nonce > self.nonce {
+            let used = match account.last {
+                Some(last) if last == self.id => Used::Ours,
+                _ if account.nonce - 1 == self.nonce => Used::Anothers,
+                _ => Used::Untold,
+            };
+            self.moved.get_or_insert((height, used));
+            return if used == Used::Anothers { self.refuted(height) } else { Vec::new() };
         }
         if self.rejected.0 >= self.validity {
             if self.is_asked_twice {
@@ -249,14 +266,22 @@ impl Submission {
                 self.send_at = now + ROUND_PAUSE;
             }
         }
+        let liars = self.refuted(height);
+        if !liars.is_empty() {
+            self.send_at = now;
+        }
+        self.read_by(now + if self.claims.is_empty() { READ_LATER } else { READ_SOON });
+        liars
+    }
+
+    /// Forgets the claims that it was executed by this height, where it is proven not to be; returns whose they were.
+    fn refuted(&mut self, height: u64) -> Vec<NodeIndex> {
         let liars: Vec<NodeIndex> =
             self.claims.iter().filter(|(_, claimed)| **claimed <= height).map(|(node, _)| *node).collect();
         for liar in &liars {
             self.claims.remove(liar);
             self.spent.insert(*liar);
-            self.send_at = now;
         }
-        self.read_by(now + if self.claims.is_empty() { READ_LATER } else { READ_SOON });
         liars
     }
 
@@ -268,15 +293,12 @@ impl Submission {
 
     /// What became of the transaction, once that is known or no longer waited for.
     pub(super) fn outcome(&self, now: Instant) -> Option<Outcome> {
-        if let Some((height, at)) = self.moved {
-            let is_waiting = !self.in_flight.is_empty() && now < at + ANSWER_GRACE;
-            // Without a word of anyone who took it, the nonce is that of another transaction.
-            return match (self.claims.is_empty(), self.may_be_taken || !self.in_flight.is_empty()) {
-                (false, _) => Some(Outcome::Executed(height)),
-                _ if is_waiting => None,
-                (true, true) => Some(Outcome::Executed(height)),
-                (true, false) => Some(Outcome::Superseded(height)),
-            };
+        if let Some((height, used)) = self.moved {
+            return Some(match used {
+                Used::Ours => Outcome::Executed(height),
+                Used::Anothers => Outcome::Superseded(height),
+                Used::Untold => Outcome::Unknown,
+            });
         }
         if self.is_rejected && self.claims.is_empty() {
             return Some(Outcome::Rejected(self.rejected.1.clone()));
@@ -290,10 +312,14 @@ impl Submission {
 
 #[cfg(test)]
 mod tests {
+    use protocol::hash::Hash;
+
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
     const NONCE: u64 = 5;
+    const OURS: TransactionId = TransactionId(Hash([1; 32]));
+    const ANOTHERS: TransactionId = TransactionId(Hash([2; 32]));
 
     /// Five members with a shard each, of which two are a validity set.
     struct Table {
@@ -305,7 +331,10 @@ mod tests {
         fn new() -> Self {
             let start = Instant::now();
             let members = (0..5).map(|i| (NodeIndex(i), 1)).collect();
-            Self { submission: Submission::new(NONCE, 2, members, (start, start + 60 * SECOND)), start }
+            Self {
+                submission: Submission::new((NONCE, OURS), 2, members, (start, start + 60 * SECOND)),
+                start,
+            }
         }
 
         fn at(&self, seconds: u32) -> Instant {
@@ -331,9 +360,15 @@ mod tests {
             self.submission.due_read(now)
         }
 
-        fn proves(&mut self, height: u64, nonce: u64) -> Vec<u16> {
-            let now = self.start;
-            self.submission.proven(height, nonce, now).into_iter().map(|node| node.0).collect()
+        /// The account has had so many transactions, the last of them this one.
+        fn proves(&mut self, height: u64, nonce: u64, last: TransactionId) -> Vec<u16> {
+            let (now, account) = (self.start, Account { balance: 0, nonce, last: Some(last) });
+            self.submission.proven(height, &account, now).into_iter().map(|node| node.0).collect()
+        }
+
+        /// It was not executed yet.
+        fn proves_nothing(&mut self, height: u64) -> Vec<u16> {
+            self.proves(height, NONCE, ANOTHERS)
         }
 
         fn outcome(&self, seconds: u32) -> Option<Outcome> {
@@ -355,10 +390,10 @@ mod tests {
         assert!(table.reads(0));
         assert!(!table.reads(0));
         // Others lag: read again.
-        assert_eq!(table.proves(8, NONCE), [0; 0]);
+        assert_eq!(table.proves_nothing(8), [0; 0]);
         assert_eq!(table.outcome(0), None);
         assert!(table.reads(1));
-        table.proves(9, NONCE + 1);
+        table.proves(9, NONCE + 1, OURS);
         assert_eq!(table.outcome(0), Some(Outcome::Executed(9)));
     }
 
@@ -367,11 +402,11 @@ mod tests {
         let mut table = Table::new();
         assert_eq!(table.sends(0), [0]);
         table.says(0, Said::Executed(9));
-        assert_eq!(table.proves(9, NONCE), [0]);
+        assert_eq!(table.proves_nothing(9), [0]);
         assert_eq!(table.outcome(0), None);
         assert_eq!(table.sends(0), [1]);
         table.says(1, Said::Executed(10));
-        table.proves(11, NONCE + 1);
+        table.proves(11, NONCE + 1, OURS);
         assert_eq!(table.outcome(0), Some(Outcome::Executed(11)));
     }
 
@@ -385,7 +420,7 @@ mod tests {
         table.says(1, rejected());
         assert_eq!(table.outcome(0), None, "not before the nonce was looked at");
         assert!(table.reads(0));
-        table.proves(7, NONCE);
+        table.proves_nothing(7);
         assert_eq!(table.outcome(0), None, "they may have been behind");
         assert_eq!(table.sends(0), [0; 0]);
         assert_eq!(table.sends(1), [2, 3]);
@@ -393,42 +428,53 @@ mod tests {
         assert_eq!(table.sends(1), [4], "the other may be silent");
         table.says_at(1, 3, rejected());
         assert!(table.reads(1));
-        table.proves(7, NONCE);
+        table.proves_nothing(7);
         assert_eq!(table.outcome(1), Some(Outcome::Rejected("too few credits".to_owned())));
         let mut table = Table::new();
         table.sends(0);
         table.says(0, rejected());
         table.sends(0);
         table.says(1, Said::Executed(9));
-        table.proves(9, NONCE + 1);
+        table.proves(9, NONCE + 1, OURS);
         assert_eq!(table.outcome(0), Some(Outcome::Executed(9)));
     }
 
     #[test]
-    fn a_nonce_that_moved_without_anyone_having_taken_it_is_anothers() {
+    fn whose_a_nonce_was_is_what_the_account_says() {
         let mut table = Table::new();
         table.sends(0);
         table.says(0, rejected());
         table.sends(0);
         table.says(1, rejected());
-        table.proves(9, NONCE + 1);
+        table.proves(9, NONCE + 1, ANOTHERS);
         assert_eq!(table.outcome(0), Some(Outcome::Superseded(9)));
-        // Somebody may have taken it and was not heard of again.
+        // Somebody may have taken it and was not heard of again; what was executed is another one all the same.
         let mut table = Table::new();
         table.sends(0);
         table.says(0, Said::Unclear("gone".to_owned()));
         assert!(table.reads(0));
-        table.proves(9, NONCE + 1);
-        assert_eq!(table.outcome(0), Some(Outcome::Executed(9)));
-        // Its answer is still on its way: it is waited for.
+        table.proves(9, NONCE + 1, ANOTHERS);
+        assert_eq!(table.outcome(0), Some(Outcome::Superseded(9)));
+        // Nobody has to say so.
         let mut table = Table::new();
         table.sends(0);
-        table.proves(9, NONCE + 1);
-        assert_eq!(table.outcome(0), None);
-        assert_eq!(table.submission.wake(), table.at(2));
-        assert_eq!(table.outcome(2), Some(Outcome::Executed(9)));
-        table.says(0, rejected());
+        table.proves(9, NONCE + 1, OURS);
+        assert_eq!(table.outcome(0), Some(Outcome::Executed(9)));
+        // Who said that this one was executed lied.
+        let mut table = Table::new();
+        table.sends(0);
+        table.says(0, Said::Executed(8));
+        assert_eq!(table.proves(9, NONCE + 1, ANOTHERS), [0]);
         assert_eq!(table.outcome(0), Some(Outcome::Superseded(9)));
+    }
+
+    #[test]
+    fn with_more_executed_since_it_is_known_only_if_it_was_the_last() {
+        let mut table = Table::new();
+        table.sends(0);
+        table.says(0, Said::Executed(8));
+        assert_eq!(table.proves(9, NONCE + 3, ANOTHERS), [0; 0], "it may have been");
+        assert_eq!(table.outcome(0), Some(Outcome::Unknown));
     }
 
     #[test]
@@ -448,17 +494,6 @@ mod tests {
         table.says_at(60, 0, Said::NotTaken("gone".to_owned()));
         table.says_at(60, 1, Said::NotTaken("gone".to_owned()));
         assert_eq!(table.outcome(60), Some(Outcome::NotTaken));
-    }
-
-    #[test]
-    fn a_nonce_that_moves_at_the_last_moment_leaves_no_look_in_the_past() {
-        let mut table = Table::new();
-        table.sends(0);
-        let late = table.at(59);
-        table.submission.proven(9, NONCE + 1, late);
-        assert_eq!(table.outcome(60), None, "its answer is still on its way");
-        assert_eq!(table.submission.wake(), table.at(61));
-        assert_eq!(table.outcome(61), Some(Outcome::Executed(9)));
     }
 
     #[test]

@@ -19,18 +19,21 @@ use swarm::{Network, RequestError};
 use tokio::time::Instant;
 
 use super::{
-    Failures, LedgerError, Turn, Values, decode,
+    LedgerError, Turn, Values, decode,
     entries::plan_of,
-    printable,
     submission::{Outcome, Said, Submission},
 };
 use crate::client::{
-    Client,
+    Client, Failures,
     exchange::{AskError, Exchange},
+    failures::printable,
 };
 
 /// How many times the timeout of a request a transaction may take: it is tried with several members, and ordered.
 const SUBMIT_TIMEOUTS: u32 = 3;
+/// How often an action is tried with the next nonce when another transaction of the account took the one before: each store that
+/// failed may have left an order for it.
+const NONCES_MAX: usize = 4;
 
 /// A transaction that was executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +64,7 @@ pub enum SubmitError {
     },
     /// Another transaction of the account was executed in its place, so this one never will be.
     #[error(
-        "another transaction of the account, made at the same time, was executed at height {height} in its place"
+        "another transaction of the account, made before or at the same time, was executed by height {height} in its place"
     )]
     Superseded {
         /// Height at which that is proven.
@@ -78,7 +81,7 @@ pub enum SubmitError {
     Unknown {
         /// Its name.
         id: TransactionId,
-        /// Its nonce: once the account's is higher, it was executed.
+        /// Its nonce: once the account's is higher, it is decided.
         nonce: u64,
         /// What members said.
         failures: Failures,
@@ -89,8 +92,9 @@ impl<N: Network> Client<N> {
     /// Signs an action and has it executed by the ledger.
     ///
     /// The account's nonce is read with proof, and the transaction is signed once: however often it is sent, to however
-    /// many members, it is executed at most once. That it was is believed when the nonce is proven to have moved. Two
-    /// programs that use one account at the same moment may take each other's transaction for their own.
+    /// many members, it is executed at most once. That it was is believed when the account is proven to have it as its last one.
+    /// If another was executed in its place, it never will be, and the action is signed again with the next nonce. Two programs
+    /// that use one account at the same moment may have it end as unknown.
     ///
     /// Cancel safe: what was sent may be executed.
     ///
@@ -100,9 +104,15 @@ impl<N: Network> Client<N> {
     pub async fn submit(&self, action: Action, key: &SigningKey) -> Result<Submitted, SubmitError> {
         let sender = key.account();
         let turn = self.turn(sender).await;
-        let nonce = self.ledger_account(&sender).await.map_err(SubmitError::Nonce)?.value.nonce;
-        let (submitted, _) = self.submit_at(nonce, action, (key, &turn), &[]).await?;
-        Ok(submitted)
+        let mut tries = 0;
+        loop {
+            let nonce = self.ledger_account(&sender).await.map_err(SubmitError::Nonce)?.value.nonce;
+            tries += 1;
+            match self.submit_at(nonce, action.clone(), (key, &turn), &[]).await {
+                Err(SubmitError::Superseded { .. }) if tries < NONCES_MAX => {}
+                submitted => return submitted.map(|(submitted, _)| submitted),
+            }
+        }
     }
 
     /// Waits until it is this caller's turn to use an account's nonce.
@@ -140,7 +150,7 @@ impl<N: Network> Client<N> {
         let deadline = now + exchange.request_timeout().saturating_mul(SUBMIT_TIMEOUTS);
         let validity = |exchange: &Exchange<N>| Threshold::Validity.weight(exchange.committee());
         let members = plan_of(&exchange).members();
-        let mut submission = Submission::new(nonce, validity(&exchange), members, (now, deadline));
+        let mut submission = Submission::new((nonce, id), validity(&exchange), members, (now, deadline));
         let (mut sends, mut reads) = (FuturesUnordered::new(), FuturesUnordered::new());
         let outcome = loop {
             let now = Instant::now();
@@ -169,7 +179,7 @@ impl<N: Network> Client<N> {
                         Said::Rejected(_) | Said::NotTaken(_) => {}
                     }
                     if let Some((height, account, values)) = proven {
-                        let liars = submission.proven(height, account.nonce, Instant::now());
+                        let liars = submission.proven(height, &account, Instant::now());
                         self.report_liars(&exchange, &mut submission, &liars);
                         if account.nonce > nonce {
                             self.ledger.saw(height);
@@ -179,7 +189,7 @@ impl<N: Network> Client<N> {
                 }
                 Some(account) = reads.next() => match account {
                     Ok(account) => {
-                        let liars = submission.proven(account.height, account.value.nonce, Instant::now());
+                        let liars = submission.proven(account.height, &account.value, Instant::now());
                         self.report_liars(&exchange, &mut submission, &liars);
                     }
                     Err(error) => {

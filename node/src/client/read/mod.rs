@@ -25,7 +25,7 @@ use self::{
     segment::{SegmentBytes, read_segment},
 };
 use super::{
-    BlobSink, BlobStatus, Client, LedgerError, OnProgress, Progress,
+    BlobSink, BlobStatus, Client, Failures, LedgerError, OnProgress, Progress,
     status::{Found, Sources},
 };
 use crate::encoder::Encoder;
@@ -72,7 +72,7 @@ pub enum ReadError {
     Status(#[from] LedgerError),
     /// Too few slivers could be had.
     #[error(
-        "segment {segment}: got {got} of the {required} primary slivers needed; too many nodes are down, try again when they are back"
+        "segment {segment}: got {got} of the {required} primary slivers needed{failures}; try again when these nodes are well"
     )]
     TooFewSlivers {
         /// The segment.
@@ -81,6 +81,8 @@ pub enum ReadError {
         got: usize,
         /// Slivers needed.
         required: usize,
+        /// Members that had some to give, and did not.
+        failures: Failures,
     },
     /// The bytes could not be written to where they should go.
     #[error("cannot write the blob")]

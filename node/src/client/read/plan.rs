@@ -99,6 +99,11 @@ impl Plan {
         self.indices(|fate| fate == Fate::Asked { is_late: false })
     }
 
+    /// Candidates that were asked and did not come yet.
+    pub(super) fn awaited(&self) -> Vec<u16> {
+        self.indices(|fate| matches!(fate, Fate::Asked { .. }))
+    }
+
     /// Candidates that were asked, took too long, and are still awaited.
     pub(super) fn tardy(&self) -> Vec<u16> {
         self.indices(|fate| fate == Fate::Asked { is_late: true })

@@ -72,9 +72,13 @@ impl<N> Clone for Source<'_, N> {
 
 impl<N> Copy for Source<'_, N> {}
 
-impl<N: Network> Source<'_, N> {
+impl<'a, N: Network> Source<'a, N> {
     pub(super) fn peer(&self) -> PeerId {
         self.exchange.peer(self.node)
+    }
+
+    pub(super) fn name(&self) -> &'a str {
+        self.exchange.name(self.node)
     }
 }
 

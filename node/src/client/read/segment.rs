@@ -22,7 +22,10 @@ use super::{
     plan::Plan,
     reader::{Reader, SharedReader, Sliver},
 };
-use crate::client::exchange::{AskError, Pulse};
+use crate::client::{
+    Failures,
+    exchange::{AskError, Pulse},
+};
 
 /// A segment's bytes, without padding.
 pub(super) struct SegmentBytes {
@@ -62,8 +65,8 @@ pub(super) async fn read_segment<N: Network>(
     index: SegmentIndex,
 ) -> Result<SegmentBytes, ReadError> {
     read(&reader, index).await.map_err(|error| match error {
-        SegmentError::TooFew(Shortfall { got, required }) => {
-            ReadError::TooFewSlivers { segment: index.0, got, required }
+        SegmentError::TooFew(Shortfall { got, required, failures }) => {
+            ReadError::TooFewSlivers { segment: index.0, got, required, failures }
         }
         SegmentError::Inconsistent => ReadError::Inconsistent,
         SegmentError::Stopped => ReadError::Stopped,
@@ -87,11 +90,12 @@ async fn read<N: Network>(
         fetch_verified(Arc::clone(reader), (index, shape, candidate), commitment.clone(), pulse).boxed()
     };
     let plan = Plan::among(required, shape.n(), &reader.candidates(index, shape));
-    let gathered = gather(reader, plan, |candidate| reader.owner(index, candidate).peer(), fetch).await;
+    let gathered = gather(reader, plan, |candidate| reader.owner(index, candidate), fetch).await;
     // Without a commitment no sliver counts.
-    let known = commitment.await.map_err(|_| SegmentError::TooFew(Shortfall { got: 0, required }));
+    let known = commitment.await;
     let candidates = gathered.map_err(SegmentError::TooFew)?;
-    let known = known?;
+    let known =
+        known.map_err(|shortfall| SegmentError::TooFew(Shortfall { got: 0, required, ..shortfall }))?;
     let slivers: BTreeMap<u16, _> =
         candidates.into_iter().map(|(candidate, sliver)| (candidate % shape.n(), sliver)).collect();
 
@@ -103,7 +107,9 @@ async fn read<N: Network>(
     let decoded = reader.encoder.run(move |encoder| decode(encoder, shape, &known, slivers)).await;
     let grid = decoded.map_err(|_| SegmentError::Stopped)?.map_err(|error| match error {
         DecodeError::Inconsistent { .. } => SegmentError::Inconsistent,
-        DecodeError::TooFewSlivers { got, required } => SegmentError::TooFew(Shortfall { got, required }),
+        DecodeError::TooFewSlivers { got, required } => {
+            SegmentError::TooFew(Shortfall { got, required, failures: Failures::default() })
+        }
     })?;
     Ok(SegmentBytes { chunks: cut(vec![grid.into()], len), is_decoded: true })
 }
@@ -151,8 +157,9 @@ async fn find_commitment<N: Network>(
         async move { reader.fetch_commitment(source, index, &pulse).await }.boxed()
     };
     let n = u16::try_from(everyone.len()).expect("two committees have at most two thousand members");
-    let found = gather(reader, Plan::new(1, n), |candidate| member(candidate).peer(), fetch).await?;
-    found.into_values().next().map(Arc::new).ok_or(Shortfall { got: 0, required: 1 })
+    let found = gather(reader, Plan::new(1, n), member, fetch).await?;
+    let missing = Shortfall { got: 0, required: 1, failures: Failures::default() };
+    found.into_values().next().map(Arc::new).ok_or(missing)
 }
 
 /// Fetches a sliver and verifies it on the pool: hashing megabytes would hold up everything else.

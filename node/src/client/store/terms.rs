@@ -89,7 +89,7 @@ mod tests {
             rate: 0,
             certified: is_certified.then_some(4),
         });
-        Facts { head, account: Account { balance: 0, nonce: 8 }, blob: None, registration }
+        Facts { head, account: Account { nonce: 8, ..Account::default() }, blob: None, registration }
     }
 
     #[test]

@@ -274,7 +274,7 @@ impl FakeLedger {
                 | Tampering::BorrowedCertificate
         ) {
             for key in keys {
-                tree.insert(key, &codec::encode(&Account { balance: 1 << 40, nonce: 0 }));
+                tree.insert(key, &codec::encode(&Account { balance: 1 << 40, ..Account::default() }));
             }
         }
         match tampering {

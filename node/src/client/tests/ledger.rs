@@ -340,14 +340,40 @@ fn a_transaction_that_came_too_late_is_not_taken_for_another_of_the_account() {
         let net = LedgerCluster::new(7, 7);
         let (client, key) = (net.client(), rich());
         let other = net.cluster.join(PeerId([201; 32]));
-        // Two programs at the same time with the same nonce: one is executed, and the other is told.
+        // Two programs at the same time with the same nonce: one is executed, and the other is signed again with the next.
         let action = |amount| Action::Transfer { to: poor(), amount };
         let (first, second) = tokio::join!(client.submit(action(10), &key), other.submit(action(20), &key));
-        let sent = net.balance_of(&poor());
-        match (first, second) {
-            (Ok(_), Err(SubmitError::Superseded { .. })) => assert_eq!(sent, 10),
-            (Err(SubmitError::Superseded { .. }), Ok(_)) => assert_eq!(sent, 20),
-            other => panic!("{other:?}"),
+        let mut nonces = [first.unwrap().nonce, second.unwrap().nonce];
+        nonces.sort_unstable();
+        assert_eq!((nonces, net.balance_of(&poor())), ([0, 1], 30));
+    });
+}
+
+/// A store that failed has left an order with members, who have it executed when the owner's next transaction is under way.
+#[test]
+fn an_order_that_was_left_behind_is_not_taken_for_the_transaction_that_was_sent() {
+    run(async {
+        for tampering in [Tampering::None, Tampering::DropsUnordered] {
+            let net = LedgerCluster::new(7, 7);
+            net.tamper(0..7, tampering);
+            let mut order = Some(Action::Transfer { to: AccountId([8; 32]), amount: 1 });
+            net.cluster.ledger().hook = Some(Box::new(move |request, _, ledger| {
+                if matches!(request, protocol::message::Request::Submit { .. })
+                    && let Some(order) = order.take()
+                {
+                    ledger.execute(&rich(), order);
+                }
+            }));
+            let sent = net.send(10).await;
+            let (left, got) = (net.balance_of(&AccountId([8; 32])), net.balance_of(&poor()));
+            // Whether members take what is sent is one thing; that nothing is said to be executed that was not is another.
+            match tampering {
+                Tampering::None => assert_eq!((sent.unwrap().nonce, left, got), (1, 1, 10)),
+                _ => {
+                    assert!(matches!(sent, Err(SubmitError::Unknown { nonce: 1, .. })), "{sent:?}");
+                    assert_eq!((left, got), (1, 0));
+                }
+            }
         }
     });
 }

@@ -45,7 +45,7 @@ fn too_few_slivers_are_told_in_bounded_time() {
             let started = Instant::now();
             let error = cluster.read(stored.blob_id).await.unwrap_err();
             assert!(
-                matches!(error, ReadError::TooFewSlivers { segment: 0, got: 2, required: 3 }),
+                matches!(error, ReadError::TooFewSlivers { segment: 0, got: 2, required: 3, .. }),
                 "{manner:?} {error:?}"
             );
             assert!(started.elapsed() <= 50 * SECOND, "{manner:?} {:?}", started.elapsed());
@@ -95,6 +95,28 @@ fn a_range_is_read_from_the_segments_that_hold_it_alone() {
             assert!(matches!(refused, ReadError::Range { .. }), "{refused:?}");
         }
     });
+}
+
+#[test]
+fn members_that_are_still_repairing_or_starting_are_asked_again() {
+    for manner in [Manner::Refuses(Refusal::NotFound), Manner::Refuses(Refusal::Internal)] {
+        run(async {
+            let cluster = Cluster::new(7, 7);
+            let data = blob(100_000);
+            let stored = cluster.store(&data).await.unwrap();
+            cluster.behave_with_blobs(0..5, &manner);
+            let error = cluster.read(stored.blob_id).await.unwrap_err();
+            let named = |name: &str| error.to_string().contains(name);
+            assert!((0..5).any(|node| named(&format!("node-{node}: "))), "{error}");
+            assert!(!named("node-5: ") && !named("node-6: "), "{error}");
+            let heal = async {
+                tokio::time::sleep(3 * SECOND).await;
+                cluster.behave_with_blobs([2], &Manner::Honest);
+            };
+            let (read, ()) = tokio::join!(cluster.read(stored.blob_id), heal);
+            assert!(read.unwrap().1 == data, "{manner:?}");
+        });
+    }
 }
 
 #[test]

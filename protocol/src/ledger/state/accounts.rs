@@ -1,7 +1,10 @@
 //! Balances and nonces.
 
 use super::{ApplyError, Corrupt, Event, Rejected, State, entry::Account, slot::AccountSlot, store::add};
-use crate::{ids::AccountId, ledger::transaction::Place};
+use crate::{
+    ids::AccountId,
+    ledger::transaction::{Place, TransactionId},
+};
 
 const BALANCES: &str = "balances";
 
@@ -43,14 +46,14 @@ impl State {
     }
 
     /// Takes a transaction's place in the order of its sender's.
-    pub(super) fn use_nonce(&mut self, sender: &AccountId, got: u64) -> Result<(), ApplyError> {
-        let account = self.account(sender)?;
-        let required = account.nonce;
+    pub(super) fn take_place(&mut self, place: &Place, id: TransactionId) -> Result<(), ApplyError> {
+        let account = self.account(&place.sender)?;
+        let (got, required) = (place.nonce, account.nonce);
         if got != required {
-            return Err(Rejected::Nonce { account: *sender, got, required }.into());
+            return Err(Rejected::Nonce { account: place.sender, got, required }.into());
         }
         let nonce = add("nonces", required, 1)?;
-        self.write_account(sender, Account { nonce, ..account });
+        self.write_account(&place.sender, Account { nonce, last: Some(id), ..account });
         Ok(())
     }
 

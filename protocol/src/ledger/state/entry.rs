@@ -7,7 +7,10 @@ use crate::{
     certificate::Persistence,
     commitment::BlobHeader,
     ids::{Epoch, NetworkId},
-    ledger::{parameters::Ballot, transaction::NodeDescription},
+    ledger::{
+        parameters::Ballot,
+        transaction::{NodeDescription, TransactionId},
+    },
 };
 
 /// How far an epoch has come.
@@ -55,6 +58,9 @@ pub struct Account {
     pub balance: u64,
     /// Number of its transactions: the nonce of the next one.
     pub nonce: u64,
+    /// The last of them; `None` if there is none. Two transactions may have been signed with one nonce: with this, it is
+    /// proven which of them was executed.
+    pub last: Option<TransactionId>,
 }
 
 /// Whether a node can be staked on and selected.

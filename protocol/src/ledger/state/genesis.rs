@@ -48,7 +48,7 @@ impl State {
         state.store.set(&ParametersSlot {}, &endowment.parameters);
         for account in &endowment.accounts {
             let slot = AccountSlot { account: account.account };
-            state.store.set(&slot, &Account { balance: account.balance, nonce: 0 });
+            state.store.set(&slot, &Account { balance: account.balance, ..Account::default() });
         }
         for member in committee.members() {
             state.add_member(member);

@@ -144,8 +144,9 @@ impl State {
             return Err(Rejected::WrongNetwork { got, required }.into());
         }
         let Transaction { sender, nonce, action } = verified.transaction();
-        self.use_nonce(sender, *nonce)?;
-        let fee = self.fee(&verified.transaction().place())?;
+        let place = verified.transaction().place();
+        self.take_place(&place, verified.id())?;
+        let fee = self.fee(&place)?;
         self.charge_fee(sender, fee)?;
         let events = self.act(RegistrationId { owner: *sender, nonce: *nonce }, action)?;
         Ok(Receipt { id: verified.id(), fee, events })

@@ -2,10 +2,7 @@
 
 use std::{
     fs, io,
-    net::Ipv4Addr,
-    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
-    process::Command,
     time::Duration,
 };
 
@@ -16,8 +13,8 @@ use node::{
 };
 use protocol::{genesis::Genesis, ledger::transaction::Action};
 
-use super::{GENESIS_FILE, NODE_DIR, WALLET_FILE, node_config};
-use crate::cluster::until;
+use super::{GENESIS_FILE, NODE_DIR, WALLET_FILE, node_config, run};
+use crate::{cluster::until, compose::spec::Place};
 
 /// The file that says that the node is registered and staked on. It is there once that is proven.
 const JOINED_FILE: &str = "joined";
@@ -32,9 +29,8 @@ pub struct JoinArgs {
     /// What people call it
     #[arg(long, value_name = "NAME")]
     name: String,
-    /// Where others reach it
-    #[arg(long, value_name = "IP")]
-    ip: Ipv4Addr,
+    #[command(flatten)]
+    place: Place,
     /// Credits to put behind it
     #[arg(long, value_name = "CREDITS")]
     stake: u64,
@@ -63,9 +59,7 @@ pub async fn join(args: &JoinArgs) -> Result<(), Failure> {
         create_new(&dir.join(JOINED_FILE), "")?;
         note("registered and staked on");
     }
-    let program = std::env::current_exe().map_err(|error| Failure::io("cannot find this program", &error))?;
-    let error = Command::new(program).args(["floe", "node", "run", "--dir", NODE_DIR]).exec();
-    Err(Failure::io("cannot become the node", &error))
+    run(dir)
 }
 
 /// Makes the node's directory, unless it is complete.
@@ -76,7 +70,7 @@ fn prepare(dir: &Path, args: &JoinArgs) -> Result<(), Failure> {
     // The configuration is written last: without it, what else there is has told nobody of itself.
     remove(&[dir.join("keys"), dir.join(MemberFile::NAME)])?;
     let genesis = load_genesis(&dir.join(GENESIS_FILE))?;
-    init_node(dir, &node_config(args.name.clone(), args.ip, ways_in(&genesis)))?;
+    init_node(dir, &node_config(args.name.clone(), args.place.clone(), ways_in(&genesis)))?;
     Ok(())
 }
 
@@ -127,17 +121,20 @@ async fn enter(dir: &Path, wallet: &AccountKey, stake: u64) -> Result<(), Failur
 mod tests {
     use super::*;
 
+    fn place() -> Place {
+        crate::compose::spec::tests::spec("").unwrap().place(0)
+    }
+
     fn args() -> JoinArgs {
-        JoinArgs { name: "node-9".to_owned(), ip: Ipv4Addr::new(10, 1, 2, 3), stake: 1 }
+        JoinArgs { name: "node-9".to_owned(), place: place(), stake: 1 }
     }
 
     /// A volume with nothing but a genesis file of seven members.
     fn volume() -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         let members = (0..7u16).map(|node| {
-            let ip = Ipv4Addr::new(10, 0, 0, 1);
             let at = dir.path().join(node.to_string());
-            let member = init_node(&at, &node_config(format!("n-{node}"), ip, Vec::new())).unwrap();
+            let member = init_node(&at, &node_config(format!("n-{node}"), place(), Vec::new())).unwrap();
             member.with_shards(vec![protocol::ShardIndex(node)])
         });
         let genesis = Genesis::new("x".to_owned(), 7, members.collect()).unwrap();

@@ -5,6 +5,8 @@
 
 mod crash;
 mod join;
+mod relay;
+mod run;
 mod setup;
 mod volume;
 
@@ -21,11 +23,14 @@ use node::config::{
 pub use self::{
     crash::{Victim, crash},
     join::{JoinArgs, join},
+    relay::{keep, relay},
+    run::{CLOCK_FILE, run},
     setup::setup,
     volume::{VolumeFile, corrupt, files, put, wipe},
 };
-use super::spec::listen_address;
+use super::spec::Place;
 use crate::cluster::{RESERVE_BYTES, SCRUB_BYTES_PER_SECOND, SCRUB_INTERVAL};
+pub(crate) use crate::filler::{empty, fill};
 
 /// Where a node's volume is mounted: its directory.
 pub const NODE_DIR: &str = "/node";
@@ -45,13 +50,13 @@ const WALLET_FILE: &str = "wallet.key";
 const GENESIS_FILE: &str = "genesis.toml";
 
 /// The configuration of a node whose directory is a volume.
-fn node_config(name: String, ip: Ipv4Addr, bootstrap: Vec<PeerAddress>) -> NodeConfig {
+fn node_config(name: String, place: Place, bootstrap: Vec<PeerAddress>) -> NodeConfig {
     NodeConfig {
         name,
         genesis: PathBuf::from(GENESIS_FILE),
         network: NetworkConfig {
-            listen: vec![listen_address(Ipv4Addr::UNSPECIFIED)],
-            external: vec![listen_address(ip)],
+            listen: vec![place.listen],
+            external: vec![place.external],
             bootstrap,
             ..NetworkConfig::default()
         },
@@ -81,9 +86,10 @@ mod tests {
 
     #[test]
     fn a_node_is_reached_at_its_own_address() {
-        let config = node_config("a".to_owned(), Ipv4Addr::new(10, 1, 2, 3), Vec::new());
+        let place = crate::compose::spec::tests::spec("").unwrap().place(0);
+        let config = node_config("a".to_owned(), place, Vec::new());
         let announced: Vec<String> = config.network.announced().iter().map(ToString::to_string).collect();
-        assert_eq!(announced, ["/ip4/10.1.2.3/tcp/4100"]);
+        assert_eq!(announced, ["/ip4/10.213.77.16/tcp/4100"]);
         assert!(NodeConfig::parse(std::path::Path::new("x"), &config.to_toml()).is_ok());
     }
 }

@@ -111,7 +111,7 @@ fn make(root: &Path, net: &Path, spec: &Spec) -> Result<Genesis, Failure> {
     for (node, shards) in (0..spec.n_nodes()).zip(spread(spec.n_shards(), spec.n_nodes())) {
         let name = node_name(node);
         let dir = root.join(&name);
-        let config = node_config(name, spec.ip(node), Vec::new());
+        let config = node_config(name, spec.place(node), Vec::new());
         members.push(init_node(&dir, &config)?.with_shards(shards));
     }
     let mut accounts = Vec::new();

@@ -74,10 +74,14 @@ fn a_transaction_is_taken_once_and_in_its_turn() {
     let later = world.sign(0, 1, action((1, 2)));
     let refused =
         |got, required| Err(ApplyError::Rejected(Rejected::Nonce { account: account(0), got, required }));
+    let last = |world: &World, seed| world.state.account(&account(seed)).unwrap().last;
     assert_eq!(world.state.apply(&later), refused(1, 0));
+    assert_eq!((last(&world, 0), last(&world, 1)), (None, None));
     assert_eq!(world.state.apply(&first).unwrap().id, first.id());
+    assert_eq!((last(&world, 0), last(&world, 1)), (Some(first.id()), None), "the sender's alone");
     assert_eq!(world.state.apply(&first), refused(0, 1));
     assert_ne!(world.state.apply(&later).unwrap().id, first.id());
+    assert_eq!(last(&world, 0), Some(later.id()));
     assert_eq!(world.balance(1), BALANCE + 3);
 }
 

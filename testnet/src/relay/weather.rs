@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use rand::Rng;
+use serde::{Deserialize, Serialize};
 
 /// How long a segment takes that was lost once: the shortest time after which Linux sends again.
 const RESEND: Duration = Duration::from_millis(200);
@@ -10,7 +11,8 @@ const RESEND: Duration = Duration::from_millis(200);
 const LOSSES_MAX: u32 = 5;
 
 /// The state of the network.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Weather {
     /// The part of the network in which a node is; all others are in the same one.
     parts: BTreeMap<usize, usize>,
@@ -60,7 +62,8 @@ impl Weather {
         let delay = if self.delay_ms == 0 {
             Duration::ZERO
         } else {
-            Duration::from_micros(dice.random_range(self.delay_ms * 500..=self.delay_ms * 1000))
+            let most = self.delay_ms.saturating_mul(1000);
+            Duration::from_micros(dice.random_range(most / 2..=most))
         };
         let mut resent = Duration::ZERO;
         for losses in 0..LOSSES_MAX {

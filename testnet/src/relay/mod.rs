@@ -1,7 +1,9 @@
-//! The network between nodes of one machine, as far as it can be broken from outside them.
+//! The network between nodes, as far as it can be broken from outside them.
 //!
 //! ```text
 //! node i --connect--> relay port of j --who is it? may it? how late?--> port of j
+//!                          ^
+//!                       weather: in this process, or told by another one through control
 //! ```
 //!
 //! Each node tells the others the address of a relay in front of it. What comes in there is passed on in order, later if the
@@ -14,11 +16,12 @@
 //! - Memory is bounded: of each direction of each connection at most [`IN_FLIGHT_MAX`] parts of [`PART_BYTES`] are held.
 //! - The order of bytes never changes.
 
+pub mod control;
 mod pump;
 mod source;
 mod weather;
 
-use std::{io, net::Ipv4Addr, sync::Arc};
+use std::{io, net::SocketAddr};
 
 use node::cli::Failure;
 use tokio::{
@@ -27,8 +30,11 @@ use tokio::{
     task::JoinSet,
 };
 
-pub use self::weather::Weather;
-use self::{pump::pump, source::Sources};
+use self::pump::pump;
+pub use self::{
+    source::{Processes, Sources},
+    weather::Weather,
+};
 
 /// Bytes that are passed on at a time.
 const PART_BYTES: usize = 64 << 10;
@@ -42,17 +48,17 @@ const CONNECTIONS_MAX: usize = 1024;
 pub struct Behind {
     /// Its number.
     pub node: usize,
-    /// The port on which the relay listens.
-    pub relay_port: u16,
-    /// The port on which the node does.
-    pub port: u16,
+    /// Where the relay listens.
+    pub relay: SocketAddr,
+    /// Where the node does.
+    pub address: SocketAddr,
 }
 
 /// The relays of a network; they end with this value.
 #[derive(Debug)]
 pub struct Relays {
     weather: watch::Sender<Weather>,
-    sources: Arc<Sources>,
+    sources: Sources,
     _tasks: JoinSet<()>,
 }
 
@@ -62,22 +68,14 @@ impl Relays {
     /// # Errors
     ///
     /// If a port is taken.
-    pub async fn start(nodes: &[Behind], seed: u64) -> Result<Self, Failure> {
+    pub async fn start(nodes: &[Behind], sources: Sources, seed: u64) -> Result<Self, Failure> {
         let (weather, watched) = watch::channel(Weather::default());
-        let sources = Arc::new(Sources::default());
         let mut tasks = JoinSet::new();
         for behind in nodes {
-            let what = || format!("cannot listen on 127.0.0.1, port {}", behind.relay_port);
-            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, behind.relay_port)).await;
-            let listener = listener.map_err(|error| Failure::io(what(), &error))?;
-            tasks.spawn(relay(*behind, listener, watched.clone(), Arc::clone(&sources), seed));
+            let listener = listen(behind.relay).await?;
+            tasks.spawn(relay(*behind, listener, watched.clone(), sources.clone(), seed));
         }
         Ok(Self { weather, sources, _tasks: tasks })
-    }
-
-    /// Says which process is which node, so that its connections are known to be its own.
-    pub fn set_process(&self, node: usize, pid: Option<i32>) {
-        self.sources.set(node, pid);
     }
 
     /// Changes the weather.
@@ -86,12 +84,17 @@ impl Relays {
     }
 }
 
+async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
+    let listener = TcpListener::bind(address).await;
+    listener.map_err(|error| Failure::io(format!("cannot listen on {address}"), &error))
+}
+
 /// Accepts what is for one node.
 async fn relay(
-    Behind { node, port, .. }: Behind,
+    Behind { node, address, .. }: Behind,
     listener: TcpListener,
     weather: watch::Receiver<Weather>,
-    sources: Arc<Sources>,
+    sources: Sources,
     seed: u64,
 ) {
     let mut carried = JoinSet::new();
@@ -107,8 +110,13 @@ async fn relay(
                 number += 1;
                 // Another stream of chance for each connection of each node.
                 let stream_number = number << 16 | u64::try_from(node).unwrap_or(0);
-                let source = sources.of(from.port());
-                carried.spawn(carry((stream, port), (source, node), weather.clone(), (seed, stream_number)));
+                let source = sources.of(from);
+                carried.spawn(carry(
+                    (stream, address),
+                    (source, node),
+                    weather.clone(),
+                    (seed, stream_number),
+                ));
             }
             Ok(_) => tracing::info!(node, "too many connections for the relay; refused one"),
             Err(error) => tracing::info!(node, %error, "the relay could not accept a connection"),
@@ -118,7 +126,7 @@ async fn relay(
 
 /// Carries one connection, until both sides have ended it or one of them broke it.
 async fn carry(
-    (near, port): (TcpStream, u16),
+    (near, address): (TcpStream, SocketAddr),
     (from, to): (Option<usize>, usize),
     mut weather: watch::Receiver<Weather>,
     (seed, number): (u64, u64),
@@ -127,7 +135,7 @@ async fn carry(
     if weather.wait_for(|weather| !weather.is_cut(from, Some(to))).await.is_err() {
         return;
     }
-    let far = match TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await {
+    let far = match TcpStream::connect(address).await {
         Ok(far) => far,
         Err(error) => {
             tracing::trace!(to, %error, "nobody behind the relay");
@@ -156,10 +164,11 @@ async fn pass_on(
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpSocket,
         time::{Instant, timeout},
     };
 
@@ -171,13 +180,19 @@ mod tests {
         TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap().port()
     }
 
-    /// A relay in front of a listener, and this process as node 0.
-    async fn relayed() -> (Relays, TcpListener, u16) {
+    /// A relay in front of a listener that is node 1.
+    async fn relayed_from(sources: Sources) -> (Relays, TcpListener, u16) {
         let behind = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let (port, relay_port) = (behind.local_addr().unwrap().port(), free_port().await);
-        let relays = Relays::start(&[Behind { node: 1, relay_port, port }], 7).await.unwrap();
-        relays.set_process(0, Some(rustix::process::getpid().as_raw_nonzero().get()));
-        (relays, behind, relay_port)
+        let relay = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port().await));
+        let node = Behind { node: 1, relay, address: behind.local_addr().unwrap() };
+        (Relays::start(&[node], sources, 7).await.unwrap(), behind, relay.port())
+    }
+
+    /// The same, with this process as node 0.
+    async fn relayed() -> (Relays, TcpListener, u16) {
+        let processes = Processes::default();
+        processes.set(0, Some(rustix::process::getpid().as_raw_nonzero().get()));
+        relayed_from(Sources::Processes(Arc::new(processes))).await
     }
 
     #[tokio::test]
@@ -224,12 +239,30 @@ mod tests {
         let (mut far, _) = timeout(LIMIT, behind.accept()).await.unwrap().unwrap();
         assert_eq!(timeout(LIMIT, far.read_u8()).await.unwrap().unwrap(), b'c');
         // A client is no node, and is cut off from none.
-        relays.set_process(0, None);
+        let Sources::Processes(processes) = &relays.sources else { panic!("{:?}", relays.sources) };
+        processes.set(0, None);
         relays.change(|weather| weather.cut_off(&[1]));
         let mut client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
         client.write_all(b"d").await.unwrap();
         let (mut far, _) = timeout(LIMIT, behind.accept()).await.unwrap().unwrap();
         assert_eq!(timeout(LIMIT, far.read_u8()).await.unwrap().unwrap(), b'd');
+    }
+
+    #[tokio::test]
+    async fn nodes_with_addresses_of_their_own_are_told_apart() {
+        let (here, there) = (Ipv4Addr::LOCALHOST, Ipv4Addr::new(127, 0, 0, 2));
+        let nodes = [(there.into(), 0), (here.into(), 1)];
+        let (relays, behind, port) = relayed_from(Sources::Addresses(nodes.into())).await;
+        relays.change(|weather| weather.split(&[1]));
+        let from = async |ip: Ipv4Addr| {
+            let socket = TcpSocket::new_v4().unwrap();
+            socket.bind((ip, 0).into()).unwrap();
+            socket.connect((here, port).into()).await.unwrap()
+        };
+        let _node_0 = from(there).await;
+        timeout(Duration::from_millis(300), behind.accept()).await.unwrap_err();
+        let _node_1 = from(here).await;
+        timeout(LIMIT, behind.accept()).await.unwrap().unwrap();
     }
 
     #[tokio::test]

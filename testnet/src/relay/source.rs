@@ -1,23 +1,43 @@
-//! Which node a connection comes from: that whose process has the socket at its other end.
+//! Which node a connection comes from.
 
 use std::{
     collections::BTreeMap,
     fs, io,
-    sync::{Mutex, MutexGuard, PoisonError},
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
+
+/// What tells nodes apart.
+#[derive(Clone, Debug)]
+pub enum Sources {
+    /// Nodes share the address 127.0.0.1: the process that has the socket at the other end.
+    Processes(Arc<Processes>),
+    /// Each node has an address of its own.
+    Addresses(BTreeMap<IpAddr, usize>),
+}
+
+impl Sources {
+    /// The node that connected from this address; none if it was no node, or is gone.
+    pub(super) fn of(&self, from: SocketAddr) -> Option<usize> {
+        match self {
+            Self::Processes(processes) => processes.of(from.port()),
+            Self::Addresses(nodes) => nodes.get(&from.ip()).copied(),
+        }
+    }
+}
 
 /// The processes of nodes.
 #[derive(Debug, Default)]
-pub(super) struct Sources(Mutex<BTreeMap<usize, i32>>);
+pub struct Processes(Mutex<BTreeMap<usize, i32>>);
 
-impl Sources {
+impl Processes {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<usize, i32>> {
         // Nothing that can panic runs under this lock.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A node has another process, or none.
-    pub(super) fn set(&self, node: usize, pid: Option<i32>) {
+    pub fn set(&self, node: usize, pid: Option<i32>) {
         match pid {
             Some(pid) => self.lock().insert(node, pid),
             None => self.lock().remove(&node),
@@ -25,7 +45,7 @@ impl Sources {
     }
 
     /// The node that connected from a port of 127.0.0.1; none if it was no node, or is gone.
-    pub(super) fn of(&self, port: u16) -> Option<usize> {
+    fn of(&self, port: u16) -> Option<usize> {
         let inode = inode_of(&fs::read_to_string("/proc/net/tcp").ok()?, port)?;
         let socket = format!("socket:[{inode}]");
         let nodes = self.lock().clone();
@@ -78,13 +98,20 @@ mod tests {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let port = stream.local_addr().unwrap().port();
-        let sources = Sources::default();
-        assert_eq!(sources.of(port), None);
+        let processes = Processes::default();
+        assert_eq!(processes.of(port), None);
         // A process that is not there, and this one.
-        sources.set(3, Some(i32::MAX));
-        sources.set(4, Some(rustix::process::getpid().as_raw_nonzero().get()));
-        assert_eq!(sources.of(port), Some(4));
-        sources.set(4, None);
-        assert_eq!(sources.of(port), None);
+        processes.set(3, Some(i32::MAX));
+        processes.set(4, Some(rustix::process::getpid().as_raw_nonzero().get()));
+        assert_eq!(processes.of(port), Some(4));
+        processes.set(4, None);
+        assert_eq!(processes.of(port), None);
+    }
+    #[test]
+    fn an_address_of_its_own_is_enough() {
+        let address = |last| SocketAddr::from((Ipv4Addr::new(10, 1, 2, last), 4100));
+        let sources =
+            Sources::Addresses((0..3u8).map(|node| (address(16 + node).ip(), node.into())).collect());
+        assert_eq!([16, 18, 1, 19].map(|last| sources.of(address(last))), [Some(0), Some(2), None, None]);
     }
 }
