@@ -34,7 +34,6 @@ const CREDITS: u64 = 1_000_000;
 
 /// The network.
 pub(super) struct World {
-    pub(super) genesis: Genesis,
     pub(super) network: NetworkId,
     pub(super) committee: Arc<Committee>,
     /// The state before the first block.
@@ -154,7 +153,6 @@ impl World {
         let verify = |(_, it): &(_, SignedTransaction)| it.clone().verify(&network).expect("it is signed");
         let verified = transactions.iter().map(verify).collect();
         let mut world = Self {
-            genesis,
             network,
             committee,
             state: before.clone(),
