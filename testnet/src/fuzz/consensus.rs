@@ -24,7 +24,7 @@ use storage::{
 
 use super::{
     Seed, Target,
-    fixture::{WORLD, key},
+    fixture::{SMALL_WORLD, WORLD, key},
     input::{Input, part},
     is_canonical, wire,
 };
@@ -239,5 +239,5 @@ fn snapshots() -> Vec<Seed> {
         file.read_at(0, &mut bytes).expect("it is whole");
         bytes
     };
-    vec![("genesis", file(&WORLD.before)), ("blocks", file(&WORLD.state))]
+    vec![("genesis", file(&SMALL_WORLD.before)), ("blocks", file(&SMALL_WORLD.state))]
 }

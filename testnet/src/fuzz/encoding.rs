@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use node::membership::Seat;
 use protocol::{
-    SegmentIndex, SliverPairIndex, codec,
+    PeerId, SegmentIndex, SliverPairIndex, codec,
     commitment::{BlobHeader, PairRoots, SegmentCommitment},
     encoding::{Axis, RecoverError, SegmentDecoder, SegmentEncoder, SliverRecovery},
     hash::Hash,
@@ -199,15 +199,19 @@ thread_local! {
         protocol::encoding::RecoveryCoefficients::new(N_SHARDS);
 }
 
+/// The members' places.
+static SEATS: LazyLock<[Seat; 4]> = LazyLock::new(|| {
+    [0, 1, 2, 3].map(|number| Seat::of(&WORLD.committee, &key(number).peer()).expect("a member"))
+});
+
 /// A small blob in one message: its parts are as long as they have to be, and all of it is in them.
 fn whole_blob(bytes: &[u8]) -> bool {
     let mut input = Input::new(bytes);
-    let number = input.u8() % 4;
+    let seat = &SEATS[usize::from(input.u8() % 4)];
     let header = input.part();
     let payload = Bytes::copy_from_slice(input.rest());
     let Ok(header) = codec::decode_exact::<BlobHeader, 256>(header) else { return false };
-    let Some(seat) = Seat::of(&WORLD.committee, &key(number).peer()) else { return false };
-    let Some((commitment, parts)) = node::fuzz::split_whole_blob(&seat, header, &payload) else {
+    let Some((commitment, parts)) = node::fuzz::split_whole_blob(seat, header, &payload) else {
         return false;
     };
     assert_eq!(commitment + parts.iter().sum::<usize>(), payload.len());
@@ -238,7 +242,7 @@ fn assembly(bytes: &[u8]) -> bool {
             axis: Axis::Primary,
         };
         pieces.push(node::fuzz::Piece {
-            of: (key(of % 4).peer(), at),
+            of: (PeerId([of % 4; 32]), at),
             len: length,
             offset,
             part: Bytes::from(vec![of; len]),
@@ -329,9 +333,8 @@ fn recoveries() -> Vec<Seed> {
 
 fn whole_blobs() -> Vec<Seed> {
     let seed = |number: u8, blob: &EncodedBlob| {
-        let seat = Seat::of(&WORLD.committee, &key(number).peer()).expect("a member");
         let header = part(&codec::encode(blob.header.header()));
-        let slivers = seat.slivers(blob.header.blob_id(), SegmentIndex(0), blob.shape);
+        let slivers = SEATS[usize::from(number)].slivers(blob.header.blob_id(), SegmentIndex(0), blob.shape);
         let slivers: Vec<u8> =
             slivers.flat_map(|at| blob.segment.sliver_of_pair(at.axis, at.pair).to_vec()).collect();
         [&[number][..], &header, &blob.commitment.to_bytes(), &slivers].concat()

@@ -27,6 +27,8 @@ use protocol::{
 
 /// Members.
 const N_MEMBERS: u8 = 4;
+/// Who owns the blob, and registers a node: an account that is no member's.
+const OWNER: u8 = N_MEMBERS;
 /// Shards.
 pub(super) const N_SHARDS: u16 = 7;
 /// Credits of everyone who has any.
@@ -62,7 +64,10 @@ pub(super) struct EncodedBlob {
     pub(super) commitment: SegmentCommitment,
 }
 
-pub(super) static WORLD: LazyLock<World> = LazyLock::new(World::new);
+pub(super) static WORLD: LazyLock<World> = LazyLock::new(|| World::new(N_MEMBERS));
+
+/// The same with two members, for what reads all of them each time: to parse the keys of one takes longer than all else.
+pub(super) static SMALL_WORLD: LazyLock<World> = LazyLock::new(|| World::new(2));
 
 /// The ledger key of the member with this number, or of an account with a larger one.
 pub(super) fn key(number: u8) -> SigningKey {
@@ -129,11 +134,11 @@ pub(super) fn encode(length: usize) -> EncodedBlob {
 }
 
 impl World {
-    fn new() -> Self {
-        let accounts = (0..N_MEMBERS + 2)
+    fn new(n_members: u8) -> Self {
+        let accounts = (0..OWNER + 2)
             .map(|number| GenesisAccount { account: key(number).account(), balance: CREDITS })
             .collect();
-        let stakes = (0..N_MEMBERS)
+        let stakes = (0..n_members)
             .map(|n| GenesisStake {
                 account: key(n).account(),
                 node: key(n).peer(),
@@ -141,11 +146,13 @@ impl World {
             })
             .collect();
         let parameters = Parameters { epoch_ms: 60_000, transaction_fee: 1, ..Parameters::default() };
-        let genesis = Genesis::new("fuzzed".to_owned(), N_SHARDS, members(N_SHARDS, 0..N_MEMBERS))
+        // Another number whenever something else is signed than before: what a former run found is not signed for this network
+        // then, and so no forgery.
+        let genesis = Genesis::new("fuzzed-2".to_owned(), N_SHARDS, members(N_SHARDS, 0..n_members))
             .and_then(|genesis| genesis.with_endowment(Endowment { accounts, stakes, parameters }))
             .expect("the genesis is sound");
         let (network, committee) = (genesis.network_id(), Arc::new(genesis.committee().clone()));
-        let next = Committee::new(Epoch(1), N_SHARDS, members(N_SHARDS, 1..N_MEMBERS)).expect("a committee");
+        let next = Committee::new(Epoch(1), N_SHARDS, members(N_SHARDS, 1..n_members)).expect("a committee");
         let before = State::genesis(&genesis).expect("the genesis is a state");
         // Symbols of 66 bytes: more than a block of the code, and not a whole number of them.
         let blob = encode(990);
@@ -198,12 +205,8 @@ impl World {
     pub(super) fn certify(&self, header: &Header) -> CommitCertificate {
         let (height, id) = (header.height, header.id());
         let precommit = vote_bytes(&self.network, height, 0, VoteKind::Precommit, Some(id));
-        let signatures: Vec<(NodeIndex, Signature)> = (0..N_MEMBERS)
-            .map(|number| {
-                let node = self.committee.index_of(&key(number).peer()).expect("a member");
-                (node, key(number).sign(&precommit))
-            })
-            .collect();
+        let signatures: Vec<(NodeIndex, Signature)> =
+            numbers(&self.committee).map(|(number, node)| (node, key(number).sign(&precommit))).collect();
         CommitCertificate::new(height, 0, id, signatures).expect("each signs once")
     }
 
@@ -225,9 +228,14 @@ impl World {
     }
 }
 
+/// The members of a committee of the genesis by their numbers.
+fn numbers(committee: &Committee) -> impl Iterator<Item = (u8, NodeIndex)> {
+    (0..N_MEMBERS).filter_map(|number| Some((number, committee.index_of(&key(number).peer())?)))
+}
+
 /// Who registers the blob.
 fn registration() -> RegistrationId {
-    RegistrationId { owner: key(N_MEMBERS).account(), nonce: 0 }
+    RegistrationId { owner: key(OWNER).account(), nonce: 0 }
 }
 
 fn availability(
@@ -249,8 +257,7 @@ fn certify<S: Statement>(
 ) -> protocol::certificate::QuorumCertificate<S> {
     let mut builder = CertificateBuilder::new(statement.clone(), network, Arc::clone(committee))
         .expect("of the committee's epoch");
-    for number in 0..N_MEMBERS {
-        let member = committee.index_of(&key(number).peer()).expect("a member");
+    for (number, member) in numbers(committee) {
         builder.add(&sign(network, &statement, number, member)).expect("the signature is good");
     }
     builder.finish().expect("all have signed")
@@ -273,7 +280,7 @@ fn transactions(
     blob: &EncodedBlob,
 ) -> Vec<(&'static str, SignedTransaction)> {
     let (header, blob_id) = (*blob.header.header(), blob.header.blob_id());
-    let (owner, persistence, end_epoch) = (N_MEMBERS, Persistence::Deletable, Epoch(4));
+    let (owner, persistence, end_epoch) = (OWNER, Persistence::Deletable, Epoch(4));
     let certificate = Box::new(availability(network, committee, blob_id));
     let node = key(0).peer();
     let actions = [

@@ -24,7 +24,7 @@ use protocol::{
 
 use super::{
     Seed, Target,
-    fixture::{WORLD, key, small_genesis},
+    fixture::{SMALL_WORLD, WORLD, key, small_genesis},
     input::is_sampled,
     is_canonical,
 };
@@ -239,7 +239,7 @@ fn state(bytes: &[u8]) -> bool {
     let _ =
         (state.head(), state.parameters(), state.due_ms(), state.total(), state.new_committee().is_some());
     let _ = state.nodes().take(100).filter(Result::is_err).count();
-    let _ = state.blobs_from(&WORLD.blob.header.blob_id()).take(100).filter(Result::is_err).count();
+    let _ = state.blobs_from(&SMALL_WORLD.blob.header.blob_id()).take(100).filter(Result::is_err).count();
     let head = state.head().ok();
     if let Some(head) = head {
         for later_ms in [1, 60_000, 120_000, u64::MAX / 2] {
@@ -248,7 +248,7 @@ fn state(bytes: &[u8]) -> bool {
         }
     }
     let with_pairings = is_sampled(bytes, 16);
-    for verified in &WORLD.verified {
+    for verified in &SMALL_WORLD.verified {
         let takes_a_pairing = matches!(
             verified.transaction().action,
             Action::CertifyBlob { .. } | Action::StoreBlob { .. } | Action::RegisterNode { .. }
@@ -311,9 +311,13 @@ fn states() -> Vec<Seed> {
             entries.map(|(key, value)| Entry { key: key.to_vec(), value: value.to_vec() }).collect();
         codec::encode(&entries)
     };
-    let mut handover = WORLD.state.clone();
-    handover.advance_epoch(Arc::new(WORLD.next.clone())).expect("the next committee takes over");
-    vec![("genesis", form(&WORLD.before)), ("blocks", form(&WORLD.state)), ("handover", form(&handover))]
+    let mut handover = SMALL_WORLD.state.clone();
+    handover.advance_epoch(Arc::new(SMALL_WORLD.next.clone())).expect("the next committee takes over");
+    vec![
+        ("genesis", form(&SMALL_WORLD.before)),
+        ("blocks", form(&SMALL_WORLD.state)),
+        ("handover", form(&handover)),
+    ]
 }
 
 const _: () = assert!(
