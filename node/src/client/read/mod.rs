@@ -146,11 +146,12 @@ impl<N: Network> Client<N> {
             match (result, reading.sink.take()) {
                 (Ok(()), Some(sink)) => return Ok((reading.summary, sink)),
                 (Ok(()), None) => return Err(ReadError::Stopped),
-                // The members may know better what is wrong with the blob, or others may have it by now.
+                // The members may know better what is wrong with the blob, it may be gone since this began, or others may have it
+                // by now.
                 (Err(error @ ReadError::TooFewSlivers { .. }), Some(sink)) => {
                     let found = self.certified(blob_id).await;
                     match found {
-                        Err(ReadError::Invalid) => return Err(ReadError::Invalid),
+                        Err(known @ (ReadError::Invalid | ReadError::NotFound)) => return Err(known),
                         Ok((_, sources)) if !sources.is_same(&reader.sources) => {
                             let segment = reading.segments.start;
                             tracing::debug!(%blob_id, segment, "goes on with another committee");

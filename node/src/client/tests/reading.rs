@@ -120,6 +120,21 @@ fn members_that_are_still_repairing_or_starting_are_asked_again() {
 }
 
 #[test]
+fn a_blob_that_is_deleted_while_it_is_read_is_not_there() {
+    run(async {
+        let cluster = Cluster::new(7, 7);
+        let blob_id = cluster.store(&blob(100_000)).await.unwrap().blob_id;
+        cluster.behave_with_blobs(0..7, &Manner::Refuses(Refusal::NotFound));
+        let delete = async {
+            tokio::time::sleep(SECOND).await;
+            cluster.ledger().execute(&owner(), Action::DeleteBlob { blob_id });
+        };
+        let (read, ()) = tokio::join!(cluster.read(blob_id), delete);
+        assert!(matches!(read, Err(ReadError::NotFound)), "{read:?}");
+    });
+}
+
+#[test]
 fn one_copy_is_enough_of_a_small_blob() {
     run(async {
         // Nodes with several shards hold it once.
