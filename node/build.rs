@@ -9,13 +9,17 @@ const COMMIT_VARIABLE: &str = "FLOE_COMMIT";
 
 fn main() {
     let version = env!("CARGO_PKG_VERSION");
-    let commit = std::env::var(COMMIT_VARIABLE).ok().or_else(|| git(&["rev-parse", "--short=12", "HEAD"]));
+    let named = std::env::var(COMMIT_VARIABLE).ok();
+    // Who develops would wait for this crate, and all behind it, after each commit.
+    let is_for_operators = std::env::var("PROFILE").is_ok_and(|profile| profile == "release");
+    let commit = named.or_else(|| git(&["rev-parse", "--short=12", "HEAD"]).filter(|_| is_for_operators));
     let version = commit.map_or_else(|| version.to_owned(), |commit| format!("{version} ({commit})"));
     println!("cargo::rustc-env=FLOE_VERSION={version}");
     println!("cargo::rerun-if-env-changed={COMMIT_VARIABLE}");
     println!("cargo::rerun-if-changed=build.rs");
     // Each change of HEAD, to whatever it points, is a line there.
-    if let Some(log) = git(&["rev-parse", "--path-format=absolute", "--git-path", "logs/HEAD"]) {
+    let log = git(&["rev-parse", "--path-format=absolute", "--git-path", "logs/HEAD"]);
+    if let Some(log) = log.filter(|_| is_for_operators) {
         println!("cargo::rerun-if-changed={log}");
     }
 }
