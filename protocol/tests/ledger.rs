@@ -171,7 +171,7 @@ fn transactions_hash_tells_every_list_apart() {
 fn tampered(header: &Header) -> Vec<(Header, &'static str)> {
     let base = || header.clone();
     vec![
-        (Header { version: 2, ..base() }, "version 2"),
+        (Header { version: 1, ..base() }, "version 1"),
         (Header { network: NetworkId([9; 32]), ..base() }, "network"),
         (Header { height: header.height + 1, ..base() }, "height"),
         (Header { height: header.height - 1, ..base() }, "height"),

@@ -50,7 +50,7 @@ fn hashes_are_as_specified() {
     }
 
     let header = |height: u64, parent: [u8; 32], transactions: [u8; 32], next: &[u8], last: [u8; 32]| {
-        let mut it = 1_u16.to_le_bytes().to_vec();
+        let mut it = 2_u16.to_le_bytes().to_vec();
         it.extend(NETWORK.0);
         it.extend(height.to_le_bytes());
         it.extend((1_000 * height).to_le_bytes());

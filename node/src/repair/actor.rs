@@ -49,8 +49,11 @@ pub struct Config {
     pub queue_capacity: usize,
     /// Blobs looked at at the same time.
     pub blobs_in_flight: usize,
-    /// Segments rebuilt at the same time; each takes about twice its slivers in memory.
+    /// Segments rebuilt at the same time.
     pub segments_in_flight: usize,
+    /// Memory for what is gathered of each of them: slivers that do not fit are rebuilt after the others. One sliver is
+    /// rebuilt in any case.
+    pub segment_bytes: usize,
     /// How long to wait for a peer's answer.
     pub request_timeout: Duration,
     /// Pause after a blob could not be repaired; doubles up to `retry_max`.
@@ -72,6 +75,9 @@ impl Default for Config {
             queue_capacity: 4096,
             blobs_in_flight: 8,
             segments_in_flight: 4,
+            // What a node with a third of the shards of a small network lost of a segment fits, so that helpers are asked
+            // once; with four of them in flight, it is what a small machine can spare.
+            segment_bytes: 16 << 20,
             request_timeout: Duration::from_secs(10),
             retry_after: Duration::from_secs(1),
             retry_max: Duration::from_secs(60),

@@ -32,6 +32,17 @@ use crate::{
 /// Messages in flight to one helper for one segment.
 pub(super) const MESSAGES_IN_FLIGHT: usize = 8;
 
+/// How often the bytes of a sliver are held at most while it is rebuilt: as symbols, and as what of them has just arrived and
+/// is not put together yet, or as the sliver itself.
+const HELD_TIMES: usize = 2;
+
+/// How many slivers of this size are rebuilt at once within so many bytes; one in any case. What a node lost of a segment
+/// grows with its shards: of a thousand, with a third of them, it is a hundred times what one of a small network loses.
+const fn slivers_at_once(segment_bytes: usize, sliver_bytes: usize) -> usize {
+    let at_once = segment_bytes / (HELD_TIMES * sliver_bytes);
+    if at_once == 0 { 1 } else { at_once }
+}
+
 /// A segment that is being repaired.
 pub(super) struct SegmentRepair<'a, N> {
     pub(super) context: &'a Context<N>,
@@ -74,15 +85,28 @@ impl<N: Network> SegmentRepair<'_, N> {
     }
 
     async fn heal_axis(&self, axis: Axis) -> Result<u32, Halt> {
+        let mut lost = self.pairs_of(&self.owed.seats, axis);
+        lost.retain(|pair| !self.context.store.has_sliver(&self.at(*pair, axis)));
+        let at_once = slivers_at_once(self.context.config.segment_bytes, self.shape.sliver_bytes(axis));
+        let mut rest = &lost[..];
+        while let Some((now, behind)) = rest.split_at_checked(at_once.min(rest.len()).max(1)) {
+            let left = self.heal_some(axis, now).await?;
+            if left > 0 {
+                // Too few symbols can be had: those of the others would come from the same helpers.
+                return Ok(left.saturating_add(u32::try_from(behind.len()).unwrap_or(u32::MAX)));
+            }
+            rest = behind;
+        }
+        Ok(0)
+    }
+
+    /// Rebuilds these slivers along one axis, and returns how many are still missing.
+    async fn heal_some(&self, axis: Axis, lost: &[SliverPairIndex]) -> Result<u32, Halt> {
         let n = self.shape.n();
-        let own = self.pairs_of(&self.owed.seats, axis);
-        let lost = own.iter().filter(|pair| !self.context.store.has_sliver(&self.at(**pair, axis)));
         let mut targets: BTreeMap<u16, (SliverPairIndex, SliverRecovery)> = lost
+            .iter()
             .map(|pair| (sliver_index(axis, *pair, n), (*pair, SliverRecovery::new(self.shape, axis))))
             .collect();
-        if targets.is_empty() {
-            return Ok(0);
-        }
         let at_hand = self.take_own(axis, &mut targets).await?;
         let mut gather = Gather::new(self.shape.n_source(axis), at_hand, self.helpers(axis));
         let mut in_flight = FuturesUnordered::new();
@@ -312,5 +336,32 @@ impl<N: Network> SegmentRepair<'_, N> {
             }
         }
         Ok(Vec::new())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::encoding::BlobShape;
+
+    use super::*;
+    use crate::repair::Config;
+
+    #[test]
+    fn slivers_are_rebuilt_together_as_far_as_they_fit() {
+        assert_eq!(slivers_at_once(100, 5), 10);
+        assert_eq!(slivers_at_once(99, 5), 9);
+        assert_eq!(slivers_at_once(9, 5), 1, "one does not fit, and is rebuilt all the same");
+    }
+
+    #[test]
+    fn the_bound_splits_only_what_nodes_of_many_shards_lost() {
+        let at_once = |n, axis| {
+            let segment = BlobShape::new(n, 1 << 30).unwrap().segment(SegmentIndex(0)).unwrap();
+            slivers_at_once(Config::default().segment_bytes, segment.sliver_bytes(axis))
+        };
+        for axis in [Axis::Primary, Axis::Secondary] {
+            assert!(at_once(13, axis) >= 4, "a third of the shards of a small network");
+            assert!((33..333).contains(&at_once(1000, axis)), "{}", at_once(1000, axis));
+        }
     }
 }

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::Bytes;
 use protocol::{
     BlobId, SegmentIndex, ShardIndex, codec,
     commitment::BlobHeader,
@@ -24,6 +24,7 @@ use super::{
     actor::{OnlyIf, WriteRequest},
     blocking::Blocking,
     keys,
+    record::SliverRecord,
 };
 use crate::load::Work;
 
@@ -286,14 +287,27 @@ impl SliverStore {
     ///
     /// [`StoreWriteError`].
     pub async fn put_sliver(&self, at: SliverAt, parity: Hash, sliver: &[u8]) -> Result<(), StoreWriteError> {
-        self.write(vec![self.sliver_record(&at, parity, sliver)]).await
+        self.put_record(at, parity, SliverRecord::from(sliver)).await
     }
 
-    fn sliver_record(&self, at: &SliverAt, parity: Hash, sliver: &[u8]) -> Write {
-        let mut payload = BytesMut::with_capacity(HASH_BYTES + sliver.len());
-        payload.put_slice(&parity.0);
-        payload.put_slice(sliver);
-        Write::Put { key: self.sliver_key(at), payload: payload.freeze() }
+    /// Like [`put_sliver`](Self::put_sliver), without a copy.
+    ///
+    /// Cancel safe: the sliver may or may not be written.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreWriteError`].
+    pub async fn put_record(
+        &self,
+        at: SliverAt,
+        parity: Hash,
+        record: SliverRecord,
+    ) -> Result<(), StoreWriteError> {
+        self.write(vec![self.sliver_write(&at, parity, record)]).await
+    }
+
+    fn sliver_write(&self, at: &SliverAt, parity: Hash, record: SliverRecord) -> Write {
+        Write::Put { key: self.sliver_key(at), payload: record.seal(parity) }
     }
 
     /// Keeps all of a blob of one segment at once: its commitment, slivers that were checked in full, each with the root over
@@ -310,7 +324,11 @@ impl SliverStore {
     ) -> Result<(), StoreWriteError> {
         let blob_id = header.blob_id();
         let mut records = vec![commitment_record(header, SegmentIndex(0), &[], commitment)?];
-        records.extend(slivers.iter().map(|(at, parity, sliver)| self.sliver_record(at, *parity, sliver)));
+        records.extend(
+            slivers
+                .iter()
+                .map(|(at, parity, sliver)| self.sliver_write(at, *parity, SliverRecord::from(&sliver[..]))),
+        );
         records.extend(order.map(|payload| Write::Put { key: keys::order(&blob_id), payload }));
         self.write(records).await
     }

@@ -18,6 +18,7 @@ mod actor;
 mod blocking;
 mod keys;
 mod mailbox;
+mod record;
 mod schedule;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -26,6 +27,7 @@ pub use self::{
     actor::{Actor, CompactConfig, Config},
     blocking::Blocking,
     mailbox::{Counts, HeldSliver, SliverStore, StoreReadError, StoreWriteError, sliver_in_image},
+    record::SliverRecord,
 };
 #[cfg(feature = "fuzz")]
 pub(crate) use self::{keys::read_name, mailbox::read_commitment};

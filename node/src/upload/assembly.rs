@@ -8,6 +8,8 @@ use protocol::{
     message::{RANGE_BYTES_MAX, SliverAt},
 };
 
+use crate::sliver_store::SliverRecord;
+
 /// Why a part was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum PartError {
@@ -23,7 +25,7 @@ pub(super) enum PartError {
 #[derive(Debug)]
 struct Assembly {
     from: PeerId,
-    buffer: Vec<u8>,
+    record: SliverRecord,
     /// One flag a part.
     received: Vec<bool>,
     missing: usize,
@@ -33,8 +35,8 @@ struct Assembly {
 /// A sliver of which every part came.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Whole {
-    /// Its bytes.
-    pub(super) sliver: Vec<u8>,
+    /// Its bytes, where they were put together.
+    pub(super) record: SliverRecord,
     /// Bytes that it goes on taking of its sender's share, until [`Assemblies::release`].
     pub(super) reserved: usize,
 }
@@ -86,7 +88,7 @@ impl Assemblies {
         }
         // A sliver that comes in one part is never in the making.
         if part.len() == len {
-            return Ok(Some(Whole { sliver: part.to_vec(), reserved: 0 }));
+            return Ok(Some(Whole { record: SliverRecord::from(&part[..]), reserved: 0 }));
         }
         let key = (from, at);
         if !self.slivers.contains_key(&key) {
@@ -98,7 +100,7 @@ impl Assemblies {
             let n_parts = len.div_ceil(self.part_bytes);
             let assembly = Assembly {
                 from,
-                buffer: vec![0; len],
+                record: SliverRecord::zeroed(len),
                 received: vec![false; n_parts],
                 missing: n_parts,
                 touched: now,
@@ -108,7 +110,7 @@ impl Assemblies {
             self.slivers.insert(key, assembly);
         }
         let Some(assembly) = self.slivers.get_mut(&key) else { return Err(PartError::Busy) };
-        if assembly.buffer.len() != len {
+        if assembly.record.sliver().len() != len {
             return Err(PartError::Misplaced);
         }
         let received = &mut assembly.received[offset / self.part_bytes];
@@ -117,13 +119,13 @@ impl Assemblies {
             assembly.touched = now;
             *received = true;
             assembly.missing -= 1;
-            assembly.buffer[offset..][..part.len()].copy_from_slice(part);
+            assembly.record.sliver_mut()[offset..][..part.len()].copy_from_slice(part);
         }
         if assembly.missing > 0 {
             return Ok(None);
         }
         let whole = self.slivers.remove(&key);
-        Ok(whole.map(|assembly| Whole { sliver: assembly.buffer, reserved: len }))
+        Ok(whole.map(|assembly| Whole { record: assembly.record, reserved: len }))
     }
 
     /// Gives back the room of a sliver of `from` that was whole, and is now written or refused.
@@ -169,7 +171,7 @@ impl Assemblies {
             .collect();
         for key in over {
             if let Some(assembly) = self.slivers.remove(&key) {
-                self.release(assembly.from, assembly.buffer.len());
+                self.release(assembly.from, assembly.record.sliver().len());
             }
         }
     }
@@ -210,13 +212,17 @@ pub fn assemble(bytes_max: usize, part_bytes: usize, pieces: &[Piece]) -> usize 
     let mut n_whole = 0;
     for Piece { of, len, offset, part, at } in pieces {
         if let Ok(Some(whole)) = assemblies.part(*at, *of, *len, (*offset, part)) {
-            assert_eq!(whole.sliver.len(), *len, "a whole sliver has the length that it was said to have");
-            assert_eq!(whole.sliver[*offset..][..part.len()], part[..], "the last part is in it");
+            assert_eq!(
+                whole.record.sliver().len(),
+                *len,
+                "a whole sliver has the length that it was said to have"
+            );
+            assert_eq!(whole.record.sliver()[*offset..][..part.len()], part[..], "the last part is in it");
             assemblies.release(of.0, whole.reserved);
             n_whole += 1;
         }
         assert!(assemblies.bytes <= bytes_max, "{} bytes in the making", assemblies.bytes);
-        let held: usize = assemblies.slivers.values().map(|assembly| assembly.buffer.len()).sum();
+        let held: usize = assemblies.slivers.values().map(|assembly| assembly.record.sliver().len()).sum();
         assert_eq!(held, assemblies.bytes, "what is held is what is booked");
         assert_eq!(
             assemblies.bytes_of.values().sum::<usize>(),
@@ -269,7 +275,7 @@ mod tests {
             assert_eq!(take(&mut assemblies, 0, PEER, 0, index), Ok(None));
         }
         let whole = take(&mut assemblies, 0, PEER, 0, 1).unwrap().unwrap();
-        assert_eq!(whole.sliver, [part(0).1, part(1).1, part(2).1].concat());
+        assert_eq!(whole.record.sliver(), [part(0).1, part(1).1, part(2).1].concat());
         assert_eq!((whole.reserved, assemblies.bytes()), (LEN, LEN), "it still waits to be written");
         assemblies.release(PEER, whole.reserved);
         assert_eq!(assemblies.bytes(), 0);

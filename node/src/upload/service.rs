@@ -34,7 +34,7 @@ use crate::{
     commitments::{CommitmentCache, CommitmentReadError},
     encoder::Encoder,
     membership::{Membership, Seat},
-    sliver_store::{SliverStore, StoreWriteError},
+    sliver_store::{SliverRecord, SliverStore, StoreWriteError},
 };
 
 /// Tuning of uploads.
@@ -262,15 +262,17 @@ impl Uploads {
         let len = shape.sliver_bytes(at.axis);
         let now = inner.start.elapsed();
         let whole = self.assemblies().part(now, (from, at), len, (offset, &part));
-        let Whole { sliver, reserved } = match whole {
+        // What it held is in the sliver by now, which may wait for long to be checked and written.
+        drop(part);
+        let Whole { record, reserved } = match whole {
             Ok(Some(whole)) => whole,
             Ok(None) => return Ok(()),
             Err(PartError::Misplaced) => return Err(Refusal::Malformed),
             Err(PartError::Busy) => return Err(Refusal::Busy),
         };
         let _room = Room { assemblies: &inner.assemblies, from, reserved };
-        let (parity, sliver) = self.check(at, &commitment, shape, sliver).await?;
-        inner.store.put_sliver(at, parity, &sliver).await.map_err(refusal_of_write)?;
+        let (parity, record) = self.check(at, &commitment, shape, record).await?;
+        inner.store.put_record(at, parity, record).await.map_err(refusal_of_write)?;
         self.assemblies().forget_sliver(at);
         Ok(())
     }
@@ -307,11 +309,11 @@ impl Uploads {
         at: SliverAt,
         commitment: &Arc<SegmentCommitment>,
         shape: SegmentShape,
-        sliver: Vec<u8>,
-    ) -> Result<(Hash, Vec<u8>), Refusal> {
+        record: SliverRecord,
+    ) -> Result<(Hash, SliverRecord), Refusal> {
         let commitment = commitment.clone();
         let check = move |encoder: &mut SegmentEncoder| {
-            Some((check_sliver(encoder, &commitment, (at, shape), &sliver)?, sliver))
+            Some((check_sliver(encoder, &commitment, (at, shape), record.sliver())?, record))
         };
         self.0.encoder.run(check).await.map_err(|_| Refusal::Internal)?.ok_or(Refusal::Unverifiable)
     }

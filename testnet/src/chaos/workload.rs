@@ -102,6 +102,12 @@ pub fn size_of(seed: u64, number: u64) -> usize {
     }
 }
 
+/// True if no other blob of the run is the same. Of a few bytes there are several, perhaps of one owner: who deletes one of them
+/// proves nothing, and who extends one may ask for less than the other was extended by.
+const fn is_unique(size: usize) -> bool {
+    size >= 1 << *SIZE_BITS.start()
+}
+
 impl Workload {
     /// Nothing was done yet; `start` is the beginning of the run.
     #[must_use]
@@ -180,7 +186,8 @@ impl Workload {
             Kind::Extend => {
                 // Nothing is stored for much longer than the run takes: the ledger has a limit.
                 let last = self.epoch().saturating_add(self.epochs - EXTENSION_MAX);
-                let may_grow = |blob: &BlobRecord| blob.end.is_some_and(|end| end <= last);
+                let may_grow =
+                    |blob: &BlobRecord| is_unique(blob.size) && blob.end.is_some_and(|end| end <= last);
                 self.any(dice, |blob| blob.owner == worker && !blob.is_doomed && may_grow(blob))
             }
             Kind::Delete => {
@@ -244,10 +251,8 @@ impl Workload {
         };
         let size = size_of(self.seed, number);
         let mut dice = rng(self.seed.wrapping_add(1), number);
-        // Others may have stored the same few bytes: who deletes theirs proves nothing.
-        let is_unique = size >= 1 << SIZE_BITS.start();
-        let is_deletable = is_unique && !dice.random_ratio(1, PERMANENT_ONE_IN);
-        let is_short = is_unique && dice.random_ratio(1, SHORT_LIVED_ONE_IN);
+        let is_deletable = is_unique(size) && !dice.random_ratio(1, PERMANENT_ONE_IN);
+        let is_short = is_unique(size) && dice.random_ratio(1, SHORT_LIVED_ONE_IN);
         let epochs = if is_short { dice.random_range(2..5) } else { self.epochs };
         let persistence = if is_deletable { Persistence::Deletable } else { Persistence::Permanent };
         let source: Arc<dyn BlobSource> = Arc::new(bytes_of(self.seed, number, size));

@@ -28,9 +28,9 @@ pub const NETWORK: &str = "floe";
 /// The image of all containers, unless somebody names another.
 pub const IMAGE: &str = "floe:local";
 
-/// Memory of a container, in MiB: twice the most that a node was seen to take, 754 under chaos with blobs of 64 MiB. One that has
-/// little to do has some 110; what arrives takes up to [`UPLOAD_BYTES`](super::inside::UPLOAD_BYTES).
-pub const MEMORY_MIB: u32 = 1536;
+/// Memory of a container, in MiB: several times the most that a node was seen to take (`docs/PERFORMANCE.md`, Memory), and room for
+/// [`UPLOAD_BYTES`](super::inside::UPLOAD_BYTES) that arrive, all that repair gathers and all answers that are being sent.
+pub const MEMORY_MIB: u32 = 768;
 /// Processes and threads of a container: a node has some 20, and more for a moment.
 const PIDS: u32 = 256;
 /// Cores of a container: one that is busy leaves the others room.

@@ -129,7 +129,7 @@ fn commit_certificate(bytes: &[u8]) -> bool {
 
 /// What the certificates of the fixture say.
 static CERTIFIED: LazyLock<(StorageConfirmation, InvalidityAttestation)> =
-    LazyLock::new(|| (WORLD.availability().statement().clone(), WORLD.invalidity().statement().clone()));
+    LazyLock::new(|| (*WORLD.availability().statement(), *WORLD.invalidity().statement()));
 
 fn certificate(bytes: &[u8]) -> bool {
     let availability = codec::decode_exact::<CertificateOfAvailability, CERTIFICATE_BYTES_MAX>(bytes).ok();

@@ -42,7 +42,7 @@ pub async fn obey(address: SocketAddr, relays: &Relays) -> Result<(), Failure> {
 }
 
 async fn hear(mut stream: TcpStream, from: SocketAddr, relays: &Relays) -> io::Result<()> {
-    if let Some(node) = relays.sources.of(from) {
+    if let Some(node) = relays.sources.of(from, stream.local_addr()?) {
         return stream.write_all(format!("node {node} makes no weather").as_bytes()).await;
     }
     let mut told = Vec::new();

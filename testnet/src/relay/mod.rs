@@ -91,7 +91,7 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
 
 /// Accepts what is for one node.
 async fn relay(
-    Behind { node, address, .. }: Behind,
+    Behind { node, relay, address }: Behind,
     listener: TcpListener,
     weather: watch::Receiver<Weather>,
     sources: Sources,
@@ -110,7 +110,7 @@ async fn relay(
                 number += 1;
                 // Another stream of chance for each connection of each node.
                 let stream_number = number << 16 | u64::try_from(node).unwrap_or(0);
-                let source = sources.of(from);
+                let source = sources.of(from, relay);
                 carried.spawn(carry(
                     (stream, address),
                     (source, node),

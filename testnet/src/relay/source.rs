@@ -17,10 +17,10 @@ pub enum Sources {
 }
 
 impl Sources {
-    /// The node that connected from this address; none if it was no node, or is gone.
-    pub(super) fn of(&self, from: SocketAddr) -> Option<usize> {
+    /// The node that connected from this address to the other; none if it was no node, or is gone.
+    pub(super) fn of(&self, from: SocketAddr, to: SocketAddr) -> Option<usize> {
         match self {
-            Self::Processes(processes) => processes.of(from.port()),
+            Self::Processes(processes) => processes.of(from.port(), to.port()),
             Self::Addresses(nodes) => nodes.get(&from.ip()).copied(),
         }
     }
@@ -44,24 +44,26 @@ impl Processes {
         };
     }
 
-    /// The node that connected from a port of 127.0.0.1; none if it was no node, or is gone.
-    fn of(&self, port: u16) -> Option<usize> {
-        let inode = inode_of(&fs::read_to_string("/proc/net/tcp").ok()?, port)?;
+    /// The node that connected from a port of 127.0.0.1 to another; none if it was no node, or is gone.
+    fn of(&self, from: u16, to: u16) -> Option<usize> {
+        let inode = inode_of(&fs::read_to_string("/proc/net/tcp").ok()?, from, to)?;
         let socket = format!("socket:[{inode}]");
         let nodes = self.lock().clone();
         nodes.into_iter().find(|(_, pid)| has_open(*pid, &socket).unwrap_or(false)).map(|(node, _)| node)
     }
 }
 
-/// The inode of the socket on a local port that is connected. Source: `proc_pid_net(5)`, `tcp`.
-fn inode_of(table: &str, port: u16) -> Option<u64> {
-    let wanted = format!("0100007F:{port:04X}");
+/// The inode of the socket that is connected from one local port to another. Source: `proc_pid_net(5)`, `tcp`.
+///
+/// Nodes dial from the port on which they listen, so the first port alone is that of many sockets, also of some that nobody has
+/// any more: those of a process that was killed stay in the table for a while.
+fn inode_of(table: &str, from: u16, to: u16) -> Option<u64> {
+    let wanted = [from, to].map(|port| format!("0100007F:{port:04X}"));
     table.lines().skip(1).find_map(|line| {
         let mut fields = line.split_whitespace().skip(1);
-        let (local, _remote, state) = (fields.next()?, fields.next()?, fields.next()?);
-        // 0A is a listener.
-        let inode = fields.nth(5)?.parse().ok()?;
-        (local == wanted && state != "0A").then_some(inode)
+        let ends = [fields.next()?, fields.next()?];
+        let inode = fields.nth(6)?.parse().ok()?;
+        (ends == wanted).then_some(inode)
     })
 }
 
@@ -86,32 +88,40 @@ mod tests {
     fn the_table_of_sockets_is_understood() {
         let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
              0: 0100007F:2710 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 111 1 0 100\n\
-             1: 0100007F:2711 0100007F:2710 01 00000000:00000000 00:00000000 00000000     0        0 222 1 0 20\n\
-             2: broken\n";
-        assert_eq!(inode_of(table, 0x2711), Some(222));
-        assert_eq!(inode_of(table, 0x2710), None, "it listens");
-        assert_eq!(inode_of(table, 1), None);
+             1: 0100007F:2711 0100007F:2712 06 00000000:00000000 00:00000000 00000000     0        0 0 1 0 20\n\
+             2: 0100007F:2711 0100007F:2710 01 00000000:00000000 00:00000000 00000000     0        0 222 1 0 20\n\
+             3: 0100007F:2710 0100007F:2711 01 00000000:00000000 00:00000000 00000000     0        0 333 1 0 20\n\
+             4: broken\n";
+        assert_eq!(inode_of(table, 0x2711, 0x2710), Some(222));
+        assert_eq!(inode_of(table, 0x2710, 0x2711), Some(333), "the other end");
+        assert_eq!(inode_of(table, 0x2711, 0x2712), Some(0), "nobody's any more");
+        assert_eq!(inode_of(table, 0x2710, 0), None, "it listens");
+        assert_eq!(inode_of(table, 1, 0x2710), None);
     }
 
     #[test]
     fn a_connection_is_that_of_the_process_that_made_it() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let port = stream.local_addr().unwrap().port();
+        let (from, to) = (stream.local_addr().unwrap().port(), stream.peer_addr().unwrap().port());
         let processes = Processes::default();
-        assert_eq!(processes.of(port), None);
+        assert_eq!(processes.of(from, to), None);
         // A process that is not there, and this one.
         processes.set(3, Some(i32::MAX));
         processes.set(4, Some(rustix::process::getpid().as_raw_nonzero().get()));
-        assert_eq!(processes.of(port), Some(4));
+        assert_eq!(processes.of(from, to), Some(4));
         processes.set(4, None);
-        assert_eq!(processes.of(port), None);
+        assert_eq!(processes.of(from, to), None);
     }
+
     #[test]
     fn an_address_of_its_own_is_enough() {
         let address = |last| SocketAddr::from((Ipv4Addr::new(10, 1, 2, last), 4100));
         let sources =
             Sources::Addresses((0..3u8).map(|node| (address(16 + node).ip(), node.into())).collect());
-        assert_eq!([16, 18, 1, 19].map(|last| sources.of(address(last))), [Some(0), Some(2), None, None]);
+        assert_eq!(
+            [16, 18, 1, 19].map(|last| sources.of(address(last), address(1))),
+            [Some(0), Some(2), None, None]
+        );
     }
 }

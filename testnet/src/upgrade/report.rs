@@ -85,6 +85,8 @@ impl Report {
         broken
     }
 
+    /// Whether all that is promised is so.
+    ///
     /// # Errors
     ///
     /// If something was promised and is not so.

@@ -198,7 +198,7 @@ mod tests {
             deeds.message(Attack::Garbage, label);
         }
         assert_eq!(deeds.missing(), [""; 0]);
-        assert_eq!(deeds.clone().counts()[&Attack::Garbage].bytes, 14);
+        assert_eq!(deeds.counts()[&Attack::Garbage].bytes, 14);
     }
 
     #[test]

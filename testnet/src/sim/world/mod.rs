@@ -513,6 +513,8 @@ fn settings() -> Settings {
         },
         repair: node::repair::Config {
             request_timeout,
+            // So that what a node lost of a small blob is rebuilt together, and of a large one sliver by sliver.
+            segment_bytes: 64 << 10,
             retry_max: Duration::from_secs(8),
             pass_interval: Duration::from_secs(30),
             ..Default::default()
