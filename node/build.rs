@@ -12,6 +12,7 @@ fn main() {
     let named = std::env::var(COMMIT_VARIABLE).ok();
     // Who develops would wait for this crate, and all behind it, after each commit.
     let is_for_operators = std::env::var("PROFILE").is_ok_and(|profile| profile == "release");
+    let is_named = named.is_some();
     let commit = named.or_else(|| git(&["rev-parse", "--short=12", "HEAD"]).filter(|_| is_for_operators));
     let version = commit.map_or_else(|| version.to_owned(), |commit| format!("{version} ({commit})"));
     println!("cargo::rustc-env=FLOE_VERSION={version}");
@@ -19,7 +20,7 @@ fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     // Each change of HEAD, to whatever it points, is a line there.
     let log = git(&["rev-parse", "--path-format=absolute", "--git-path", "logs/HEAD"]);
-    if let Some(log) = log.filter(|_| is_for_operators) {
+    if let Some(log) = log.filter(|_| is_for_operators && !is_named) {
         println!("cargo::rerun-if-changed={log}");
     }
 }
