@@ -23,7 +23,7 @@ const CONFIG: Config =
     Config { log_bytes: 96 << 10, reserve_bytes: 0, checkpoint_bytes: 64 << 10, compact_below_percent: 60 };
 
 pub(super) const TARGETS: &[Target] = &[
-    Target { name: "log_file", bytes_max: 4 << 10, memory_max: 8 << 20, run: log_file, seeds: log_files },
+    Target { name: "log_file", bytes_max: 8 << 10, memory_max: 8 << 20, run: log_file, seeds: log_files },
     Target { name: "log_headers", bytes_max: 256, memory_max: 16 << 10, run: log_headers, seeds: headers },
     Target { name: "index", bytes_max: 256, memory_max: 16 << 10, run: index, seeds: entries },
     Target { name: "record_name", bytes_max: 64, memory_max: 16 << 10, run: record_name, seeds: names },
