@@ -69,7 +69,16 @@ fn knows(network: &LiveNetwork, node: &LiveNetwork) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_peer_that_attacks_every_protocol_harms_nobody() {
+async fn a_peer_that_attacks_every_protocol_over_tcp_harms_nobody() {
+    attack(Transport::Tcp).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_attacks_every_protocol_over_quic_harms_nobody() {
+    attack(Transport::Quic).await;
+}
+
+async fn attack(transport: Transport) {
     // Tasks of libp2p that panic take nobody with them: they are seen here only.
     let panics = Arc::new(AtomicUsize::new(0));
     let (counter, shown) = (Arc::clone(&panics), panic::take_hook());
@@ -78,7 +87,7 @@ async fn a_peer_that_attacks_every_protocol_harms_nobody() {
         shown(info);
     }));
     let mut tasks = JoinSet::new();
-    let any = Address::new(Ipv4Addr::LOCALHOST.into(), Transport::Tcp, 0);
+    let any = Address::new(Ipv4Addr::LOCALHOST.into(), transport, 0);
     let node = start(1, vec![any], &mut tasks).await;
     let honest = start(2, Vec::new(), &mut tasks).await;
     knows(&honest, &node);
@@ -90,7 +99,7 @@ async fn a_peer_that_attacks_every_protocol_harms_nobody() {
         ["control", "bulk"].map(|channel| (channel.to_owned(), vec![7; 16_000].into())).into();
     let node_address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let begin = async |source, n_workers, is_meant: fn(&Attack) -> bool| {
-        let target = Target { node: node_address, source, questions: questions.clone() };
+        let target = Target { node: node_address, transport, source, questions: questions.clone() };
         let attacks: Vec<_> =
             Attack::ALL.into_iter().filter(is_meant).map(|attack| (attack, n_workers)).collect();
         Assault::begin(target, &attacks).await.unwrap()

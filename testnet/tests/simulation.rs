@@ -9,7 +9,7 @@ use protocol::planted::{Bug, plant};
 use testnet::sim::{Outcome, Plan, run, run_many, run_seed};
 
 /// Seeds in the test command. `floe-testnet sim --seeds N` runs as many as one likes.
-const SEEDS: u64 = 320;
+const SEEDS: u64 = 160;
 
 #[test]
 fn promises_hold_under_faults() {

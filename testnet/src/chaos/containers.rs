@@ -21,7 +21,7 @@ use super::{
     target::{DISK_MIB, NetworkSpec, Target},
 };
 use crate::{
-    cluster::genesis_file,
+    cluster::{Memory, genesis_file},
     compose::{Containers, SpecArgs, Status, Subnet, spec::node_name},
     relay::{Weather, control},
 };
@@ -42,6 +42,8 @@ pub struct Engine {
     logs: PathBuf,
     /// How often the engine has started each node again by itself.
     restarts: Vec<u32>,
+    /// The process of each node, when it was last looked for.
+    pids: Vec<Option<i32>>,
     /// Nodes that are to run.
     up: Vec<bool>,
     dice: ChaCha8Rng,
@@ -79,6 +81,7 @@ impl Engine {
             no_disks: spec.no_disks.clone(),
             logs,
             restarts: vec![0; n_nodes],
+            pids: vec![None; n_nodes],
             up: vec![true; n_nodes],
             dice: ChaCha8Rng::seed_from_u64(spec.seed),
         })
@@ -245,6 +248,9 @@ impl Target for Engine {
         for node in 0..self.up.len() {
             let index = number(node)?;
             let Some(container) = list.get(&node_name(index)) else { continue };
+            if let Some(pid) = self.pids.get_mut(node) {
+                *pid = container.pid;
+            }
             let is_down = self.up.get(node) == Some(&true) && container.status == Status::Exited;
             let Some(known) = self.restarts.get_mut(node) else { continue };
             let before = std::mem::replace(known, container.restarts);
@@ -263,6 +269,11 @@ impl Target for Engine {
             }
         }
         Ok(fallen)
+    }
+
+    /// Of processes of another machine nothing is known.
+    fn memory(&self) -> Vec<Option<Memory>> {
+        self.pids.iter().map(|pid| pid.and_then(|pid| Memory::of(pid).ok())).collect()
     }
 
     async fn logs(&mut self) -> Result<Vec<(usize, PathBuf)>, Failure> {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use node::cli::{Exit, Failure};
+use node::cli::{Exit, Failure, output::Bytes};
 use plotters::{
     prelude::{
         BLACK, BLUE, ChartBuilder, Color as _, IntoDrawingArea as _, IntoFont as _, LineSeries, PathElement,
@@ -96,6 +96,7 @@ fn write(report: &Report, html: &mut String) -> Drawn {
         ("wrong reads", report.wrong_reads.to_string()),
         ("panics", report.panics.to_string()),
         ("all nodes healthy after the last fault", healthy),
+        ("most memory that a node held", Bytes(report.memory_peak_bytes).to_string()),
         ("repair: bytes received", report.repair_bytes_received.to_string()),
         ("repair: bytes regained", report.repair_bytes_regained.to_string()),
     ] {
@@ -168,6 +169,15 @@ fn plots(report: &Report, html: &mut String) -> Drawn {
                 line("answer", BLUE, samples().map(|it| (it.at_seconds, count(it.reachable))).collect()),
                 line("are healthy", GREEN, samples().map(|it| (it.at_seconds, count(it.well))).collect()),
             ],
+        ),
+        (
+            "Memory, in MiB",
+            "MiB",
+            vec![line(
+                "of the node that holds most",
+                BLUE,
+                samples().map(|it| (it.at_seconds, mebibytes(it.memory_bytes))).collect(),
+            )],
         ),
         (
             "Epochs",
@@ -295,7 +305,7 @@ mod tests {
         report.judge(Vec::new());
         let html = page(&report).unwrap();
         assert!(html.contains("every promise was kept"));
-        assert_eq!(html.matches("<svg").count(), 5);
+        assert_eq!(html.matches("<svg").count(), 6);
         for fault in &faults {
             assert!(html.contains(&fault.to_string()), "{fault}");
         }

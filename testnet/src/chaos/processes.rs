@@ -26,7 +26,8 @@ use super::{
 };
 use crate::{
     cluster::{
-        Cluster, ClusterConfig, Fate, ProcessState, SCRUB_BYTES_PER_SECOND, SCRUB_INTERVAL, Signal, Terms,
+        Cluster, ClusterConfig, Fate, Memory, ProcessId, ProcessState, SCRUB_BYTES_PER_SECOND,
+        SCRUB_INTERVAL, Signal, Terms,
     },
     filler,
     relay::{self, Behind, Relays, Sources},
@@ -42,6 +43,8 @@ pub struct Processes {
     /// Why nodes have no disks of their own, if they have none.
     no_disks: Option<String>,
     mounted: Vec<PathBuf>,
+    /// The process of each node, once it was started.
+    processes: Vec<Option<ProcessId>>,
     /// Nodes whose processes are to run.
     up: BTreeSet<usize>,
     dice: ChaCha8Rng,
@@ -96,6 +99,7 @@ impl Processes {
             sources,
             no_disks: spec.no_disks.clone(),
             mounted: Vec::new(),
+            processes: vec![None; manifest.nodes.len()],
             up: BTreeSet::new(),
             dice: ChaCha8Rng::seed_from_u64(spec.seed),
         };
@@ -124,6 +128,9 @@ impl Processes {
     async fn run(&mut self, node: usize, skew: i64) -> Result<(), Failure> {
         let process = self.cluster.start_skewed(node, skew).await?;
         self.sources.set(node, Some(process.pid));
+        if let Some(known) = self.processes.get_mut(node) {
+            *known = Some(process);
+        }
         self.up.insert(node);
         Ok(())
     }
@@ -277,6 +284,11 @@ impl Target for Processes {
             }
         }
         Ok(fallen)
+    }
+
+    fn memory(&self) -> Vec<Option<Memory>> {
+        let of = |process: &Option<ProcessId>| process.as_ref().and_then(|process| process.memory().ok());
+        self.processes.iter().map(of).collect()
     }
 
     async fn logs(&mut self) -> Result<Vec<(usize, PathBuf)>, Failure> {

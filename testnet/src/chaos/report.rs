@@ -89,6 +89,8 @@ pub struct Sample {
     pub reachable: usize,
     /// Slivers that nodes miss, as far as they say.
     pub slivers_missing: u64,
+    /// Bytes of memory of the node that holds most.
+    pub memory_bytes: u64,
     /// Bytes that repair received since the beginning.
     pub repair_bytes_received: u64,
     /// Bytes of slivers that repair regained since the beginning.
@@ -149,6 +151,8 @@ pub struct Report {
     pub faults: usize,
     /// From the end of the last fault until all nodes were healthy; null if they were not in time.
     pub seconds_to_healthy: Option<f64>,
+    /// The most memory that any node held at a time, in bytes; 0 if that is not known.
+    pub memory_peak_bytes: u64,
     /// Bytes that repair received.
     pub repair_bytes_received: u64,
     /// Bytes of slivers that repair regained.
@@ -279,9 +283,10 @@ impl Report {
             self.operations, self.failed, self.refused, self.blobs, self.lost_blobs, self.wrong_reads, self.panics
         ));
         lines.push(format!(
-            "repair received {} and regained {}; {}",
+            "repair received {} and regained {}; no node held more than {} of memory; {}",
             Bytes(self.repair_bytes_received),
             Bytes(self.repair_bytes_regained),
+            Bytes(self.memory_peak_bytes),
             self.seconds_to_healthy.map_or_else(
                 || "not all nodes were healthy in time".to_owned(),
                 |seconds| format!("all nodes were healthy {seconds:.1} s after the last fault")

@@ -4,7 +4,10 @@ use std::{collections::VecDeque, fs, sync::Arc, time::Duration};
 
 use futures::{StreamExt as _, stream};
 use node::{
-    cli::{Connection, Failure, output::note},
+    cli::{
+        Connection, Failure,
+        output::{Bytes, note},
+    },
     client::{Client, ClientConfig},
 };
 use protocol::{PeerId, genesis::Genesis, ledger::signature::SigningKey, message::NodeHealth};
@@ -50,6 +53,9 @@ const BEHIND_MAX: u64 = 20;
 const WORKERS: u8 = 4;
 /// Blobs that are read back at the same time.
 const READS_IN_FLIGHT: usize = 4;
+/// Memory that no node may ever hold, in bytes: a third of what its container may take, and more than twice the most that was
+/// measured (`docs/TESTING.md`).
+const MEMORY_MAX: u64 = 256 << 20;
 /// Tries of a blob that is read back at the end.
 const READ_TRIES: usize = 3;
 
@@ -108,6 +114,8 @@ struct Run<'a, T> {
     samples: Vec<Sample>,
     received: Meter,
     regained: Meter,
+    /// The most memory that each node was seen to hold, in bytes.
+    memory_peaks: Vec<u64>,
     broken: Vec<Broken>,
     epoch: watch::Receiver<u32>,
 }
@@ -239,7 +247,7 @@ pub async fn run<T: Target>(target: &mut T, settings: &Settings) -> Result<Repor
     let blobs = run.read_back(clients.client(), &clients.workload).await;
     clients.close().await;
     let panics = run.panics().await?;
-    let Run { observer, rows, samples, outages, mut broken, .. } = run;
+    let Run { observer, rows, samples, outages, memory_peaks, mut broken, .. } = run;
     observer.close().await;
 
     // What is not healthy in time is broken, and calms nothing.
@@ -252,6 +260,7 @@ pub async fn run<T: Target>(target: &mut T, settings: &Settings) -> Result<Repor
         blobs: blobs.read,
         lost_blobs: blobs.lost.len(),
         panics: panics.len(),
+        memory_peak_bytes: memory_peaks.into_iter().max().unwrap_or(0),
         faults: rows.len(),
         skipped,
         timeline: rows,
@@ -286,6 +295,7 @@ impl<'a, T: Target> Run<'a, T> {
         }
         Ok(Self {
             wellness: vec![Wellness::default(); peers.len()],
+            memory_peaks: vec![0; peers.len()],
             target,
             observer,
             peers,
@@ -329,6 +339,7 @@ impl<'a, T: Target> Run<'a, T> {
             let is_well = health.as_ref().is_some_and(is_well);
             *known = Wellness { is_well, is_surely: is_well && known.is_well };
         }
+        let memory_bytes = self.look_at_memory();
         self.samples.push(Sample {
             at_seconds: self.start.elapsed().as_secs_f64(),
             epoch: *self.epoch.borrow(),
@@ -336,9 +347,23 @@ impl<'a, T: Target> Run<'a, T> {
             well: self.wellness.iter().filter(|known| known.is_well).count(),
             reachable: answers.iter().flatten().count(),
             slivers_missing: answers.iter().flatten().map(|health| health.slivers_missing).sum(),
+            memory_bytes,
             repair_bytes_received: self.received.total(),
             repair_bytes_regained: self.regained.total(),
         });
+    }
+
+    /// Finds nodes that hold more memory than they may; returns what the one that holds most holds now.
+    fn look_at_memory(&mut self) -> u64 {
+        let memory = self.target.memory();
+        for (node, memory) in memory.iter().enumerate() {
+            let (Some(memory), Some(peak)) = (memory, self.memory_peaks.get_mut(node)) else { continue };
+            let before = std::mem::replace(peak, memory.peak.max(*peak));
+            if before <= MEMORY_MAX && memory.peak > MEMORY_MAX {
+                self.found("X3", format!("node-{node} held {} of memory", Bytes(memory.peak)));
+            }
+        }
+        memory.iter().flatten().map(|memory| memory.now).max().unwrap_or(0)
     }
 
     fn is_healthy(&self) -> bool {

@@ -7,6 +7,7 @@ use protocol::{PeerId, genesis::Genesis};
 use swarm::Address;
 
 use super::fault::{Fault, Kind};
+use crate::cluster::Memory;
 
 /// The disk of each node, where it has one of its own.
 pub(super) const DISK_MIB: u32 = 1024;
@@ -72,6 +73,10 @@ pub trait Target {
     ///
     /// If a node cannot be started again.
     async fn fallen(&mut self, excused: &[usize]) -> Result<Vec<(usize, String)>, Failure>;
+
+    /// The memory that each node's process holds, as of the last look for [`fallen`](Self::fallen) ones; none of those that have no
+    /// process, or of which the system does not tell.
+    fn memory(&self) -> Vec<Option<Memory>>;
 
     /// What the nodes have logged: files to look for panics in.
     ///

@@ -17,6 +17,7 @@ use node::{
         output::{Bytes, Table, note},
     },
     client::{Client, StoreOptions, Stored},
+    config::NodeConfig,
 };
 use protocol::{
     codec,
@@ -29,13 +30,14 @@ use protocol::{
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
 use swarm::{
-    Network,
+    Address, Network,
+    address::Transport,
     live::hostile::{Assault, Attack, Counts, Deeds, Target},
 };
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
-    cluster::{Cluster, ClusterConfig, Fate, Observer, ProcessId},
+    cluster::{Cluster, ClusterConfig, Fate, Observer, ProcessId, Terms},
     content::bytes_of,
     figures::{Latency, latency},
 };
@@ -52,11 +54,15 @@ const BLOB_BYTES: usize = 64 << 10;
 const LONG_BLOB_BYTES: usize = 4 << 20;
 /// Files that this process may need beside a connection each.
 const FILES_SPARE: u64 = 1024;
-/// Where connections come from that come to no handshake. A hostile peer has an address of its own elsewhere, too; that of all
-/// others is 127.0.0.1.
-const BARRING: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 66));
-/// Where those come from that do: those above keep out their neighbours, and would keep out these.
-const SPEAKING: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 67));
+/// Transports over which a node can be attacked. For each, where connections come from that come to no handshake, and where those
+/// that do: the former keep out their neighbours, and would keep out the latter. A hostile peer has an address of its own elsewhere,
+/// too; that of all others is 127.0.0.1.
+const FRONTS: [(&str, Transport, [IpAddr; 2]); 2] =
+    [("tcp", Transport::Tcp, [source(66), source(67)]), ("quic", Transport::Quic, [source(68), source(69)])];
+
+const fn source(host: u8) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(127, 0, 0, host))
+}
 
 /// Arguments of `bench flood`.
 #[derive(Clone, Debug, clap::Args)]
@@ -67,12 +73,15 @@ pub(super) struct Args {
     /// Connections that are held without a handshake, or in the middle of one, over all attacks of this kind
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = value_parser!(u16).range(4..=20_000))]
     connections: u16,
-    /// Connections of each attack that begins with a handshake, each with an identity of its own
+    /// Connections of each attack that begins with a handshake, over each transport, each with an identity of its own
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = value_parser!(u16).range(1..=20))]
     sessions: u16,
     /// What the hostile peer does
     #[arg(long, value_name = "ATTACK,...", value_delimiter = ',', value_parser = attack, default_values_t = Attack::ALL.map(Attack::name).map(str::to_owned), hide_default_value = true)]
     attacks: Vec<String>,
+    /// Over what
+    #[arg(long, value_name = "TRANSPORT,...", value_delimiter = ',', value_parser = FRONTS.map(|(name, ..)| name), default_values = FRONTS.map(|(name, ..)| name))]
+    transports: Vec<String>,
     /// The floe program of the attacked node, if it is to be another one than this: to see what a version before bore
     #[arg(long, value_name = "PATH")]
     program: Option<PathBuf>,
@@ -102,8 +111,8 @@ struct Document {
     calm: Measured,
     /// The same in it.
     attacked: Measured,
-    /// What was done in each way.
-    attacks: BTreeMap<&'static str, Counts>,
+    /// What was done in each way, by transport.
+    attacks: BTreeMap<&'static str, BTreeMap<&'static str, Counts>>,
     /// Protocols that the node speaks, and is attacked on.
     protocols: Vec<String>,
     /// By how much the peak of memory may have grown.
@@ -141,7 +150,9 @@ pub(super) async fn execute(args: Args, output: Output) -> Result<(), Failure> {
         .tempdir()
         .map_err(|error| Failure::io("cannot create a temporary directory", &error))?;
     let config = ClusterConfig { n_nodes: args.nodes, n_shards: args.nodes, base_port: None };
-    let mut cluster = Cluster::create(&dir.path().join("testnet"), &config, Fate::WithParent).await?;
+    let terms = Terms { adjust: Some(listen_on_both), ..Terms::default() };
+    let dir = dir.path().join("testnet");
+    let mut cluster = Cluster::create_on_terms(&dir, &config, Fate::WithParent, terms).await?;
     if let Some(program) = &args.program {
         cluster.run_with(0, program.clone());
     }
@@ -156,10 +167,13 @@ pub(super) async fn execute(args: Args, output: Output) -> Result<(), Failure> {
     note("measuring before the attack");
     let calm = measure(client, &cluster, seconds, 0).await?;
     note(format_args!("{} attacks on node-0", args.attacks.len()));
-    let (speaking, barring) = begin(&cluster, &args, questions).await?;
-    let protocols = speaking.protocols();
+    let assaults = begin(&cluster, &args, &questions).await?;
+    let protocols = assaults.first().map(|(_, assault)| assault.protocols()).unwrap_or_default();
     let attacked = measure(client, &cluster, seconds, 1).await?;
-    let deeds = [speaking.end().await, barring.end().await];
+    let mut deeds = Vec::new();
+    for (transport, assault) in assaults {
+        deeds.push((transport, assault.end().await));
+    }
     note("waiting for all nodes to be healthy");
     let mut broken = broken(&deeds, &calm, &attacked, args.growth_max << 20);
     let is_healthy = match cluster.wait_healthy(&observer, LIMIT, |_| {}).await {
@@ -169,14 +183,17 @@ pub(super) async fn execute(args: Args, output: Output) -> Result<(), Failure> {
             false
         }
     };
-    let memory_after = if is_healthy { process(&cluster)?.memory()? } else { 0 };
+    let memory_after = if is_healthy { process(&cluster)?.memory()?.now } else { 0 };
     connection.close().await;
     observer.close().await;
     cluster.stop_all().await?;
 
     let Args { nodes, connections, sessions, seconds, growth_max, .. } = args;
-    let counts = deeds.iter().flat_map(Deeds::counts);
-    let attacks = counts.map(|(attack, counts)| (attack.name(), counts)).collect();
+    let mut attacks: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
+    for (transport, deeds) in &deeds {
+        let counts = deeds.counts().into_iter().map(|(attack, counts)| (attack.name(), counts));
+        attacks.entry(*transport).or_default().extend(counts);
+    }
     let growth_max = growth_max << 20;
     let document = Document {
         nodes,
@@ -200,12 +217,17 @@ pub(super) async fn execute(args: Args, output: Output) -> Result<(), Failure> {
 }
 
 /// What was demanded and is not so.
-fn broken(deeds: &[Deeds], calm: &Measured, attacked: &Measured, growth_max: u64) -> Vec<String> {
+fn broken(
+    deeds: &[(&'static str, Deeds)],
+    calm: &Measured,
+    attacked: &Measured,
+    growth_max: u64,
+) -> Vec<String> {
     // Whoever bore nothing has shown nothing.
     let mut broken: Vec<String> = deeds
         .iter()
-        .flat_map(Deeds::missing)
-        .map(|missing| format!("the attack was none: {missing}"))
+        .flat_map(|(transport, deeds)| deeds.missing().into_iter().map(move |missing| (transport, missing)))
+        .map(|(transport, missing)| format!("the attack over {transport} was none: {missing}"))
         .collect();
     for (when, measured) in [("before the attack", calm), ("in the attack", attacked)] {
         if let Some(first) = &measured.first_failure {
@@ -226,27 +248,47 @@ fn broken(deeds: &[Deeds], calm: &Measured, attacked: &Measured, growth_max: u64
     broken
 }
 
-/// Begins the attacks: first those with a handshake, then those that come to none and share the connections that may be held.
+/// Has a node of a testnet listen over QUIC, too.
+fn listen_on_both(config: &mut NodeConfig) {
+    let ports = config.network.listen.iter().map(Address::port).collect::<Vec<_>>();
+    let over_quic = ports.iter().map(|port| Address::new(Ipv4Addr::LOCALHOST.into(), Transport::Quic, *port));
+    config.network.listen.extend(over_quic);
+}
+
+/// Begins the attacks: over each transport first those with a handshake, then those that come to none and share the connections that
+/// may be held.
 async fn begin(
     cluster: &Cluster,
     args: &Args,
-    questions: Vec<(String, Payload)>,
-) -> Result<(Assault, Assault), Failure> {
+    questions: &[(String, Payload)],
+) -> Result<Vec<(&'static str, Assault)>, Failure> {
     let port = cluster.manifest()?.nodes.first().map(|node| node.port);
     let port = port.ok_or_else(|| Failure::new(Exit::Broken, "the testnet has no node"))?;
     let node = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let wanted =
         Attack::ALL.into_iter().filter(|attack| args.attacks.iter().any(|name| name == attack.name()));
     let (barring, speaking): (Vec<Attack>, Vec<Attack>) = wanted.partition(|attack| attack.is_of_handshake());
-    let each = usize::from(args.connections).div_ceil(barring.len().max(1));
-    let begin = async |source, attacks: Vec<Attack>, n_workers| {
-        let target = Target { node, source, questions: questions.clone() };
-        let attacks: Vec<_> = attacks.into_iter().map(|attack| (attack, n_workers)).collect();
+    let fronts: Vec<_> =
+        FRONTS.into_iter().filter(|(name, ..)| args.transports.iter().any(|wanted| wanted == name)).collect();
+    let exist =
+        fronts.iter().map(|(_, transport, _)| barring.iter().filter(|it| it.is_over(*transport)).count());
+    let each = usize::from(args.connections).div_ceil(exist.sum::<usize>().max(1));
+    let begin = async |(name, transport, source), attacks: &[Attack], n_workers| {
+        let target = Target { node, transport, source, questions: questions.to_vec() };
+        let attacks: Vec<_> = attacks.iter().map(|attack| (*attack, n_workers)).collect();
         let assault = Assault::begin(target, &attacks).await;
-        assault.map_err(|error| Failure::io("cannot attack node-0", &error))
+        assault
+            .map(|assault| (name, assault))
+            .map_err(|error| Failure::io(format!("cannot attack node-0 over {name}"), &error))
     };
-    let speaking = begin(SPEAKING, speaking, usize::from(args.sessions)).await?;
-    Ok((speaking, begin(BARRING, barring, each).await?))
+    let mut assaults = Vec::new();
+    for (name, transport, [_, source]) in &fronts {
+        assaults.push(begin((*name, *transport, *source), &speaking, usize::from(args.sessions)).await?);
+    }
+    for (name, transport, [source, _]) in &fronts {
+        assaults.push(begin((*name, *transport, *source), &barring, each).await?);
+    }
+    Ok(assaults)
 }
 
 /// Questions that node-0 answers at length: a range of a sliver that it holds, and how it is.
@@ -349,7 +391,7 @@ async fn measure<N: Network>(
         join: latency(joins.into_iter()),
         failed: failures.len(),
         first_failure: failures.into_iter().next(),
-        memory_peak: process.peak_memory()?,
+        memory_peak: process.memory()?.peak,
         open_files,
         logged: log_bytes().saturating_sub(logged),
     })
@@ -392,12 +434,15 @@ impl Document {
             ];
             table.row(std::iter::once(name.to_owned()).chain(latencies).chain(rest));
         }
-        let mut done = Table::new(&["ATTACK", "CONNECTIONS", "STREAMS", "SENT", "MESSAGES"]);
-        for (attack, counts) in &self.attacks {
+        let mut done = Table::new(&["ATTACK", "OVER", "CONNECTIONS", "STREAMS", "SENT", "MESSAGES"]);
+        let attacks =
+            self.attacks.iter().flat_map(|(over, attacks)| attacks.iter().map(move |it| (over, it)));
+        for (over, (attack, counts)) in attacks {
             let Counts { connections, streams, bytes, messages } = counts;
             let messages: Vec<String> = messages.iter().map(|(label, n)| format!("{label} {n}")).collect();
             let cells = [connections.to_string(), streams.to_string(), Bytes(*bytes).to_string()];
-            done.row(std::iter::once((*attack).to_owned()).chain(cells).chain([messages.join(", ")]));
+            let names = [*attack, *over].map(str::to_owned).into_iter();
+            done.row(names.chain(cells).chain([messages.join(", ")]));
         }
         format!(
             "{table}\n{done}\nnode-0 has {} now; {}",
@@ -427,7 +472,7 @@ mod tests {
 
     #[test]
     fn what_is_not_as_demanded_is_named() {
-        let none = [Deeds::of([])];
+        let none = [("tcp", Deeds::of([]))];
         assert_eq!(broken(&none, &measured(10), &measured(20), 10), [""; 0]);
         assert_eq!(broken(&none, &measured(10), &measured(21), 10).len(), 1);
         assert_eq!(broken(&none, &measured(10), &measured(9), 10), [""; 0]);
@@ -441,12 +486,18 @@ mod tests {
             broken(&none, &measured(1), &failed, 10),
             ["1 operations failed in the attack, the first: late", "no newcomer in the attack"]
         );
-        assert!(!broken(&[Deeds::of([Attack::Silent])], &measured(1), &measured(1), 10).is_empty());
+        assert!(!broken(&[("tcp", Deeds::of([Attack::Silent]))], &measured(1), &measured(1), 10).is_empty());
     }
 
     #[test]
     fn attacks_go_by_their_names() {
         assert!(attack("loris").is_ok());
         assert!(attack("lorises").unwrap_err().contains("loris, "));
+        let mut config = NodeConfig::default();
+        config.network.listen.truncate(1);
+        listen_on_both(&mut config);
+        let [tcp, quic] = &config.network.listen[..] else { panic!("{:?}", config.network.listen) };
+        assert_eq!((tcp.transport(), quic.transport()), (Transport::Tcp, Transport::Quic));
+        assert_eq!(tcp.port(), quic.port());
     }
 }

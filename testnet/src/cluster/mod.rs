@@ -47,7 +47,7 @@ pub use self::{
         wallet_file,
     },
     observer::Observer,
-    process::{ProcessId, ProcessState},
+    process::{Memory, ProcessId, ProcessState},
     wait::until,
 };
 

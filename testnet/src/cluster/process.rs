@@ -33,6 +33,36 @@ pub enum ProcessState {
     Dead,
 }
 
+/// Memory that a process holds, without what it has only mapped, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// Now.
+    pub now: u64,
+    /// The most that it has held at a time.
+    pub peak: u64,
+}
+
+impl Memory {
+    /// Of the process that has this number.
+    ///
+    /// # Errors
+    ///
+    /// If there is none, or the system does not tell.
+    pub fn of(pid: i32) -> io::Result<Self> {
+        let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
+        Self::parse(&text).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    }
+
+    /// Source: `proc_pid_status(5)`.
+    fn parse(text: &str) -> Option<Self> {
+        let bytes = |key| {
+            let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+            line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+        };
+        Some(Self { now: bytes("VmRSS:")?, peak: bytes("VmHWM:")? })
+    }
+}
+
 impl ProcessId {
     /// Identifies a process that runs now.
     ///
@@ -76,28 +106,14 @@ impl ProcessId {
         fs::read_link(format!("/proc/{}/exe", self.pid)).map_err(failed)
     }
 
-    /// The most memory that it has held at a time, in bytes.
+    /// The memory that it holds.
     ///
     /// # Errors
     ///
     /// If it is gone, or the system does not tell.
-    pub fn peak_memory(&self) -> Result<u64, Failure> {
-        self.memory_of("VmHWM:")
-    }
-
-    /// The memory that it holds now, in bytes.
-    ///
-    /// # Errors
-    ///
-    /// If it is gone, or the system does not tell.
-    pub fn memory(&self) -> Result<u64, Failure> {
-        self.memory_of("VmRSS:")
-    }
-
-    fn memory_of(&self, key: &str) -> Result<u64, Failure> {
+    pub fn memory(&self) -> Result<Memory, Failure> {
         let failed = |error| Failure::io(format!("cannot tell the memory of process {}", self.pid), &error);
-        let text = fs::read_to_string(format!("/proc/{}/status", self.pid)).map_err(failed)?;
-        parse_memory(&text, key).ok_or_else(|| failed(io::ErrorKind::InvalidData.into()))
+        Memory::of(self.pid).map_err(failed)
     }
 
     /// Files and sockets that it has open.
@@ -164,12 +180,6 @@ fn parse_ticks(text: &str) -> Option<u64> {
     user.checked_add(system)
 }
 
-/// Bytes of memory: `VmHWM` at the peak, `VmRSS` now. Source: `proc_pid_status(5)`.
-fn parse_memory(text: &str, key: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
-}
-
 fn boot() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
 }
@@ -208,14 +218,11 @@ mod tests {
     #[test]
     fn a_process_takes_memory() {
         let text = "Name:\tx\nVmHWM:\t   12 kB\nVmRSS:\t  9 kB\n";
-        assert_eq!(
-            (parse_memory(text, "VmHWM:"), parse_memory(text, "VmRSS:")),
-            (Some(12 << 10), Some(9 << 10))
-        );
-        assert_eq!((parse_memory("VmHWM: x kB", "VmHWM:"), parse_memory("", "VmHWM:")), (None, None));
+        assert_eq!(Memory::parse(text), Some(Memory { now: 9 << 10, peak: 12 << 10 }));
+        assert_eq!((Memory::parse(&text.replace("12", "x")), Memory::parse("")), (None, None));
         let process = ProcessId::of_this_process().unwrap();
-        assert!(process.peak_memory().unwrap() >= process.memory().unwrap());
-        assert!(process.memory().unwrap() > 100_000);
+        let memory = process.memory().unwrap();
+        assert!(memory.peak >= memory.now && memory.now > 100_000, "{memory:?}");
         assert!(process.open_files().unwrap() > 0);
         assert_eq!(process.program().unwrap(), std::env::current_exe().unwrap());
     }

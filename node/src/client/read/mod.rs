@@ -109,8 +109,8 @@ impl<N: Network> Client<N> {
         self.read_range(blob_id, 0..u64::MAX, sink, progress).await
     }
 
-    /// Reads the bytes of a blob from the start of a range to its end or, if that comes first, the blob's. The segments that
-    /// hold them are fetched whole, others not at all.
+    /// Reads the bytes of a blob from the start of a range to its end or, if that comes first, the blob's. The primary slivers
+    /// that hold them are fetched whole, others only of segments of which one of those cannot be had.
     ///
     /// Cancel safe: yes; as [`Self::read`].
     ///
@@ -189,16 +189,15 @@ impl<N: Network> Client<N> {
         reading: &mut Reading<S>,
         progress: &OnProgress,
     ) -> Result<(), ReadError> {
-        let shape = *reader.header.shape();
         let total = reading.len();
-        let read = |index| read_segment(Arc::clone(reader), SegmentIndex(index)).boxed();
+        let wanted = reading.range.clone();
+        let read = |index| read_segment(Arc::clone(reader), SegmentIndex(index), wanted.clone()).boxed();
         let in_flight = self.config.segments_in_flight.max(1);
         let mut segments = stream::iter(reading.segments.clone().map(read)).buffered(in_flight);
         let mut next = segments.next().await;
         while let Some(segment) = next {
             let mut segment = segment?;
-            let at = shape.range(SegmentIndex(reading.segments.start));
-            segment.keep(&reading.range, at.expect("only segments that exist are read").start);
+            segment.keep(&reading.range);
             let sink = reading.sink.take().ok_or(ReadError::Stopped)?;
             reading.summary.segments_decoded += u32::from(segment.is_decoded);
             let len: usize = segment.chunks.iter().map(|chunk| chunk.len()).sum();

@@ -1,9 +1,10 @@
 //! Whom to ask next for enough of several interchangeable things: pure.
 //!
 //! The same decisions serve the commitment of a segment (one of the members' copies) and its primary slivers (any `p`
-//! of `n`): ask for as many as are needed, best candidates first, and for one more for each that fails or is late.
+//! of `n`): ask for as many as are needed, best candidates first, and for one more for each that fails or is late. Of a part
+//! of a segment, the systematic slivers that hold it are enough, and they alone are asked for until one of them fails or is late.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, ops::Range};
 
 /// What became of one candidate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,10 +21,14 @@ enum Fate {
     Gone,
 }
 
-/// Candidates, of which any `required` will do that are different things.
+/// Candidates, of which any `required` will do that are different things, or those that are `sufficient`.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
     required: usize,
+    /// Things that are enough if they are all there; none if only numbers count.
+    sufficient: Range<u16>,
+    /// True while only those are asked for.
+    is_narrow: bool,
     /// Different things: candidate `i` is thing `i` modulo this.
     n_things: u16,
     fates: Vec<Fate>,
@@ -32,13 +37,41 @@ pub(super) struct Plan {
 impl Plan {
     /// Candidates `0..n`, all of them different things.
     pub(super) fn new(required: usize, n: u16) -> Self {
-        Self { required, n_things: n, fates: vec![Fate::Fresh; usize::from(n)] }
+        let fates = vec![Fate::Fresh; usize::from(n)];
+        Self { required, sufficient: 0..0, is_narrow: false, n_things: n, fates }
     }
 
     /// Candidates `0..2n`, of which only those in `held` exist: two ways to each of `n` things, the better one first.
     pub(super) fn among(required: usize, n: u16, held: &BTreeSet<u16>) -> Self {
         let fate = |index| if held.contains(&index) { Fate::Fresh } else { Fate::Gone };
-        Self { required, n_things: n, fates: (0..2 * n).map(fate).collect() }
+        Self { fates: (0..2 * n).map(fate).collect(), ..Self::new(required, n) }
+    }
+
+    /// Makes some things enough, which are fewer than are required otherwise: they alone are asked for while that goes well.
+    pub(super) fn or(mut self, sufficient: Range<u16>) -> Self {
+        self.is_narrow = sufficient.len() < self.required && !sufficient.is_empty();
+        self.sufficient = sufficient;
+        self
+    }
+
+    /// The ways to a thing, the better one first.
+    fn ways(&self, thing: u16) -> impl Iterator<Item = (u16, Fate)> {
+        let ways = (0..).zip(self.fates.iter().copied());
+        ways.skip(thing.into()).step_by(self.n_things.into())
+    }
+
+    /// The candidates that have to be asked to have all that is sufficient; none if that is not to be expected any more, because
+    /// the only ways left to one of them failed, are late, or are to be avoided.
+    fn ask_narrowly(&self, is_avoided: impl Fn(u16) -> bool) -> Option<Vec<u16>> {
+        let mut chosen = Vec::new();
+        for thing in self.sufficient.clone() {
+            let is_counted_on = |fate| matches!(fate, Fate::Got | Fate::Asked { is_late: false });
+            if !self.ways(thing).any(|(_, fate)| is_counted_on(fate)) {
+                let is_open = |(index, fate): &(u16, Fate)| *fate == Fate::Fresh && !is_avoided(*index);
+                chosen.push(self.ways(thing).find(is_open)?.0);
+            }
+        }
+        Some(chosen)
     }
 
     fn count(&self, matches: impl Fn(Fate) -> bool) -> usize {
@@ -55,10 +88,15 @@ impl Plan {
 
     /// The candidates to ask now, marked as asked. Those to be avoided come last, else the order is that of indices.
     pub(super) fn ask(&mut self, is_avoided: impl Fn(u16) -> bool) -> Vec<u16> {
-        let counted_on = self.count(|fate| matches!(fate, Fate::Got | Fate::Asked { is_late: false }));
-        let mut chosen = self.indices(|fate| fate == Fate::Fresh);
-        chosen.sort_by_key(|index| is_avoided(*index));
-        chosen.truncate(self.required.saturating_sub(counted_on));
+        let narrowly = self.is_narrow.then(|| self.ask_narrowly(&is_avoided)).flatten();
+        self.is_narrow = narrowly.is_some();
+        let chosen = narrowly.unwrap_or_else(|| {
+            let counted_on = self.count(|fate| matches!(fate, Fate::Got | Fate::Asked { is_late: false }));
+            let mut chosen = self.indices(|fate| fate == Fate::Fresh);
+            chosen.sort_by_key(|index| is_avoided(*index));
+            chosen.truncate(self.required.saturating_sub(counted_on));
+            chosen
+        });
         for index in &chosen {
             self.set(*index, Fate::Asked { is_late: false });
         }
@@ -135,12 +173,14 @@ impl Plan {
 
     /// True once enough arrived.
     pub(super) fn is_complete(&self) -> bool {
-        self.n_got() >= self.required
+        let has = |thing| self.ways(thing).any(|(_, fate)| fate == Fate::Got);
+        self.n_got() >= self.required || (!self.sufficient.is_empty() && self.sufficient.clone().all(has))
     }
 
-    /// True once half of what is needed arrived: from then on the others tell how long one should take.
+    /// True once half of what is asked for arrived: from then on the others tell how long one should take.
     pub(super) fn is_half_done(&self) -> bool {
-        self.n_got() > 0 && 2 * self.n_got() >= self.required
+        let needed = if self.is_narrow { self.sufficient.len() } else { self.required };
+        self.n_got() > 0 && 2 * self.n_got() >= needed
     }
 }
 
@@ -215,6 +255,58 @@ mod tests {
         assert!(plan.ask(nobody).is_empty(), "the late one came after all");
         plan.got(3);
         assert!(plan.is_complete());
+    }
+
+    #[test]
+    fn what_is_sufficient_is_asked_for_alone_while_that_goes_well() {
+        // Things 1 and 2 of seven are enough, else any four.
+        let plan = || Plan::new(4, 7).or(1..3);
+        let mut well = plan();
+        assert_eq!(well.ask(nobody), [1, 2]);
+        assert!(well.ask(nobody).is_empty());
+        well.got(2);
+        assert!(well.is_half_done() && !well.is_complete());
+        well.got(1);
+        assert!(well.is_complete());
+
+        let mut late = plan();
+        assert_eq!(late.ask(nobody), [1, 2]);
+        late.late(1);
+        assert_eq!(late.ask(nobody), [0, 3, 4]);
+        late.got(2);
+        late.got(3);
+        assert!(late.is_half_done() && !late.is_complete());
+        late.got(1);
+        assert!(late.is_complete(), "it came after all");
+
+        let mut failed = plan();
+        assert_eq!(failed.ask(nobody), [1, 2]);
+        failed.missed(2, true);
+        assert_eq!(failed.ask(nobody), [0, 3, 4]);
+        for index in [0, 1, 3] {
+            failed.got(index);
+        }
+        assert!(!failed.is_complete());
+        failed.got(4);
+        assert!(failed.is_complete());
+
+        assert_eq!(plan().ask(|index| index == 1), [0, 2, 3, 4], "one of them is to be avoided");
+    }
+
+    #[test]
+    fn another_way_to_what_is_sufficient_comes_before_everything_else() {
+        let mut plan = Plan::among(2, 3, &BTreeSet::from([0, 1, 2, 3])).or(0..1);
+        assert_eq!(plan.ask(nobody), [0]);
+        plan.late(0);
+        assert_eq!(plan.ask(nobody), [3]);
+        plan.missed(3, true);
+        assert_eq!(plan.ask(nobody), [1, 2]);
+        plan.got(0);
+        assert!(plan.is_complete());
+        let mut plan = Plan::among(2, 3, &BTreeSet::from([0, 1, 2, 3])).or(0..1);
+        assert_eq!(plan.ask(|index| index == 0), [3]);
+        // As many as are required anyway are no fewer.
+        assert_eq!(Plan::new(2, 3).or(0..2).ask(|index| index == 0), [1, 2]);
     }
 
     #[test]

@@ -27,17 +27,19 @@ use crate::client::{
     exchange::{AskError, Pulse},
 };
 
-/// A segment's bytes, without padding.
+/// Bytes of a segment, without padding.
 pub(super) struct SegmentBytes {
+    /// Where they begin in the blob.
+    pub(super) start: u64,
     pub(super) chunks: Vec<Bytes>,
     /// True if it had to be decoded.
     pub(super) is_decoded: bool,
 }
 
 impl SegmentBytes {
-    /// Keeps those of its bytes that are in a range of the blob's, in which it begins at `start`.
-    pub(super) fn keep(&mut self, range: &Range<u64>, start: u64) {
-        let mut at = start;
+    /// Keeps those that are in a range of the blob's.
+    pub(super) fn keep(&mut self, range: &Range<u64>) {
+        let mut at = self.start;
         for chunk in &mut self.chunks {
             let end = at + u64::try_from(chunk.len()).expect("a segment is shorter than 2^64");
             let within =
@@ -59,12 +61,13 @@ enum SegmentError {
     Stopped,
 }
 
-/// Reads one segment.
+/// Reads the bytes of one segment that are in a range of the blob's, and perhaps others around them.
 pub(super) async fn read_segment<N: Network>(
     reader: SharedReader<N>,
     index: SegmentIndex,
+    wanted: Range<u64>,
 ) -> Result<SegmentBytes, ReadError> {
-    read(&reader, index).await.map_err(|error| match error {
+    read(&reader, index, &wanted).await.map_err(|error| match error {
         SegmentError::TooFew(Shortfall { got, required, failures }) => {
             ReadError::TooFewSlivers { segment: index.0, got, required, failures }
         }
@@ -73,14 +76,31 @@ pub(super) async fn read_segment<N: Network>(
     })
 }
 
+/// The systematic primary slivers of a segment that hold what is wanted of its bytes; none of copies, which are all the same, or
+/// if nothing is wanted.
+fn rows(shape: SegmentShape, has: &Range<u64>, wanted: &Range<u64>) -> Range<u16> {
+    let within = |byte: u64| {
+        usize::try_from(byte.clamp(has.start, has.end) - has.start).expect("a segment fits in memory")
+    };
+    let (start, end) = (within(wanted.start), within(wanted.end));
+    if shape.is_replicated() || start >= end {
+        return 0..0;
+    }
+    let row_bytes = shape.sliver_bytes(Axis::Primary);
+    let row = |row| u16::try_from(row).expect("there are fewer rows than shards");
+    row(start / row_bytes)..row(end.div_ceil(row_bytes))
+}
+
 async fn read<N: Network>(
     reader: &SharedReader<N>,
     index: SegmentIndex,
+    wanted: &Range<u64>,
 ) -> Result<SegmentBytes, SegmentError> {
     let shape = reader.header.shape().segment(index).expect("only segments that exist are read");
     let range = reader.header.shape().range(index).expect("only segments that exist are read");
     let len = usize::try_from(range.end - range.start).expect("a segment fits in memory");
     let required = shape.n_source(Axis::Secondary);
+    let rows = rows(shape, &range, wanted);
 
     let commitment: Commitment = {
         let reader = Arc::clone(reader);
@@ -89,20 +109,25 @@ async fn read<N: Network>(
     let fetch = |candidate, pulse: Arc<Pulse>| {
         fetch_verified(Arc::clone(reader), (index, shape, candidate), commitment.clone(), pulse).boxed()
     };
-    let plan = Plan::among(required, shape.n(), &reader.candidates(index, shape));
+    let plan = Plan::among(required, shape.n(), &reader.candidates(index, shape)).or(rows.clone());
     let gathered = gather(reader, plan, |candidate| reader.owner(index, candidate), fetch).await;
     // Without a commitment no sliver counts.
     let known = commitment.await;
     let candidates = gathered.map_err(SegmentError::TooFew)?;
     let known =
         known.map_err(|shortfall| SegmentError::TooFew(Shortfall { got: 0, required, ..shortfall }))?;
-    let slivers: BTreeMap<u16, _> =
+    let mut slivers: BTreeMap<u16, _> =
         candidates.into_iter().map(|(candidate, sliver)| (candidate % shape.n(), sliver)).collect();
 
-    let is_systematic = shape.is_replicated() || slivers.keys().all(|sliver| usize::from(*sliver) < required);
-    if is_systematic {
-        let rows = slivers.into_values().map(VerifiedSliver::into_bytes).collect();
-        return Ok(SegmentBytes { chunks: cut(rows, len), is_decoded: false });
+    if shape.is_replicated() {
+        let copies = slivers.into_values().map(VerifiedSliver::into_bytes).collect();
+        return Ok(SegmentBytes { start: range.start, chunks: cut(copies, len), is_decoded: false });
+    }
+    if rows.clone().all(|row| slivers.contains_key(&row)) {
+        let skipped = usize::from(rows.start) * shape.sliver_bytes(Axis::Primary);
+        let chunks = rows.filter_map(|row| slivers.remove(&row)).map(VerifiedSliver::into_bytes).collect();
+        let start = range.start + u64::try_from(skipped).expect("a segment is shorter than 2^64");
+        return Ok(SegmentBytes { start, chunks: cut(chunks, len - skipped), is_decoded: false });
     }
     let decoded = reader.encoder.run(move |encoder| decode(encoder, shape, &known, slivers)).await;
     let grid = decoded.map_err(|_| SegmentError::Stopped)?.map_err(|error| match error {
@@ -111,7 +136,7 @@ async fn read<N: Network>(
             SegmentError::TooFew(Shortfall { got, required, failures: Failures::default() })
         }
     })?;
-    Ok(SegmentBytes { chunks: cut(vec![grid.into()], len), is_decoded: true })
+    Ok(SegmentBytes { start: range.start, chunks: cut(vec![grid.into()], len), is_decoded: true })
 }
 
 /// Cuts the padding off the end.
@@ -186,12 +211,43 @@ async fn fetch_verified<N: Network>(
 
 #[cfg(test)]
 mod tests {
+    use protocol::encoding::BlobShape;
+
     use super::*;
+
+    #[test]
+    fn a_range_lies_in_the_rows_that_its_bytes_are_in() {
+        let blob = BlobShape::new(13, 100_000_000).unwrap();
+        let index = SegmentIndex(1);
+        let (shape, has) = (blob.segment(index).unwrap(), blob.range(index).unwrap());
+        let row = u64::try_from(shape.sliver_bytes(Axis::Primary)).unwrap();
+        let p = u16::try_from(shape.n_source(Axis::Secondary)).unwrap();
+        let at = |offset: u64| has.start + offset;
+        for (wanted, expected) in [
+            (at(0)..at(1), 0..1),
+            (at(row - 1)..at(row), 0..1),
+            (at(row - 1)..at(row + 1), 0..2),
+            (at(row)..at(2 * row), 1..2),
+            (has.end - 1..has.end, p - 1..p),
+            (0..u64::MAX, 0..p),
+            (0..has.start + 1, 0..1),
+            (at(5)..at(5), 0..0),
+            (0..has.start, 0..0),
+            (has.end..u64::MAX, 0..0),
+        ] {
+            assert_eq!(rows(shape, &has, &wanted), expected, "{wanted:?}");
+        }
+        let copies = BlobShape::new(13, 5).unwrap();
+        let shape = copies.segment(SegmentIndex(0)).unwrap();
+        assert!(shape.is_replicated());
+        assert_eq!(rows(shape, &(0..5), &(0..5)), 0..0);
+    }
 
     #[test]
     fn what_is_kept_of_a_segment_is_what_the_range_has_of_it() {
         // Ten bytes from the hundredth on, in three chunks.
         let segment = || SegmentBytes {
+            start: 100,
             chunks: [&[0_u8, 1, 2, 3][..], &[4, 5, 6, 7], &[8, 9]].map(Bytes::from_static).to_vec(),
             is_decoded: false,
         };
@@ -207,7 +263,7 @@ mod tests {
             (105..105, 0..0),
         ] {
             let mut segment = segment();
-            segment.keep(&range, 100);
+            segment.keep(&range);
             let bytes: Vec<u8> = segment.chunks.iter().flatten().copied().collect();
             assert_eq!(bytes, kept.collect::<Vec<u8>>(), "{range:?}");
         }

@@ -1,6 +1,8 @@
 //! Reading, and the status of a blob.
 
-use protocol::{SegmentIndex, message::Refusal};
+use std::ops::Range;
+
+use protocol::{SegmentIndex, SliverPairIndex, encoding::Axis, message::Refusal};
 use swarm::simulated::Link;
 use tokio::time::Instant;
 
@@ -95,6 +97,44 @@ fn a_range_is_read_from_the_segments_that_hold_it_alone() {
             assert!(matches!(refused, ReadError::Range { .. }), "{refused:?}");
         }
     });
+}
+
+#[test]
+fn a_short_range_costs_the_slivers_that_it_lies_in_and_more_only_if_they_cannot_be_had() {
+    for manner in [Manner::Silent, Manner::Refuses(Refusal::NotFound), Manner::Liar] {
+        run(async {
+            let cluster = Cluster::new(7, 7);
+            let data = blob(100_000);
+            let stored = cluster.store(&data).await.unwrap();
+            let shape = BlobShape::new(7, 100_000).unwrap().segment(SegmentIndex(0)).unwrap();
+            let row = shape.sliver_bytes(Axis::Primary);
+            let to_u64 = |len: usize| u64::try_from(len).unwrap();
+            let read = async |range: Range<usize>| {
+                let asked = to_u64(range.start)..to_u64(range.end);
+                let read = cluster.client.read_range(stored.blob_id, asked, Vec::new(), quiet()).await;
+                let (summary, bytes) = read.unwrap();
+                assert!(bytes == data[range], "{manner:?}");
+                summary
+            };
+            for (range, rows) in [(5..9, 1), (row..row + 1, 1), (row - 1..row + 1, 2), (0..100_000, 3)] {
+                let summary = read(range.clone()).await;
+                assert_eq!(
+                    (summary.received_bytes, summary.segments_decoded),
+                    (to_u64(rows * row), 0),
+                    "{range:?}"
+                );
+            }
+            let committee = cluster.genesis.committee();
+            let shard = committee.shard_of(&stored.blob_id, SegmentIndex(0), SliverPairIndex(1));
+            cluster.behave_with_blobs([committee.owner(shard).0], &manner);
+            let started = Instant::now();
+            assert_eq!(read(5..9).await.received_bytes, to_u64(row), "the row is another member's");
+            let summary = read(row - 1..row + 1).await;
+            assert_eq!(summary.segments_decoded, 1);
+            assert!(summary.received_bytes <= to_u64(4 * row), "{summary:?}");
+            assert!(started.elapsed() < 3 * SECOND, "{manner:?} {:?}", started.elapsed());
+        });
+    }
 }
 
 #[test]

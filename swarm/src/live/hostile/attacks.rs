@@ -13,7 +13,7 @@ use rand_chacha::ChaCha8Rng;
 use tokio::time::{sleep, timeout};
 
 use super::{
-    Attack, PATIENCE, PAUSE, Protocol, Scene, Session,
+    Attack, PATIENCE, PAUSE, Protocol, Scene, Session, datagrams,
     session::{connect, drain},
     wire,
 };
@@ -55,6 +55,23 @@ pub(super) async fn on_handshake(attack: Attack, scene: &Scene, dice: &mut ChaCh
         }
         _ => hold(&mut stream).await,
     }
+}
+
+/// The same over QUIC: where they come from is a connection, as far as there is one.
+pub(super) async fn on_datagrams(attack: Attack, scene: &Scene, dice: &mut ChaCha8Rng) -> io::Result<()> {
+    let deeds = &scene.deeds;
+    if attack == Attack::Noise {
+        let socket = datagrams::socket(&scene.target).await?;
+        deeds.connected(attack);
+        for _ in 0..LANES {
+            deeds.sent(attack, socket.send(&datagrams::garbage(dice)).await?);
+        }
+        return Ok(());
+    }
+    let sent = timeout(PATIENCE, datagrams::half_open(&scene.target)).await.map_err(io::Error::other)??;
+    deeds.connected(attack);
+    deeds.sent(attack, sent);
+    Ok(())
 }
 
 /// Waits until the node ends the connection.
@@ -328,7 +345,8 @@ mod tests {
         let protocols: Vec<_> = names.map(|name| Protocol::new(name.to_owned())).into();
         let node = "127.0.0.1:1".parse().unwrap();
         let questions = vec![("control".to_owned(), Bytes::new())];
-        let target = Target { node, source: "127.0.0.2".parse().unwrap(), questions };
+        let transport = crate::address::Transport::Tcp;
+        let target = Target { node, transport, source: "127.0.0.2".parse().unwrap(), questions };
         let labels = protocols.iter().map(|protocol| protocol.label.clone());
         let deeds = super::super::Deeds::new(Attack::ALL.into_iter(), labels);
         let scene = Scene { target, protocols: protocols.clone(), deeds };

@@ -7,6 +7,8 @@ use std::{
 
 use serde::Serialize;
 
+use crate::address::Transport;
+
 /// A way to do harm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -79,6 +81,13 @@ impl Attack {
         matches!(self, Self::Silent | Self::Trickle | Self::Noise | Self::HalfOpen)
     }
 
+    /// Whether there is such an attack over a transport. QUIC knows no connection before its first packet, which comes whole: one
+    /// that goes no further is half open, and nothing can trickle.
+    #[must_use]
+    pub const fn is_over(self, transport: Transport) -> bool {
+        matches!(transport, Transport::Tcp) || !matches!(self, Self::Silent | Self::Trickle)
+    }
+
     /// Whether each protocol is attacked in this way.
     const fn is_of_each_protocol(self) -> bool {
         matches!(self, Self::Garbage | Self::Loris)
@@ -93,7 +102,7 @@ impl Attack {
 /// What was done in one way.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
-    /// Connections made; with sessions, those whose handshake was completed.
+    /// Connections made; with sessions, those whose handshake was completed; of datagrams, the ports that they come from.
     pub connections: u64,
     /// Streams opened.
     pub streams: u64,

@@ -2,16 +2,18 @@
 //!
 //! ```text
 //!  Assault: for each attack a few workers, each with an identity that is made anew whenever the node hangs up
-//!     wire     bytes of connections, of handshakes and of the agreement on a protocol, written by hand
-//!     session  a connection after the real handshake (Noise, Yamux), and its streams, raw
-//!     attacks  what is done with them
-//!     deeds    what was done, so that an attack that does nothing is noticed
+//!     wire       bytes of connections, of handshakes and of the agreement on a protocol, written by hand
+//!     datagrams  the same for QUIC
+//!     session    a connection after the real handshake (Noise and Yamux, or QUIC), and its streams, raw
+//!     attacks    what is done with them
+//!     deeds      what was done, so that an attack that does nothing is noticed
 //! ```
 //!
 //! Nothing of a node's own code is used: that would be as well behaved as a node. Which protocols there are to attack is what
 //! the node itself says when it is asked to identify itself, so none can be forgotten.
 
 mod attacks;
+mod datagrams;
 mod deeds;
 mod session;
 mod wire;
@@ -31,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::deeds::{Attack, Counts, Deeds};
 use self::session::Session;
+use crate::address::Transport;
 
 /// How long the peer waits for an answer that it wants, and before it begins anew what failed at once.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -40,8 +43,10 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Whom to attack, and from where.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// Where the node listens, over TCP.
+    /// Where the node listens.
     pub node: SocketAddr,
+    /// Over what.
+    pub transport: Transport,
     /// The attacker's own address. On one machine, another one than everybody else's tells it apart, as in the world.
     pub source: IpAddr,
     /// Requests that the node answers at length, by the name of the protocol; their answers are asked for and not read.
@@ -92,7 +97,8 @@ pub struct Assault {
 }
 
 impl Assault {
-    /// Asks the node which protocols it speaks, and begins these attacks, each with so many workers.
+    /// Asks the node which protocols it speaks, and begins these attacks, each with so many workers. Those that do not exist over
+    /// its transport ([`Attack::is_over`]) are left out.
     ///
     /// Cancel safe: yes, nothing goes on.
     ///
@@ -102,7 +108,9 @@ impl Assault {
     pub async fn begin(target: Target, attacks: &[(Attack, usize)]) -> io::Result<Self> {
         let protocols = timeout(PATIENCE, protocols(&target)).await.map_err(io::Error::other)??;
         let labels = protocols.iter().map(|protocol| protocol.label.clone());
-        let deeds = Deeds::new(attacks.iter().map(|(attack, _)| *attack), labels);
+        let transport = target.transport;
+        let attacks = attacks.iter().filter(|(attack, _)| attack.is_over(transport));
+        let deeds = Deeds::new(attacks.clone().map(|(attack, _)| *attack), labels);
         let scene = Arc::new(Scene { target, protocols, deeds });
         let (stop, mut workers) = (CancellationToken::new(), JoinSet::new());
         for (attack, n_workers) in attacks {
@@ -143,10 +151,10 @@ impl Assault {
 async fn work(attack: Attack, scene: &Scene, seed: u64) {
     let mut dice = ChaCha8Rng::seed_from_u64(seed);
     loop {
-        let ended = if attack.is_of_handshake() {
-            attacks::on_handshake(attack, scene, &mut dice).await
-        } else {
-            attacks::in_session(attack, scene, &mut dice).await
+        let ended = match (attack.is_of_handshake(), scene.target.transport) {
+            (true, Transport::Tcp) => attacks::on_handshake(attack, scene, &mut dice).await,
+            (true, Transport::Quic) => attacks::on_datagrams(attack, scene, &mut dice).await,
+            (false, _) => attacks::in_session(attack, scene, &mut dice).await,
         };
         tracing::trace!(?attack, ?ended, "a connection of an attack ended");
         tokio::time::sleep(PAUSE).await;

@@ -24,7 +24,8 @@ use tokio::{
     time::timeout,
 };
 
-use super::{PATIENCE, Target, wire};
+use super::{PATIENCE, Target, datagrams, wire};
+use crate::address::Transport;
 
 /// Streams that this side may have; the most that its own window allows (1 GiB, 256 KiB each).
 const STREAMS_MAX: usize = 4_096;
@@ -53,7 +54,13 @@ impl Session {
     pub(super) async fn connect(
         target: &Target,
     ) -> io::Result<(Self, impl Future<Output = io::Error> + Send)> {
-        let muxer = timeout(PATIENCE, handshake(target)).await.map_err(io::Error::other)??;
+        let handshake = async {
+            match target.transport {
+                Transport::Tcp => handshake(target).await,
+                Transport::Quic => datagrams::connect(target).await,
+            }
+        };
+        let muxer = timeout(PATIENCE, handshake).await.map_err(io::Error::other)??;
         let (open, wanted) = mpsc::channel(1);
         let (arrived, inbound) = mpsc::channel(INBOUND_MAX);
         Ok((Self { open, inbound: Mutex::new(inbound) }, drive(muxer, wanted, arrived)))
@@ -80,7 +87,7 @@ impl Session {
     }
 }
 
-/// The handshake of a node, with a new identity.
+/// The handshake of a node over TCP, with a new identity.
 async fn handshake(target: &Target) -> io::Result<StreamMuxerBox> {
     let keypair = identity::Keypair::generate_ed25519();
     let mut stream = tcp::tokio::TcpStream(connect(target).await?);
