@@ -48,7 +48,7 @@ impl Plan {
     }
 
     /// Makes some things enough, which are fewer than are required otherwise: they alone are asked for while that goes well.
-    pub(super) fn or(mut self, sufficient: Range<u16>) -> Self {
+    pub(super) fn or_all_of(mut self, sufficient: Range<u16>) -> Self {
         self.is_narrow = sufficient.len() < self.required && !sufficient.is_empty();
         self.sufficient = sufficient;
         self
@@ -260,7 +260,7 @@ mod tests {
     #[test]
     fn what_is_sufficient_is_asked_for_alone_while_that_goes_well() {
         // Things 1 and 2 of seven are enough, else any four.
-        let plan = || Plan::new(4, 7).or(1..3);
+        let plan = || Plan::new(4, 7).or_all_of(1..3);
         let mut well = plan();
         assert_eq!(well.ask(nobody), [1, 2]);
         assert!(well.ask(nobody).is_empty());
@@ -295,7 +295,7 @@ mod tests {
 
     #[test]
     fn another_way_to_what_is_sufficient_comes_before_everything_else() {
-        let mut plan = Plan::among(2, 3, &BTreeSet::from([0, 1, 2, 3])).or(0..1);
+        let mut plan = Plan::among(2, 3, &BTreeSet::from([0, 1, 2, 3])).or_all_of(0..1);
         assert_eq!(plan.ask(nobody), [0]);
         plan.late(0);
         assert_eq!(plan.ask(nobody), [3]);
@@ -303,10 +303,10 @@ mod tests {
         assert_eq!(plan.ask(nobody), [1, 2]);
         plan.got(0);
         assert!(plan.is_complete());
-        let mut plan = Plan::among(2, 3, &BTreeSet::from([0, 1, 2, 3])).or(0..1);
+        let mut plan = Plan::among(2, 3, &BTreeSet::from([0, 1, 2, 3])).or_all_of(0..1);
         assert_eq!(plan.ask(|index| index == 0), [3]);
         // As many as are required anyway are no fewer.
-        assert_eq!(Plan::new(2, 3).or(0..2).ask(|index| index == 0), [1, 2]);
+        assert_eq!(Plan::new(2, 3).or_all_of(0..2).ask(|index| index == 0), [1, 2]);
     }
 
     #[test]

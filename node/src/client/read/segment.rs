@@ -109,7 +109,7 @@ async fn read<N: Network>(
     let fetch = |candidate, pulse: Arc<Pulse>| {
         fetch_verified(Arc::clone(reader), (index, shape, candidate), commitment.clone(), pulse).boxed()
     };
-    let plan = Plan::among(required, shape.n(), &reader.candidates(index, shape)).or(rows.clone());
+    let plan = Plan::among(required, shape.n(), &reader.candidates(index, shape)).or_all_of(rows.clone());
     let gathered = gather(reader, plan, |candidate| reader.owner(index, candidate), fetch).await;
     // Without a commitment no sliver counts.
     let known = commitment.await;
