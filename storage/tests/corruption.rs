@@ -134,6 +134,47 @@ fn destroyed_sectors_cost_only_the_records_in_them_and_are_reported() {
 }
 
 #[test]
+fn what_a_record_claims_beyond_the_end_of_its_file_is_not_believed_once_the_file_would_be_longer() {
+    let mut machine = Machine { disk: SimulatedDisk::new(5), index: None };
+    let mut model = Contents::new();
+    let mut put = |store: &Store, i: usize| {
+        let change = Write::Put { key: key(i), payload: vec![u8::try_from(i).unwrap(); 900].into() };
+        apply(&mut model, &change);
+        store.write(vec![change]).unwrap();
+        model.clone()
+    };
+    let (store, _) = open(&machine).unwrap();
+    let mut written = Contents::new();
+    for i in 0..4 {
+        written = put(&store, i);
+    }
+    drop(store);
+    // The header of the first record has a checksum that is right, and claims a payload as long as the file.
+    let file = machine.disk.open("0000000001.log").unwrap();
+    let mut header = [0; 120];
+    file.read_at(1024, &mut header).unwrap();
+    header[12..16].copy_from_slice(&u32::try_from(file.len().unwrap()).unwrap().to_le_bytes());
+    let checksum = crc32fast::hash(&header[..116]).to_le_bytes();
+    header[116..].copy_from_slice(&checksum);
+    file.write_at(1024, &[std::io::IoSlice::new(&header)]).unwrap();
+
+    // Whoever only looks leaves that to be found out by whoever writes.
+    machine.index = Some(LaggingIndex::new(5));
+    for _ in 0..2 {
+        let (store, report) = open(&machine).unwrap();
+        assert_eq!((harness::contents(&store).unwrap(), report.damage), (written.clone(), Vec::new()));
+    }
+    for i in 4..10 {
+        let (store, _) = open(&machine).unwrap();
+        assert_eq!(harness::contents(&store).unwrap(), written);
+        written = put(&store, i);
+    }
+    assert_eq!(machine.disk.list().unwrap(), ["0000000001.log", "0000000002.log"]);
+    machine.index = None;
+    assert_eq!(harness::contents(&open(&machine).unwrap().0).unwrap(), written);
+}
+
+#[test]
 fn compaction_keeps_a_log_file_that_holds_a_damaged_record() {
     let disk = SimulatedDisk::new(4);
     let machine = Machine { disk, index: None };

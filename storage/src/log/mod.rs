@@ -26,6 +26,8 @@
 //!   that is not whole: nobody was told that it was stored. What is kept is written again in place and synced, since
 //!   a failed sync may have left pages that look clean and are not on the disk.
 //! - Closing a store appends a mark, which proves everything before it.
+//! - To a file in which a record had to be searched for, nothing is appended: where a header claims more than the file
+//!   has, its footer is believed, and that must not change once the file is long enough. Writes go to a new file.
 //!
 //! So a damaged byte can be taken for a torn write only in the very last batch, before any later write or orderly
 //! end, and only if the index did not outlive the crash.

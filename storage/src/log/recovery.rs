@@ -34,6 +34,8 @@ pub(crate) struct Replayed {
     pub(crate) damage: Vec<Range<u64>>,
     /// Bytes cut off the end.
     pub(crate) torn_bytes: u64,
+    /// Records were searched for in what is left, so it may be read otherwise once the file is longer.
+    pub(crate) is_searched: bool,
 }
 
 /// Calls `sink` with each record of the file in order, then cuts a torn write off its end and makes what is left
@@ -66,7 +68,7 @@ pub(crate) fn replay<E: From<io::Error>>(
         }
     }
     if !newest {
-        return Ok(Replayed { end: len, damage, torn_bytes: 0 });
+        return Ok(Replayed { end: len, damage, torn_bytes: 0, is_searched: scanner.searched().is_some() });
     }
     let mut end = held.first().map_or(len, start_of);
     let tail_start = end;
@@ -79,7 +81,8 @@ pub(crate) fn replay<E: From<io::Error>>(
         sink(header)?;
     }
     secure(log, tail_start..end, len)?;
-    Ok(Replayed { end, damage, torn_bytes: len - end })
+    let is_searched = scanner.searched().is_some_and(|at| at < end);
+    Ok(Replayed { end, damage, torn_bytes: len - end, is_searched })
 }
 
 fn start_of(item: &Item) -> u64 {

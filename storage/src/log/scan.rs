@@ -35,13 +35,21 @@ pub(crate) struct Scanner<'a> {
     len: u64,
     /// Bytes of the file read ahead, and where they begin.
     window: (u64, Bytes),
+    /// Where a record was searched for first.
+    searched: Option<u64>,
 }
 
 impl<'a> Scanner<'a> {
     /// Starts at byte `from`, where a record begins.
     pub(crate) fn new(log: &'a LogFile, from: u64) -> io::Result<Self> {
         let len = log.file.len()?;
-        Ok(Self { log, at: from, len, window: (from, Bytes::new()) })
+        Ok(Self { log, at: from, len, window: (from, Bytes::new()), searched: None })
+    }
+
+    /// Where a record was searched for first, if there was such a place. What follows was found because of how long the file is: in a
+    /// longer one, a header further on could be taken for that of a record that ended behind the file's end before.
+    pub(crate) const fn searched(&self) -> Option<u64> {
+        self.searched
     }
 
     /// The next item; `None` at the end of the file.
@@ -52,7 +60,10 @@ impl<'a> Scanner<'a> {
         let start = self.at;
         let found = match self.header_at(start)? {
             Some((Role::Header, header)) if header.end() <= self.len => Some(header),
-            _ => self.search(start)?,
+            _ => {
+                self.searched.get_or_insert(start);
+                self.search(start)?
+            }
         };
         Ok(Some(match found {
             Some(header) if header.offset == start => {

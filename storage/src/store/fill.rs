@@ -55,6 +55,8 @@ pub(super) struct Filled {
     pub(super) replayed: u64,
     pub(super) damage: Vec<Damage>,
     pub(super) torn_bytes: u64,
+    /// Nothing may be appended to the newest log file.
+    pub(super) is_sealed: bool,
 }
 
 impl Filled {
@@ -65,7 +67,7 @@ impl Filled {
         let mut filler =
             Filler { index, logs, summary: known.unwrap_or(unknown), changes: BTreeMap::new(), replayed: 0 };
         let known = filler.summary;
-        let (mut damage, mut torn_bytes, mut end) = (Vec::new(), 0, RECORDS_START);
+        let (mut damage, mut torn_bytes, mut end, mut is_sealed) = (Vec::new(), 0, RECORDS_START, false);
         for (&number, log) in logs.files.range(known.checkpoint.log..) {
             let at =
                 |position: Position| if position.log == number { position.offset } else { RECORDS_START };
@@ -73,16 +75,18 @@ impl Filled {
             let found = replay(log, bounds, number == logs.newest(), |header| filler.take(number, header))?;
             damage.extend(found.damage.into_iter().map(|range| Damage { log: number, range }));
             torn_bytes += found.torn_bytes;
-            end = found.end;
+            (end, is_sealed) = (found.end, found.is_searched);
         }
         filler.apply()?;
         let usage = check(index, logs, filler.summary.n_entries)?;
         let mut summary = filler.summary;
         index.flush()?;
         summary.applied = Position { log: logs.newest(), offset: end };
-        summary.checkpoint = summary.applied;
+        if !is_sealed {
+            summary.checkpoint = summary.applied;
+        }
         index.apply(&[], &summary)?;
-        Ok(Self { summary, usage, end, replayed: filler.replayed, damage, torn_bytes })
+        Ok(Self { summary, usage, end, replayed: filler.replayed, damage, torn_bytes, is_sealed })
     }
 }
 

@@ -64,6 +64,7 @@ pub(super) fn open(
         summary: filled.summary,
         unflushed: 0,
         unproven: filled.end > RECORDS_START,
+        is_sealed: filled.is_sealed,
     };
     let store = Store {
         disk,

@@ -29,6 +29,9 @@ pub(super) struct Writer {
     pub(super) unflushed: u64,
     /// Whether the last batch is not yet proven to be durable by a later one.
     pub(super) unproven: bool,
+    /// Whether nothing may be appended to the active log file. Until there is another one the checkpoint stays where it is, so
+    /// that whoever opens the store next finds that out, too.
+    pub(super) is_sealed: bool,
 }
 
 /// Whether an error says that there is no room.
@@ -73,7 +76,8 @@ impl Store {
         if free < needed {
             return Err(WriteError::Full { needed, free });
         }
-        if writer.end > RECORDS_START && writer.end.saturating_add(bytes) > self.config.log_bytes {
+        let is_long = writer.end > RECORDS_START && writer.end.saturating_add(bytes) > self.config.log_bytes;
+        if is_long || writer.is_sealed {
             self.rotate(writer)?;
         }
         let active = self.active();
@@ -88,6 +92,7 @@ impl Store {
                 self.logs.write().unwrap_or_else(PoisonError::into_inner).insert(number, Arc::new(log));
                 self.lock_usage().set_bytes(number, RECORDS_START);
                 writer.end = RECORDS_START;
+                writer.is_sealed = false;
                 Ok(())
             }
             Err(error) if is_full(&error) => {
@@ -158,7 +163,7 @@ impl Store {
 
     /// Proves the last batch durable.
     pub(super) fn mark(&self, writer: &mut Writer) -> Result<(), WriteError> {
-        if writer.unproven {
+        if writer.unproven && !writer.is_sealed {
             let active = self.active();
             let mut encoder = Encoder::new(active.head.marker, writer.end);
             encoder.push(Kind::Mark, &Key::default(), Prior::NONE, &Content::empty());
@@ -172,7 +177,9 @@ impl Store {
     pub(super) fn flush_index(&self, writer: &mut Writer) -> Result<(), WriteError> {
         self.index.flush().map_err(|error| self.fail("flushing the index", error))?;
         writer.unflushed = 0;
-        writer.summary.checkpoint = writer.summary.applied;
+        if !writer.is_sealed {
+            writer.summary.checkpoint = writer.summary.applied;
+        }
         self.index.apply(&[], &writer.summary).map_err(|error| self.fail("updating the index", error))
     }
 
