@@ -1,6 +1,6 @@
 //! A hostile peer on every protocol that a real node speaks: nothing panics, and everybody else is served.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
