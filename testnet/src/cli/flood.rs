@@ -52,6 +52,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 const BLOB_BYTES: usize = 64 << 10;
 /// Bytes of the blob whose slivers are asked for and not read: a sliver of it is longer than an answer.
 const LONG_BLOB_BYTES: usize = 4 << 20;
+/// Bytes that the attacked node may log a second: what attackers bring about at will must not fill its disk. This is 700 MB a day.
+const LOGGED_MAX: u64 = 8 << 10;
 /// Files that this process may need beside a connection each.
 const FILES_SPARE: u64 = 1024;
 /// Transports over which a node can be attacked. For each, where connections come from that come to no handshake, and where those
@@ -175,7 +177,7 @@ pub(super) async fn execute(args: Args, output: Output) -> Result<(), Failure> {
         deeds.push((transport, assault.end().await));
     }
     note("waiting for all nodes to be healthy");
-    let mut broken = broken(&deeds, &calm, &attacked, args.growth_max << 20);
+    let mut broken = broken(&deeds, (&calm, &attacked), (args.seconds, args.growth_max << 20));
     let is_healthy = match cluster.wait_healthy(&observer, LIMIT, |_| {}).await {
         Ok(()) => true,
         Err(failure) => {
@@ -219,9 +221,8 @@ pub(super) async fn execute(args: Args, output: Output) -> Result<(), Failure> {
 /// What was demanded and is not so.
 fn broken(
     deeds: &[(&'static str, Deeds)],
-    calm: &Measured,
-    attacked: &Measured,
-    growth_max: u64,
+    (calm, attacked): (&Measured, &Measured),
+    (seconds, growth_max): (u64, u64),
 ) -> Vec<String> {
     // Whoever bore nothing has shown nothing.
     let mut broken: Vec<String> = deeds
@@ -240,6 +241,9 @@ fn broken(
                 broken.push(format!("no {what} {when}"));
             }
         }
+    }
+    if attacked.logged > LOGGED_MAX.saturating_mul(seconds) {
+        broken.push(format!("it logged {} in {seconds} s", Bytes(attacked.logged)));
     }
     let grown = attacked.memory_peak.saturating_sub(calm.memory_peak);
     if grown > growth_max {
@@ -473,9 +477,12 @@ mod tests {
     #[test]
     fn what_is_not_as_demanded_is_named() {
         let none = [("tcp", Deeds::of([]))];
-        assert_eq!(broken(&none, &measured(10), &measured(20), 10), [""; 0]);
-        assert_eq!(broken(&none, &measured(10), &measured(21), 10).len(), 1);
-        assert_eq!(broken(&none, &measured(10), &measured(9), 10), [""; 0]);
+        assert_eq!(broken(&none, (&measured(10), &measured(20)), (1, 10)), [""; 0]);
+        assert_eq!(broken(&none, (&measured(10), &measured(21)), (1, 10)).len(), 1);
+        assert_eq!(broken(&none, (&measured(10), &measured(9)), (1, 10)), [""; 0]);
+        let talking = Measured { logged: 3 * LOGGED_MAX, ..measured(10) };
+        assert_eq!(broken(&none, (&measured(10), &talking), (3, 10)), [""; 0]);
+        assert_eq!(broken(&none, (&measured(10), &talking), (2, 10)).len(), 1);
         let failed = Measured {
             failed: 1,
             first_failure: Some("late".to_owned()),
@@ -483,10 +490,13 @@ mod tests {
             ..measured(1)
         };
         assert_eq!(
-            broken(&none, &measured(1), &failed, 10),
+            broken(&none, (&measured(1), &failed), (1, 10)),
             ["1 operations failed in the attack, the first: late", "no newcomer in the attack"]
         );
-        assert!(!broken(&[("tcp", Deeds::of([Attack::Silent]))], &measured(1), &measured(1), 10).is_empty());
+        assert!(
+            !broken(&[("tcp", Deeds::of([Attack::Silent]))], (&measured(1), &measured(1)), (1, 10))
+                .is_empty()
+        );
     }
 
     #[test]

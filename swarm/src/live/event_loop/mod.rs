@@ -7,6 +7,7 @@
 //! - Everything it holds for a peer is bounded: requests in flight in both directions, requests that wait for a connection,
 //!   messages to be judged.
 
+mod complaint;
 mod exchange;
 mod gossip;
 mod peers;
@@ -28,11 +29,12 @@ use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 use tokio::{
     sync::{Semaphore, mpsc},
-    time::{sleep_until, timeout},
+    time::{Instant, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 use self::{
+    complaint::Complaint,
     exchange::{Answered, Outgoing, Usage, Waiting},
     gossip::Judged,
     peers::Resolved,
@@ -85,6 +87,8 @@ pub struct EventLoop {
     foreign: BTreeSet<PeerId>,
     /// Connections that this node dialled.
     dialed: BTreeSet<ConnectionId>,
+    /// Over connections that could not be accepted.
+    refusals: Complaint,
 }
 
 impl fmt::Debug for EventLoop {
@@ -126,6 +130,7 @@ impl EventLoop {
             known: BTreeSet::new(),
             foreign: BTreeSet::new(),
             dialed: BTreeSet::new(),
+            refusals: Complaint::default(),
         }
     }
 
@@ -241,7 +246,12 @@ impl EventLoop {
             SwarmEvent::ListenerClosed { addresses, reason: Err(error), .. } => {
                 tracing::error!(?addresses, %error, "listener closed; peers cannot reach this node there");
             }
-            SwarmEvent::ListenerError { error, .. } => tracing::warn!(%error, "listener failed once"),
+            // Each packet that is none does this over QUIC, and so does a lack of open files, which is ours to mend.
+            SwarmEvent::ListenerError { error, .. } => {
+                if let Some(times) = self.refusals.occasion(Instant::now()) {
+                    tracing::warn!(%error, times, "connections could not be accepted, of which this is the last");
+                }
+            }
             _ => {}
         }
     }
