@@ -15,6 +15,7 @@ pub mod containers;
 pub mod fault;
 pub mod history;
 pub mod page;
+mod peaks;
 pub mod plan;
 pub mod processes;
 pub mod report;

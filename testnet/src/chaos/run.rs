@@ -23,6 +23,7 @@ use super::{
     checker::{self, Broken, Standing, Times, standing},
     fault::{Fault, Kind},
     history::Span,
+    peaks::Peaks,
     plan::{self, Terms},
     report::{FaultRow, Report, Sample, Setting},
     target::Target,
@@ -53,9 +54,6 @@ const BEHIND_MAX: u64 = 20;
 const WORKERS: u8 = 4;
 /// Blobs that are read back at the same time.
 const READS_IN_FLIGHT: usize = 4;
-/// Memory that no node may ever hold, in bytes: a third of what its container may take, and more than twice the most that was
-/// measured (`docs/TESTING.md`).
-const MEMORY_MAX: u64 = 256 << 20;
 /// Tries of a blob that is read back at the end.
 const READ_TRIES: usize = 3;
 
@@ -114,8 +112,8 @@ struct Run<'a, T> {
     samples: Vec<Sample>,
     received: Meter,
     regained: Meter,
-    /// The most memory that each node was seen to hold, in bytes.
-    memory_peaks: Vec<u64>,
+    /// Of the memory of nodes.
+    peaks: Peaks,
     broken: Vec<Broken>,
     epoch: watch::Receiver<u32>,
 }
@@ -208,7 +206,7 @@ fn terms_of<T: Target>(target: &T, settings: &Settings) -> Result<(Terms, Vec<St
 pub async fn run<T: Target>(target: &mut T, settings: &Settings) -> Result<Report, Failure> {
     let start = Instant::now();
     let genesis = Arc::clone(target.genesis());
-    let (terms, skipped) = terms_of(target, settings)?;
+    let (terms, mut skipped) = terms_of(target, settings)?;
     skipped.iter().for_each(|what| note(format_args!("left out: {what}")));
     let faults = plan::plan(&terms);
     note(format_args!("seed {} plans {} faults:", settings.seed, faults.len()));
@@ -247,12 +245,15 @@ pub async fn run<T: Target>(target: &mut T, settings: &Settings) -> Result<Repor
     let blobs = run.read_back(clients.client(), &clients.workload).await;
     clients.close().await;
     let panics = run.panics().await?;
-    let Run { observer, rows, samples, outages, memory_peaks, mut broken, .. } = run;
+    let Run { observer, rows, samples, outages, peaks, mut broken, .. } = run;
     observer.close().await;
 
     // What is not healthy in time is broken, and calms nothing.
     let calm = if seconds_to_healthy.is_some() { &calm[..] } else { &calm[..1] };
     broken.extend(checker::check(&operations, &Times { calm: calm.to_vec(), outages }));
+    if peaks.most().is_none() {
+        skipped.push("X3: the system does not tell how much memory the nodes hold".to_owned());
+    }
     let mut report = Report {
         setting,
         seconds: start.elapsed().as_secs_f64(),
@@ -260,7 +261,7 @@ pub async fn run<T: Target>(target: &mut T, settings: &Settings) -> Result<Repor
         blobs: blobs.read,
         lost_blobs: blobs.lost.len(),
         panics: panics.len(),
-        memory_peak_bytes: memory_peaks.into_iter().max().unwrap_or(0),
+        memory_peak_bytes: peaks.most().unwrap_or(0),
         faults: rows.len(),
         skipped,
         timeline: rows,
@@ -295,7 +296,7 @@ impl<'a, T: Target> Run<'a, T> {
         }
         Ok(Self {
             wellness: vec![Wellness::default(); peers.len()],
-            memory_peaks: vec![0; peers.len()],
+            peaks: Peaks::default(),
             target,
             observer,
             peers,
@@ -356,12 +357,8 @@ impl<'a, T: Target> Run<'a, T> {
     /// Finds nodes that hold more memory than they may; returns what the one that holds most holds now.
     fn look_at_memory(&mut self) -> u64 {
         let memory = self.target.memory();
-        for (node, memory) in memory.iter().enumerate() {
-            let (Some(memory), Some(peak)) = (memory, self.memory_peaks.get_mut(node)) else { continue };
-            let before = std::mem::replace(peak, memory.peak.max(*peak));
-            if before <= MEMORY_MAX && memory.peak > MEMORY_MAX {
-                self.found("X3", format!("node-{node} held {} of memory", Bytes(memory.peak)));
-            }
+        for (node, peak) in self.peaks.saw(&memory) {
+            self.found("X3", format!("node-{node} held {} of memory", Bytes(peak)));
         }
         memory.iter().flatten().map(|memory| memory.now).max().unwrap_or(0)
     }

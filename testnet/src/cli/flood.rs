@@ -56,11 +56,22 @@ const LONG_BLOB_BYTES: usize = 4 << 20;
 const LOGGED_MAX: u64 = 8 << 10;
 /// Files that this process may need beside a connection each.
 const FILES_SPARE: u64 = 1024;
-/// Transports over which a node can be attacked. For each, where connections come from that come to no handshake, and where those
-/// that do: the former keep out their neighbours, and would keep out the latter. A hostile peer has an address of its own elsewhere,
-/// too; that of all others is 127.0.0.1.
-const FRONTS: [(&str, Transport, [IpAddr; 2]); 2] =
-    [("tcp", Transport::Tcp, [source(66), source(67)]), ("quic", Transport::Quic, [source(68), source(69)])];
+/// A transport over which a node can be attacked. A hostile peer has an address of its own elsewhere, too; that of all others is
+/// 127.0.0.1.
+#[derive(Clone, Copy)]
+struct Front {
+    name: &'static str,
+    transport: Transport,
+    /// Where connections come from that come to no handshake.
+    barring: IpAddr,
+    /// Where those come from that do: those above keep out their neighbours, and would keep out these.
+    speaking: IpAddr,
+}
+
+const FRONTS: [Front; 2] = [
+    Front { name: "tcp", transport: Transport::Tcp, barring: source(66), speaking: source(67) },
+    Front { name: "quic", transport: Transport::Quic, barring: source(68), speaking: source(69) },
+];
 
 const fn source(host: u8) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(127, 0, 0, host))
@@ -82,7 +93,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "ATTACK,...", value_delimiter = ',', value_parser = attack, default_values_t = Attack::ALL.map(Attack::name).map(str::to_owned), hide_default_value = true)]
     attacks: Vec<String>,
     /// Over what
-    #[arg(long, value_name = "TRANSPORT,...", value_delimiter = ',', value_parser = FRONTS.map(|(name, ..)| name), default_values = FRONTS.map(|(name, ..)| name))]
+    #[arg(long, value_name = "TRANSPORT,...", value_delimiter = ',', value_parser = FRONTS.map(|front| front.name), default_values = FRONTS.map(|front| front.name))]
     transports: Vec<String>,
     /// The floe program of the attacked node, if it is to be another one than this: to see what a version before bore
     #[arg(long, value_name = "PATH")]
@@ -272,12 +283,12 @@ async fn begin(
     let wanted =
         Attack::ALL.into_iter().filter(|attack| args.attacks.iter().any(|name| name == attack.name()));
     let (barring, speaking): (Vec<Attack>, Vec<Attack>) = wanted.partition(|attack| attack.is_of_handshake());
-    let fronts: Vec<_> =
-        FRONTS.into_iter().filter(|(name, ..)| args.transports.iter().any(|wanted| wanted == name)).collect();
+    let is_wanted = |front: &Front| args.transports.iter().any(|name| name == front.name);
+    let fronts: Vec<Front> = FRONTS.into_iter().filter(is_wanted).collect();
     let exist =
-        fronts.iter().map(|(_, transport, _)| barring.iter().filter(|it| it.is_over(*transport)).count());
+        fronts.iter().map(|front| barring.iter().filter(|attack| attack.is_over(front.transport)).count());
     let each = usize::from(args.connections).div_ceil(exist.sum::<usize>().max(1));
-    let begin = async |(name, transport, source), attacks: &[Attack], n_workers| {
+    let begin = async |Front { name, transport, .. }, source, attacks: &[Attack], n_workers| {
         let target = Target { node, transport, source, questions: questions.to_vec() };
         let attacks: Vec<_> = attacks.iter().map(|attack| (*attack, n_workers)).collect();
         let assault = Assault::begin(target, &attacks).await;
@@ -286,11 +297,11 @@ async fn begin(
             .map_err(|error| Failure::io(format!("cannot attack node-0 over {name}"), &error))
     };
     let mut assaults = Vec::new();
-    for (name, transport, [_, source]) in &fronts {
-        assaults.push(begin((*name, *transport, *source), &speaking, usize::from(args.sessions)).await?);
+    for front in &fronts {
+        assaults.push(begin(*front, front.speaking, &speaking, usize::from(args.sessions)).await?);
     }
-    for (name, transport, [source, _]) in &fronts {
-        assaults.push(begin((*name, *transport, *source), &barring, each).await?);
+    for front in &fronts {
+        assaults.push(begin(*front, front.barring, &barring, each).await?);
     }
     Ok(assaults)
 }
@@ -503,6 +514,10 @@ mod tests {
     fn attacks_go_by_their_names() {
         assert!(attack("loris").is_ok());
         assert!(attack("lorises").unwrap_err().contains("loris, "));
+    }
+
+    #[test]
+    fn the_attacked_node_is_reached_over_both_transports() {
         let mut config = NodeConfig::default();
         config.network.listen.truncate(1);
         listen_on_both(&mut config);

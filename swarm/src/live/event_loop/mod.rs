@@ -87,8 +87,8 @@ pub struct EventLoop {
     foreign: BTreeSet<PeerId>,
     /// Connections that this node dialled.
     dialed: BTreeSet<ConnectionId>,
-    /// Over connections that could not be accepted.
-    refusals: Complaint,
+    /// Of connections that could not be accepted.
+    unaccepted: Complaint,
 }
 
 impl fmt::Debug for EventLoop {
@@ -130,7 +130,7 @@ impl EventLoop {
             known: BTreeSet::new(),
             foreign: BTreeSet::new(),
             dialed: BTreeSet::new(),
-            refusals: Complaint::default(),
+            unaccepted: Complaint::default(),
         }
     }
 
@@ -248,7 +248,7 @@ impl EventLoop {
             }
             // Each packet that is none does this over QUIC, and so does a lack of open files, which is ours to mend.
             SwarmEvent::ListenerError { error, .. } => {
-                if let Some(times) = self.refusals.occasion(Instant::now()) {
+                if let Some(times) = self.unaccepted.occasion(Instant::now()) {
                     tracing::warn!(%error, times, "connections could not be accepted, of which this is the last");
                 }
             }

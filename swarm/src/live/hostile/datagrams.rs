@@ -23,6 +23,8 @@ const FIRST_BYTES: usize = 1_200;
 /// Bytes of the longest packet that is looked at.
 const PACKET_BYTES_MAX: usize = 2_048;
 
+type Dial = <quic::tokio::Transport as libp2p::Transport>::Dial;
+
 fn failed(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
     io::Error::other(error)
 }
@@ -36,8 +38,6 @@ fn dial(transport: &mut quic::tokio::Transport, to: SocketAddr, port_use: PortUs
     let options = DialOpts { role: Endpoint::Dialer, port_use };
     transport.dial(to_libp2p(to.ip(), Transport::Quic, to.port()), options).map_err(failed)
 }
-
-type Dial = <quic::tokio::Transport as libp2p::Transport>::Dial;
 
 /// Connects, and completes the handshake with a new identity.
 pub(super) async fn connect(target: &Target) -> io::Result<StreamMuxerBox> {
